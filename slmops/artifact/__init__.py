@@ -1,0 +1,1 @@
+"""Wrap it, name it, sign it."""

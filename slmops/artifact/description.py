@@ -1,0 +1,91 @@
+"""What an artifact says of itself: the `artifact.json` beside the model.
+
+The builder writes it, the release signs it, the daemon serves by it. It knows nothing of
+where the folder lies.
+
+Law: `parse(render(d)) == d`, and the rendered bytes never vary.
+This file runs on devices too: standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from slmops.errors import IntegrityError
+
+FILE_NAME = "artifact.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """One built model for one profile: what is in the folder and how it wants to be served."""
+
+    name: str
+    version: str
+    profile: str
+    arch: str
+    """Machine the profile is for, as `uname -m` says it: x86_64, aarch64."""
+    format: str
+    """gguf or onnx."""
+    type: str
+    """Q8_0, Q4_K_M, INT8, ..."""
+    model: str
+    """File name of the model in the folder."""
+    architecture: str
+    """Model family: llama, qwen2, qwen3."""
+    parameters: int
+    context: int
+    """Tokens of context to serve with."""
+    threads: int
+    micro_batch: int
+    """Prompt tokens per compute batch: bounds the compute buffer."""
+    memory_bytes: int
+    """Predicted peak memory of the daemon with this model, in bytes."""
+    tokenizer: str | None = None
+    """File name of tokenizer.json; without it the GGUF's own vocabulary is used."""
+    chat_template: str | None = None
+    """File name of the Jinja chat template, if the model has one."""
+    special_tokens: dict[str, str] = field(default_factory=dict)
+    """bos_token, eos_token, ...: what the chat template may name."""
+    stop_ids: list[int] = field(default_factory=list)
+    """Token ids that end an answer."""
+    generation: dict[str, float] = field(default_factory=dict)
+    """Defaults of sampling: temperature, top_p, top_k, max_tokens."""
+    golden: str | None = None
+    """File name of the golden prompts."""
+    measured: dict[str, float] = field(default_factory=dict)
+    """Loss against the source model: kl_mean, kl_p99 (nats), top1 (share), tokens."""
+    source: dict[str, str] = field(default_factory=dict)
+    """Where the model came from: id, digest, builder versions."""
+    schema: int = SCHEMA
+
+    @property
+    def reference(self) -> str:
+        """Return `name:version`."""
+        return f"{self.name}:{self.version}"
+
+
+def render(description: Description) -> bytes:
+    """Return the canonical bytes: sorted keys, two-space indent, a newline at the end."""
+    return (json.dumps(asdict(description), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def parse(data: bytes) -> Description:
+    """Read a description; raise IntegrityError when it is not one this version understands."""
+    try:
+        said: Any = json.loads(data)
+    except ValueError as error:
+        raise IntegrityError(f"{FILE_NAME} is not JSON: {error}") from error
+    if not isinstance(said, dict) or said.get("schema") != SCHEMA:
+        raise IntegrityError(f"{FILE_NAME}: expected schema {SCHEMA}, got {str(said)[:60]!r}")
+    known = {f.name for f in fields(Description)}
+    strange = sorted(set(said) - known)
+    if strange:
+        raise IntegrityError(f"{FILE_NAME} has keys this version does not know: {', '.join(strange)}")
+    try:
+        return Description(**said)
+    except TypeError as error:
+        raise IntegrityError(f"{FILE_NAME} is incomplete: {error}") from error

@@ -1,0 +1,95 @@
+"""Golden prompts: questions whose answers a release stands by.
+
+A release carries them as JSON lines; every device is asked them before it counts as updated.
+An answer is judged by the way its line names: exact, prefix, contains, regex, or json (equal
+as JSON values). Missing data never passes: an empty set of prompts is an error, not a pass.
+This file runs on devices too: standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from slmops.errors import DocumentError
+
+FILE_NAME = "golden.jsonl"
+WAYS = ("exact", "prefix", "contains", "regex", "json")
+KEYS = {"prompt", "messages", "expect", "match", "max_tokens"}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One golden prompt: either `prompt` (completion) or `messages` (chat), never both."""
+
+    expect: Any
+    match: str = "exact"
+    prompt: str | None = None
+    messages: list[dict[str, str]] | None = None
+    max_tokens: int = 64
+
+    @property
+    def question(self) -> str:
+        """Return what is asked, for people."""
+        return self.prompt if self.prompt is not None else (self.messages or [{}])[-1].get("content", "")
+
+
+def read(text: str, name: str = FILE_NAME) -> list[Golden]:
+    """Read JSON lines; raise DocumentError naming file, line and key."""
+    found = [
+        _read_line(line, f"{name}, line {number}")
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.strip()
+    ]
+    if not found:
+        raise DocumentError(f"{name} holds no golden prompts", remedy="Add one JSON object per line.")
+    return found
+
+
+def passes(golden: Golden, answer: str) -> bool:
+    """Say whether `answer` is what `golden` expects; white space at the ends does not count."""
+    said, expected = answer.strip(), golden.expect
+    if golden.match == "json":
+        try:
+            return bool(json.loads(said) == expected)
+        except ValueError:
+            return False
+    expected = str(expected).strip()
+    if golden.match == "exact":
+        return said == expected
+    if golden.match == "prefix":
+        return said.startswith(expected)
+    if golden.match == "contains":
+        return expected in said
+    return re.search(expected, said) is not None
+
+
+def _read_line(line: str, where: str) -> Golden:
+    try:
+        said = json.loads(line)
+    except ValueError as error:
+        raise DocumentError(f"{where}: not JSON: {error}") from error
+    if not isinstance(said, dict):
+        raise DocumentError(f"{where}: expected an object, got {type(said).__name__}")
+    strange = sorted(set(said) - KEYS)
+    if strange:
+        raise DocumentError(f"{where}: unknown key {strange[0]!r}; known are {', '.join(sorted(KEYS))}")
+    if ("prompt" in said) == ("messages" in said):
+        raise DocumentError(f"{where}: expected either 'prompt' or 'messages'")
+    if "expect" not in said:
+        raise DocumentError(f"{where}: 'expect' is missing")
+    golden = Golden(**said)
+    if golden.match not in WAYS:
+        raise DocumentError(f"{where}: match: expected one of {', '.join(WAYS)}, got {golden.match!r}")
+    if golden.match == "regex":
+        _compiles(str(golden.expect), where)
+    return golden
+
+
+def _compiles(pattern: str, where: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise DocumentError(f"{where}: expect is not a regular expression: {error}") from error

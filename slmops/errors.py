@@ -1,0 +1,114 @@
+"""Every failure a person can meet, and what to do next.
+
+Grouped by who must act. Each error carries a stable code (`slmops explain CODE`), the exit
+code of the command that met it, and a remedy: the next thing to run or to change.
+This file runs on devices too: standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SlmopsError(Exception):
+    """Something a person can act on; the command line prints it without a traceback."""
+
+    code: ClassVar[str] = "SLM-FAILURE"
+    exit_code: ClassVar[int] = 1
+    remedy: str = ""
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        """Say what was wrong and what was expected; `remedy` overrides the class's own."""
+        super().__init__(message)
+        if remedy is not None:
+            self.remedy = remedy
+
+
+class UsageError(SlmopsError):
+    """The command was asked for something it does not offer."""
+
+    code = "SLM-USAGE"
+    exit_code = 2
+    remedy = "Run the command with --help."
+
+
+class DocumentError(SlmopsError):
+    """A YAML or JSON file says something that its schema does not allow."""
+
+    code = "SLM-DOCUMENT"
+    exit_code = 2
+    remedy = "Print the schema with `slmops schema fleet` or `slmops schema profile`."
+
+
+class MissingPartError(SlmopsError):
+    """A package or program that this command needs is not installed."""
+
+    code = "SLM-MISSING"
+    remedy = "Run `slmops doctor`."
+
+
+class ModelError(SlmopsError):
+    """The model given cannot be read as what it claims to be."""
+
+    code = "SLM-MODEL"
+
+
+class BuildError(SlmopsError):
+    """An artifact could not be built, or was built and is not what it must be."""
+
+    code = "SLM-BUILD"
+
+
+class DoesNotFitError(SlmopsError):
+    """The device cannot bear what was asked of it; nothing was sent."""
+
+    code = "SLM-FIT"
+
+
+class ReleaseError(SlmopsError):
+    """A release is missing, or its name and version say something else."""
+
+    code = "SLM-RELEASE"
+    remedy = "Run `slmops release list`."
+
+
+class IntegrityError(SlmopsError):
+    """A digest or a signature does not hold."""
+
+    code = "SLM-INTEGRITY"
+    exit_code = 7
+    remedy = "Run `slmops release verify N:V`; build the release again if its files have rotted."
+
+
+class UnreachableError(SlmopsError):
+    """A device could not be reached, or the link broke."""
+
+    code = "SLM-UNREACHABLE"
+    exit_code = 6
+
+
+class HostKeyError(UnreachableError):
+    """A device showed a host key that is unknown, or not the one that is trusted."""
+
+    code = "SLM-HOSTKEY"
+
+
+class DeviceError(SlmopsError):
+    """The device was reached and could not do what it was asked."""
+
+    code = "SLM-DEVICE"
+
+
+class GateError(SlmopsError):
+    """A release ran and did not pass; the devices that had it went back."""
+
+    code = "SLM-GATE"
+    exit_code = 5
+    remedy = "Run `slmops rollout show` to read what failed."
+
+
+class PartialError(SlmopsError):
+    """Some devices have what was asked and some do not."""
+
+    code = "SLM-PARTIAL"
+    exit_code = 4

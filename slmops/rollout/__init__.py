@@ -1,0 +1,1 @@
+"""Move them, a few at a time."""

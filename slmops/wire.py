@@ -1,0 +1,75 @@
+"""What an operator and a device say to each other: JSON, one message a line.
+
+The operator writes one request line (and, for `receive`, raw bytes after it) to the agent's
+standard input. The agent answers with replies, each on its own line after a record separator
+(RFC 7464), so that whatever a login shell prints around them is noise and nothing more.
+
+Law: `parse_reply(render_reply(r)) == r`, and noise never parses.
+This file runs on devices too: standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from slmops.errors import DeviceError
+
+PROTOCOL = 1
+MARK = "\x1e"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the agent is asked to do."""
+
+    verb: str
+    said: dict[str, Any] = field(default_factory=dict)
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One line of an answer: `note` while it goes on, then `done` or `failed` once."""
+
+    kind: str
+    said: dict[str, Any] = field(default_factory=dict)
+
+
+def render_request(request: Request) -> bytes:
+    """Return the request as one line."""
+    whole = {"protocol": request.protocol, "verb": request.verb, "said": request.said}
+    return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
+
+
+def parse_request(line: bytes) -> Request:
+    """Read a request line; raise DeviceError when it is none or of another protocol."""
+    try:
+        whole = json.loads(line)
+        request = Request(verb=whole["verb"], said=whole["said"], protocol=whole["protocol"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeviceError(f"not a request: {line[:80]!r}") from error
+    if request.protocol != PROTOCOL:
+        raise DeviceError(
+            f"the agent speaks protocol {PROTOCOL}, the operator {request.protocol}",
+            remedy="Deploy with the slmops that pushed the agent, or let the newer one push its own.",
+        )
+    return request
+
+
+def render_reply(reply: Reply) -> str:
+    """Return the reply as one marked line."""
+    return MARK + json.dumps({"kind": reply.kind, "said": reply.said}, ensure_ascii=True) + "\n"
+
+
+def parse_reply(line: str) -> Reply | None:
+    """Read one line of output: a reply, or None for noise."""
+    _, mark, rest = line.rpartition(MARK)
+    if not mark:
+        return None
+    try:
+        whole = json.loads(rest)
+        return Reply(kind=whole["kind"], said=whole["said"])
+    except (ValueError, KeyError, TypeError):
+        return None
