@@ -1,0 +1,96 @@
+"""Change which slot serves: on trial first, committed when confirmed, back when it fails."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from slmops.device import gate, journal, service, slots, supervise
+from slmops.device.gate import Verdict
+from slmops.device.places import Places
+from slmops.device.trial import Standing
+from slmops.errors import DeviceError
+
+Note = gate.Note
+
+
+def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]:
+    """Put a staged slot on trial and prove it; a slot that does not pass goes back at once.
+
+    `said` holds `slot`, and how long each stage may take: `ready_seconds`, `gate_seconds` for all golden
+    prompts, `confirm_seconds` from then to the confirmation. A committed slot is proved again, not moved.
+    Returns {outcome, code, message, evidence, standing}.
+    """
+    slot = said["slot"]
+    if not places.slot(slot).exists():
+        raise DeviceError(f"slot {slot[:12]} is not staged", remedy="Deploy again.")
+    slots.verify(places, slot)
+    with journal.locked(places):
+        standing = journal.standing(places)
+        if standing.slot != slot or standing.trial is not None:
+            standing = _begin(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"])
+        slots.point(places, standing)
+        service.ensure(places, places.read_config())
+        verdict = gate.prove(places, slot, said, note)
+        if standing.trial is None:
+            return _report(places, verdict)
+        if verdict.outcome == "pass":
+            _begin(places, "proved", slot, said["confirm_seconds"])
+        else:
+            supervise.roll_back(places, verdict.code, verdict.message, verdict.evidence)
+            _settle(places, said, note)
+    return _report(places, verdict)
+
+
+def _begin(places: Places, kind: str, slot: str, seconds: float) -> Standing:
+    """Write that a stage of the trial begins, and when it will have had its time."""
+    deadline = time.monotonic() + seconds
+    return journal.append(places, kind, slot=slot, boot=supervise.boot(), deadline=deadline)
+
+
+def confirm(places: Places, slot: str) -> dict[str, Any]:
+    """Commit the slot on trial; return the device's standing."""
+    with journal.locked(places):
+        standing = journal.standing(places)
+        if standing.slot != slot:
+            raise DeviceError(
+                f"slot {slot[:12]} serves no more: the device went back ({_why(standing)})",
+                remedy="See `slmops status`; deploy again.",
+            )
+        if standing.trial is not None:
+            standing = journal.append(places, "confirmed", slot=slot)
+        slots.collect(places, standing)
+    return {"standing": asdict(standing)}
+
+
+def roll_back(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]:
+    """Serve the slot before again and prove it; `said` holds `slot` (the one to leave), `code`, `message`."""
+    with journal.locked(places):
+        standing = journal.standing(places)
+        if standing.slot != said["slot"]:
+            return _report(places, Verdict("pass", "ALREADY", "the device does not serve that slot", {}))
+        if standing.previous is None and standing.trial is None and not said.get("even_to_none"):
+            raise DeviceError(
+                "there is no slot to go back to", remedy="Deploy the release you want with `slmops deploy`."
+            )
+        supervise.roll_back(places, said["code"], said["message"], {})
+        verdict = _settle(places, said, note)
+    return _report(places, verdict)
+
+
+def _settle(places: Places, said: dict[str, Any], note: Note) -> Verdict:
+    """See that what serves after a rollback answers."""
+    service.ensure(places, places.read_config())
+    slot = journal.standing(places).slot
+    if slot is None:
+        return Verdict("pass", "EMPTY", "the device had no release before; it serves none", {})
+    return gate.prove(places, slot, said, note)
+
+
+def _report(places: Places, verdict: Verdict) -> dict[str, Any]:
+    return {**asdict(verdict), "standing": asdict(journal.standing(places))}
+
+
+def _why(standing: Standing) -> str:
+    return str((standing.failure or {}).get("message", "rolled back"))

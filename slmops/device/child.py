@@ -1,0 +1,115 @@
+"""The daemon's process: started, watched and stopped by process id.
+
+By process id and not by a Popen object, because the supervisor replaces itself by a newer agent
+with exec and must still know its child.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from slmops.device.places import Places, read_json, write_json
+
+DRAIN = 10.0
+"""Seconds a daemon has to finish what it is answering."""
+LOG_LIMIT = 4 << 20
+
+
+@dataclass(frozen=True)
+class Child:
+    """A daemon that runs, or ran."""
+
+    pid: int
+    slot: str
+    started: float
+    """Seconds of the monotonic clock."""
+
+
+def start(places: Places, config: dict[str, Any], slot: str) -> Child:
+    """Start the daemon on a slot, in a session of its own, its output going to the log."""
+    _bound_log(places)
+    if places.port.exists():
+        places.port.unlink()
+    words = [
+        *config["runtime"],
+        *("-m", "slmops.daemon"),
+        *("--artifact", str(places.files(slot))),
+        *("--port", str(config["port"])),
+        *("--port-file", str(places.port)),
+        *("--spool", str(places.spool)),
+        *("--digest", f"sha256:{slot}"),
+    ]
+    with places.log.open("ab") as log:
+        log.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} starting slot {slot[:12]}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=str(places.root),
+            start_new_session=True,
+        )
+    child = Child(pid=process.pid, slot=slot, started=time.monotonic())
+    process.returncode = 0  # the supervisor reaps by pid; keep Popen from warning about it
+    return child
+
+
+def reap(child: Child) -> int | None:
+    """Return how the child ended (negative: the signal), or None while it runs."""
+    try:
+        pid, status = os.waitpid(child.pid, os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return None if pid == 0 else _exit_code(status)
+
+
+def stop(child: Child) -> None:
+    """Let the daemon finish what it is answering, then end it; what is left of its session goes too."""
+    end = time.monotonic() + DRAIN
+    with suppress(ProcessLookupError):
+        os.kill(child.pid, signal.SIGTERM)
+        while reap(child) is None:
+            if time.monotonic() >= end:
+                os.killpg(child.pid, signal.SIGKILL)
+                os.waitpid(child.pid, 0)
+                break
+            time.sleep(0.02)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def remember(
+    places: Places, slot: str | None, child: Child | None, crashes: int, last_exit: int | None
+) -> None:
+    """Write down what runs, for the agent's other processes and for a successor of this one."""
+    said = {"slot": slot, "child": child and asdict(child), "crashes": crashes, "last_exit": last_exit}
+    write_json(places.daemon, said)
+
+
+def recall(places: Places) -> Child | None:
+    """Return the child a predecessor of this process started, if it is ours."""
+    said = (read_json(places.daemon) or {}).get("child")
+    if not said:
+        return None
+    child = Child(**said)
+    try:
+        os.waitpid(child.pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return child
+
+
+def _exit_code(status: int) -> int:
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _bound_log(places: Places) -> None:
+    if places.log.exists() and places.log.stat().st_size > LOG_LIMIT:
+        places.log.replace(places.log.with_suffix(".old.log"))

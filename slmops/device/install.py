@@ -1,0 +1,165 @@
+"""Take a release in: verify, receive, and make a slot of it.
+
+Nothing is written before the signature holds and the artifact is one this machine can run;
+nothing reaches its final place before every digest holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from slmops import digest as digests
+from slmops.artifact import manifest, sign
+from slmops.artifact.manifest import Artifact, Blob
+from slmops.device import slots
+from slmops.device.places import Places, sync_folder, write
+from slmops.errors import DeviceError, DoesNotFitError, IntegrityError
+
+RESERVE = 64 << 20
+"""Bytes of disk left free for the system."""
+
+
+def prepare(places: Places, said: dict[str, Any]) -> dict[str, Any]:
+    """Verify a release and say which of its files this device lacks.
+
+    `said` holds `index`, `signature` and `manifest` as text and the `profile` this device is. Returns
+    {slot, staged, missing: [{name, size, offset}]}: offset is how much of the file is here already.
+    """
+    index, signature = said["index"].encode(), said["signature"].encode()
+    sign.verify(index, signature, places.signers.read_text())
+    entry = manifest.parse_release(index).entry(said["profile"])
+    described = said["manifest"].encode()
+    if digests.of_bytes(described) != entry.blob.digest:
+        raise IntegrityError("the artifact's manifest is not the one its release lists")
+    _refuse_other_machine(entry.arch)
+    slot = digests.hexdigits(entry.blob.digest)
+    if places.slot(slot).exists():
+        slots.verify(places, slot)
+        return {"slot": slot, "staged": True, "missing": []}
+    built = manifest.parse_artifact(described)
+    folder = places.incoming / slot
+    missing = _missing(places, folder, built)
+    _refuse_full_disk(places, sum(each["size"] - each["offset"] for each in missing))
+    folder.mkdir(exist_ok=True)
+    write(folder / ".index.json", index)
+    write(folder / ".signature", signature)
+    write(folder / ".manifest.json", described)
+    return {"slot": slot, "staged": False, "missing": missing}
+
+
+def receive(
+    places: Places, slot: str, name: str, source: BinaryIO, progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """Read the rest of one file from `source`; keep what came if the link breaks, so that it can go on.
+
+    The file takes its name only when its digest holds. `progress` is told the bytes that are here.
+    """
+    folder = places.incoming / digests.hexdigits("sha256:" + slot)
+    built = manifest.parse_artifact((folder / ".manifest.json").read_bytes())
+    blob = dict(built.files)[name]
+    part = folder / (name + ".part")
+    state = hashlib.sha256()
+    with part.open("ab+") as file:
+        file.seek(0)
+        for piece in digests.pieces(file):
+            state.update(piece)
+        here = file.tell()
+        while here < blob.size:
+            piece = source.read(min(digests.PIECE, blob.size - here))
+            if not piece:
+                break
+            file.write(piece)
+            state.update(piece)
+            here += len(piece)
+            progress(here)
+        file.flush()
+        os.fsync(file.fileno())
+    if here < blob.size:
+        raise DeviceError(
+            f"{name}: the link ended after {here} of {blob.size} bytes",
+            remedy="Deploy again: it goes on there.",
+        )
+    if "sha256:" + state.hexdigest() != blob.digest:
+        part.unlink()
+        raise IntegrityError(f"{name}: what arrived is not {blob.digest}; it was thrown away")
+    part.rename(folder / name)
+    return {"name": name, "size": here}
+
+
+def stage(places: Places, slot: str) -> None:
+    """Make a slot of what was received; it appears whole or not at all."""
+    if places.slot(slot).exists():
+        return
+    folder = places.incoming / digests.hexdigits("sha256:" + slot)
+    built = manifest.parse_artifact((folder / ".manifest.json").read_bytes())
+    fresh = places.slots / f".{slot}"
+    if fresh.exists():
+        slots.remove(fresh)
+    files = fresh / "files"
+    files.mkdir(parents=True)
+    for name, blob in built.files:
+        _require(folder / name, blob)
+        os.link(str(folder / name), str(files / name))
+        (files / name).chmod(0o444)
+    for name in ("index.json", "signature", "manifest.json"):
+        shutil.copyfile(str(folder / f".{name}"), str(fresh / name))
+    sync_folder(files)
+    sync_folder(fresh)
+    fresh.rename(places.slot(slot))
+    sync_folder(places.slots)
+    slots.remove(folder)
+
+
+def _missing(places: Places, folder: Path, built: Artifact) -> list[dict[str, Any]]:
+    """Return the files that must still come; those of other slots are taken from there by a link."""
+    missing = []
+    for name, blob in built.files:
+        if (folder / name).is_file() or _borrow(places, folder, name, blob):
+            continue
+        part = folder / (name + ".part")
+        offset = part.stat().st_size if part.exists() else 0
+        if offset > blob.size:
+            part.unlink()
+            offset = 0
+        missing.append({"name": name, "size": blob.size, "offset": offset})
+    return missing
+
+
+def _borrow(places: Places, folder: Path, name: str, blob: Blob) -> bool:
+    for slot in slots.names(places):
+        for held, other in slots.artifact(places, slot).files:
+            path = places.files(slot) / held
+            if other.digest == blob.digest and digests.of_file(path) == blob.digest:
+                folder.mkdir(exist_ok=True)
+                os.link(str(path), str(folder / name))
+                return True
+    return False
+
+
+def _require(path: Path, blob: Blob) -> None:
+    if not path.is_file() or digests.of_file(path) != blob.digest:
+        raise IntegrityError(
+            f"{path.name} is not here whole", remedy="Deploy again: it sends what is missing."
+        )
+
+
+def _refuse_other_machine(arch: str) -> None:
+    here = platform.machine()
+    if here != arch:
+        raise DoesNotFitError(f"the artifact is for {arch}, this device is {here}")
+
+
+def _refuse_full_disk(places: Places, needed: int) -> None:
+    free = shutil.disk_usage(str(places.root)).free
+    if needed + RESERVE > free:
+        short = needed + RESERVE - free
+        raise DoesNotFitError(
+            f"disk: {short / 1e6:.1f} MB short ({needed / 1e6:.1f} MB to come and {RESERVE / 1e6:.0f} MB "
+            f"kept free, {free / 1e6:.1f} MB free)"
+        )

@@ -1,0 +1,105 @@
+"""Where things lie on a device: all under one directory.
+
+ROOT/agent/<digest>.pyz, ROOT/agent.pyz   the agent; the link names the one in force
+ROOT/config.json                          what this device was told of itself
+ROOT/trust/allowed_signers                whose releases are accepted here
+ROOT/incoming/<slot>/                     a release on its way in
+ROOT/slots/<slot>/                        index.json, signature, manifest.json, files/
+ROOT/current, ROOT/previous               links to slots
+ROOT/journal.jsonl                        what was decided, in order
+ROOT/run/, ROOT/log/, ROOT/spool/         the living processes' own
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from slmops.errors import DeviceError
+
+
+class Places:
+    """The paths under one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.agent_link = root / "agent.pyz"
+        self.config = root / "config.json"
+        self.signers = root / "trust" / "allowed_signers"
+        self.incoming = root / "incoming"
+        self.slots = root / "slots"
+        self.current = root / "current"
+        self.previous = root / "previous"
+        self.journal = root / "journal.jsonl"
+        self.lock = root / "lock"
+        self.run = root / "run"
+        self.supervisor = root / "run" / "supervisor.json"
+        self.supervisor_lock = root / "run" / "supervisor.lock"
+        self.daemon = root / "run" / "daemon.json"
+        self.port = root / "run" / "port"
+        self.log = root / "log" / "daemon.log"
+        self.spool = root / "spool"
+
+    def slot(self, name: str) -> Path:
+        """Return the folder of a slot."""
+        return self.slots / name
+
+    def files(self, name: str) -> Path:
+        """Return the artifact folder inside a slot: what the daemon serves."""
+        return self.slots / name / "files"
+
+    def make(self) -> None:
+        """Make the directories, for the owner alone."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.incoming, self.slots, self.run, self.log.parent, self.spool, self.signers.parent):
+            folder.mkdir(exist_ok=True, mode=0o700)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what this device was told of itself; raise DeviceError before it was enrolled."""
+        said = read_json(self.config)
+        if said is None:
+            raise DeviceError(
+                f"{self.root} is not enrolled", remedy="Run `slmops deploy`: it enrolls new devices."
+            )
+        return said
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file, or None where there is no such file or it is torn."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object so that a reader sees the old file or the new one, whole."""
+    write(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file by temporary file, fsync and rename."""
+    descriptor, name = tempfile.mkstemp(dir=str(path.parent), prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` last through a power cut."""
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

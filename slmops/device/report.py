@@ -1,0 +1,37 @@
+"""Where this device stands, told to whoever asks for its status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from slmops import __version__
+from slmops.device import journal, slots, talk
+from slmops.device.places import Places, read_json
+from slmops.telemetry import spool
+from slmops.telemetry.summary import summarise
+
+
+def report(places: Places) -> dict[str, Any]:
+    """Return release, digest, health, since when, the last failure and the telemetry's summary."""
+    standing = journal.standing(places)
+    serving = talk.ready(places)
+    spooled = spool.read(places.spool)
+    own = [event for event in spooled.events if event.digest == f"sha256:{standing.slot}"]
+    return {
+        "agent": __version__,
+        "standing": asdict(standing),
+        "release": _release(places, standing.slot),
+        "previous": _release(places, standing.previous),
+        "healthy": serving is not None and serving.get("digest") == f"sha256:{standing.slot}",
+        "port": talk.port(places),
+        "daemon": read_json(places.daemon) or {},
+        "telemetry": asdict(summarise(own)),
+    }
+
+
+def _release(places: Places, slot: str | None) -> dict[str, Any] | None:
+    if slot is None or not places.slot(slot).exists():
+        return None
+    said = slots.description(places, slot)
+    return {"reference": said.reference, "digest": f"sha256:{slot}", "format": said.format, "type": said.type}

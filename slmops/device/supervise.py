@@ -1,0 +1,140 @@
+"""Keep the daemon of the current slot running, and decide alone when nobody else does.
+
+One supervisor a device. It follows the journal: when the standing names another slot, it stops
+one daemon and starts the other. A trial that is not confirmed in time, or whose daemon keeps
+crashing, goes back with nobody watching. The way back needs no model, no network, no operator.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from slmops.device import child as children
+from slmops.device import journal, slots
+from slmops.device.places import Places, write_json
+from slmops.device.trial import Standing, expired
+from slmops.errors import DeviceError
+
+CRASHES = 3
+"""Ends of the daemon within one trial that end the trial."""
+STEADY = 60.0
+"""Seconds a committed daemon must have lived for its end to count as a first one."""
+TICK = 0.5
+"""Seconds between looks at the journal when nobody nudges."""
+SIGNALS = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+
+
+def run(places: Places) -> None:
+    """Supervise until told to end; return at once when another supervisor is at work."""
+    with places.supervisor_lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        agent = str(places.agent_link.readlink())
+        write_json(places.supervisor, {"pid": os.getpid(), "agent": agent})
+        ended = _Watch(places).until_told(agent)
+    if not ended:
+        os.execv(  # noqa: S606 - the same process, with the agent that is now in force
+            sys.executable, [sys.executable, str(places.agent_link), str(places.root), "supervise"]
+        )
+
+
+class _Watch:
+    """What the supervisor knows between two looks."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.child = children.recall(places)
+        self.slot = self.child.slot if self.child else None
+        self.crashes = 0
+        self.last_exit: int | None = None
+        self.not_before = 0.0
+
+    def until_told(self, agent: str) -> bool:
+        """Look and act until SIGTERM (True) or until a newer agent is in force (False)."""
+        while True:
+            if str(self.places.agent_link.readlink()) != agent:
+                self._remember()
+                return False
+            self._look()
+            told = signal.sigtimedwait(SIGNALS, TICK)
+            if told is not None and told.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
+                return True
+
+    def _look(self) -> None:
+        standing = journal.standing(self.places)
+        if standing.slot == self.slot:
+            self._bury(standing)
+            standing = self._judge(standing)
+        if standing.slot != self.slot:
+            self._stop(standing.slot)
+        if self.child is None and standing.slot is not None and time.monotonic() >= self.not_before:
+            self.child = children.start(self.places, self.places.read_config(), standing.slot)
+            self._remember()
+
+    def _bury(self, standing: Standing) -> None:
+        """Note the end of a daemon; the next start waits longer each time, half a minute at most."""
+        code = children.reap(self.child) if self.child is not None else None
+        if code is None or self.child is None:
+            return
+        lived = time.monotonic() - self.child.started
+        self.crashes = 1 if lived > STEADY and standing.trial is None else self.crashes + 1
+        self.last_exit, self.child = code, None
+        self.not_before = time.monotonic() + min(30.0, 0.2 * 2 ** min(self.crashes, 8))
+        self._remember()
+
+    def _judge(self, standing: Standing) -> Standing:
+        """End a trial that had its time or keeps crashing, unless an operator's verb is at work on it."""
+        late = expired(standing, boot(), time.monotonic())
+        if not late and not (standing.trial is not None and self.crashes >= CRASHES):
+            return standing
+        code = "CONFIRM_TIMEOUT" if late else "RUN_CRASHLOOP"
+        message = "nobody confirmed the release in time" if late else f"the daemon ended {self.crashes} times"
+        try:
+            with journal.locked(self.places, wait=0.0):
+                return roll_back(self.places, code, message, {"log": log_tail(self.places)})
+        except DeviceError:
+            return standing
+
+    def _stop(self, then: str | None = None) -> None:
+        """End the daemon; `then` is the slot that serves next."""
+        if self.child is not None:
+            children.stop(self.child)
+        self.slot, self.child, self.crashes, self.not_before = then, None, 0, 0.0
+        self._remember()
+
+    def _remember(self) -> None:
+        children.remember(self.places, self.slot, self.child, self.crashes, self.last_exit)
+
+
+def roll_back(places: Places, code: str, message: str, evidence: dict[str, Any]) -> Standing:
+    """Go back to the slot before; the caller holds the device's lock."""
+    here = journal.standing(places)
+    standing = journal.append(
+        places, "rolled_back", slot=here.slot, code=code, message=message, evidence=evidence
+    )
+    slots.point(places, standing)
+    return standing
+
+
+def boot() -> str:
+    """Return the identity of this boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def log_tail(places: Places, lines: int = 20) -> list[str]:
+    """Return the last lines the daemon wrote."""
+    if not places.log.exists():
+        return []
+    with places.log.open("rb") as file:
+        file.seek(max(0, places.log.stat().st_size - 16384))
+        return file.read().decode(errors="replace").splitlines()[-lines:]

@@ -1,0 +1,62 @@
+"""Every remote command, as text for the device's shell.
+
+Each is one `sh -c` word, so that any login shell runs it the same. Law: no value from a file or a
+person reaches the shell unquoted.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+NO_AGENT = 90
+"""Exit code that says the agent is not on the device."""
+NO_PYTHON = 91
+"""Exit code that says the device has no Python 3.9 or newer."""
+
+
+def agent(root: str, verb: str, tag: str | None = None) -> str:
+    """Run one verb of the agent in force, or of the one called `tag`."""
+    where = place(root)
+    file = f"{where}/agent.pyz" if tag is None else f"{where}/agent/{tag}.pyz"
+    python = "import sys; sys.exit(sys.version_info < (3, 9))"
+    return _sh(
+        f"test -f {file} || exit {NO_AGENT}; "
+        f"python3 -c {shlex.quote(python)} || exit {NO_PYTHON}; "
+        f"exec python3 {file} {where} {shlex.quote(verb)}"
+    )
+
+
+def push_agent(root: str, tag: str, size: int) -> str:
+    """Take an agent of `size` bytes from standard input; it appears whole or not at all."""
+    folder = f"{place(root)}/agent"
+    fresh = f"{folder}/.{tag}.new"
+    return _sh(
+        f'umask 077; mkdir -p {folder} && cat > {fresh} && test "$(wc -c < {fresh})" -eq {size} '
+        f"&& mv {fresh} {folder}/{tag}.pyz"
+    )
+
+
+def lacks(runtime: Sequence[str], modules: Sequence[str]) -> str:
+    """Print which Python modules the runtime lacks, on one line."""
+    find = (
+        "import importlib.util as u, sys; "
+        "print('lacks:', *[name for name in sys.argv[1:] if u.find_spec(name) is None])"
+    )
+    return _sh(" ".join(shlex.quote(word) for word in [*runtime, "-c", find, *modules]))
+
+
+def script(root: str) -> str:
+    """Run a shell script from standard input; `root` is its first argument."""
+    return _sh(f"exec sh -s {place(root)}")
+
+
+def place(path: str) -> str:
+    """Return a path on the device as shell text; `~/` is the home of whoever logs in."""
+    if path == "~":
+        return '"$HOME"'
+    if path.startswith("~/"):
+        return f'"$HOME"/{shlex.quote(path[2:])}'
+    return shlex.quote(path)
+
+
+def _sh(text: str) -> str:
+    return "sh -c " + shlex.quote(text)

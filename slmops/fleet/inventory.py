@@ -1,0 +1,155 @@
+"""Hosts, groups and labels: the fleet file, and the devices it comes to.
+
+A setting is looked for on the device, then on its groups in the order it names them, then in
+`defaults`. Laws: device names are unique; no two devices share a host, port and root; a range
+yields as many names as hosts.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from slmops.document import fault
+from slmops.fleet.strategy import Strategy
+
+_RANGE = re.compile(r"\[(\d+):(\d+)\]")
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+
+
+class Settings(BaseModel):
+    """What may be said for the whole fleet, for a group, or for one device."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str | None = Field(None, description="Device profile: `slmops profile list`.")
+    user: str | None = Field(None, description="SSH user. Default: yours.")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(None, description="SSH port. Default: 22.")
+    identity: str | None = Field(
+        None,
+        description="Private key file, relative to the fleet file. Default: your agent's keys and ~/.ssh.",
+    )
+    known_hosts: str | None = Field(
+        None,
+        description="One more known_hosts file, relative to the fleet file.",
+    )
+    jump: str | None = Field(None, description="Host to go through, as [user@]host[:port].")
+    root: str | None = Field(None, description="The agent's directory on the device. Default: ~/.slmops.")
+    runtime: str | list[str] | None = Field(
+        None, description="Python on the device that has slmops[daemon] installed. Default: python3."
+    )
+    daemon_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None, description="Loopback port of the inference daemon; 0 takes any free one. Default: 11435."
+    )
+    service: Literal["auto", "systemd", "process"] | None = Field(
+        None, description="Who keeps the agent running. Default: auto, systemd where there is one."
+    )
+    connect_timeout: float | None = Field(None, gt=0, description="Seconds to connect. Default: 10.")
+
+
+class Group(Settings):
+    """Settings and labels that several devices share."""
+
+    labels: dict[Label, str] = Field(default_factory=dict, description="Labels for selectors: site: berlin.")
+
+
+class Entry(Settings):
+    """One device, or a range of them: `name: edge-[01:40]` with `host: 10.0.0.[11:50]`."""
+
+    name: str = Field(description="Unique name, or a range such as edge-[01:40].")
+    host: str = Field(description="Address or name, or a range of the same length.")
+    groups: list[Name] = Field(default_factory=list, description="Groups it belongs to; earlier ones win.")
+    labels: dict[Label, str] = Field(default_factory=dict, description="Labels of its own.")
+
+
+class Fleet(BaseModel):
+    """A fleet file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name = Field(description="What this fleet is called.")
+    defaults: Settings = Field(default_factory=Settings, description="Settings for every device.")
+    groups: dict[Name, Group] = Field(default_factory=dict, description="Named groups.")
+    devices: list[Entry] = Field(min_length=1, description="The devices.")
+    rollout: Strategy = Field(default_factory=Strategy, description="How a rollout goes through this fleet.")
+
+    @model_validator(mode="after")
+    def _devices_are_distinct(self) -> Self:
+        names: dict[str, int] = {}
+        places: dict[tuple[str, int, str], str] = {}
+        for index, entry in enumerate(self.devices):
+            strange = [group for group in entry.groups if group not in self.groups]
+            if strange:
+                raise fault(f"there is no group {strange[0]!r}", "devices", index, "groups")
+            for device in self._expand(index, entry):
+                place = (device.host, device.port, device.root)
+                if device.name in names:
+                    raise fault(f"the name {device.name!r} stands here twice", "devices", index, "name")
+                if place in places:
+                    raise fault(f"the same host and port as {places[place]!r}", "devices", index, "host")
+                names[device.name], places[place] = index, device.name
+        return self
+
+    def resolved(self) -> list["Device"]:
+        """Return every device with all its settings."""
+        return [device for index, entry in enumerate(self.devices) for device in self._expand(index, entry)]
+
+    def _expand(self, index: int, entry: Entry) -> list["Device"]:
+        names, hosts = expand(entry.name), expand(entry.host)
+        if len(names) != len(hosts):
+            raise fault(f"{len(names)} names but {len(hosts)} hosts", "devices", index, "host")
+        groups = [self.groups[name] for name in entry.groups if name in self.groups]
+        found = {key: self._setting(key, entry, groups) for key in Settings.model_fields}
+        labels = {
+            key: value for group in reversed(groups) for key, value in group.labels.items()
+        } | entry.labels
+        said = {key: value for key, value in found.items() if value is not None}
+        runtime = said.pop("runtime", "python3")
+        said["runtime"] = (runtime,) if isinstance(runtime, str) else tuple(runtime)
+        return [
+            Device(name=name, host=host, labels=labels, groups=tuple(entry.groups), **said)
+            for name, host in zip(names, hosts, strict=True)
+        ]
+
+    def _setting(self, key: str, entry: Entry, groups: list[Group]) -> Any:
+        for settings in (entry, *groups, self.defaults):
+            value = getattr(settings, key)
+            if value is not None:
+                return value
+        return None
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device, all its settings resolved."""
+
+    name: str
+    host: str
+    labels: dict[str, str] = field(default_factory=dict, hash=False)
+    groups: tuple[str, ...] = ()
+    profile: str | None = None
+    user: str | None = None
+    port: int = 22
+    identity: str | None = None
+    known_hosts: str | None = None
+    jump: str | None = None
+    root: str = "~/.slmops"
+    runtime: tuple[str, ...] = ("python3",)
+    daemon_port: int = 11435
+    service: str = "auto"
+    connect_timeout: float = 10.0
+
+
+def expand(text: str) -> list[str]:
+    """Return what a range stands for: `a-[08:10]` is a-08, a-09, a-10; text without one is itself."""
+    found = _RANGE.search(text)
+    if found is None:
+        return [text]
+    first, last = int(found[1]), int(found[2])
+    width = len(found[1]) if found[1].startswith("0") else 0
+    head, tail = text[: found.start()], text[found.end() :]
+    return [
+        head + str(number).zfill(width) + rest for number in range(first, last + 1) for rest in expand(tail)
+    ]

@@ -1,0 +1,37 @@
+"""A phrase that picks devices: `site=berlin,!canary`.
+
+Terms are joined by commas and all must hold. A term is `key=value`, `key!=value`, `key` (a device's
+name, one of its groups, or a label it has), or `!key`.
+
+Laws: the empty phrase picks all; a term and its negation split the fleet; order is kept.
+"""
+
+from collections.abc import Iterable
+
+from slmops.errors import UsageError
+from slmops.fleet.inventory import Device
+
+
+def select(devices: Iterable[Device], phrase: str) -> list[Device]:
+    """Return the devices the phrase picks; raise UsageError when it picks none or cannot be read."""
+    terms = [term.strip() for term in phrase.split(",")] if phrase.strip() else []
+    if not all(term.lstrip("!") for term in terms):
+        raise UsageError(f"selector {phrase!r}: a term is empty")
+    there = list(devices)
+    picked = [device for device in there if all(_holds(device, term) for term in terms)]
+    if not picked:
+        names = ", ".join(device.name for device in there[:8])
+        raise UsageError(f"selector {phrase!r} picks none of {len(there)} devices ({names}, ...)")
+    return picked
+
+
+def _holds(device: Device, term: str) -> bool:
+    if "!=" in term:
+        key, _, value = term.partition("!=")
+        return device.labels.get(key) != value
+    if "=" in term:
+        key, _, value = term.partition("=")
+        return device.labels.get(key) == value
+    if term.startswith("!"):
+        return not _holds(device, term[1:])
+    return term == device.name or term in device.groups or term in device.labels

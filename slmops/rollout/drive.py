@@ -1,0 +1,228 @@
+"""Carry out what the machine asks: check, roll wave by wave, judge, and bring a sick wave back.
+
+One thread drives: it alone touches the machine, the assignments and the history. Others, at most
+`max_parallel`, each work on one device and tell what happened through a queue.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Protocol
+
+from slmops.errors import SlmopsError
+from slmops.fleet.inventory import Device
+from slmops.fleet.strategy import at_most
+from slmops.rollout import apply, assignment, check, machine, verdict
+from slmops.rollout.apply import Terms
+from slmops.rollout.assignment import State
+from slmops.rollout.check import Finding
+from slmops.rollout.history import History
+from slmops.rollout.machine import Event, Rollout
+from slmops.rollout.order import Order
+from slmops.rollout.told import Told
+from slmops.rollout.verdict import Verdict
+from slmops.rollout.waves import cut
+
+
+class Watcher(Protocol):
+    """Who is shown the rollout as it goes."""
+
+    def checked(self, finding: Finding) -> None:
+        """See what the look at one device has shown."""
+
+    def rollout(self, rollout: Rollout, devices: Sequence[Device]) -> None:
+        """See that the rollout moved; `devices` are those of its wave."""
+
+    def device(self, told: Told, state: State) -> None:
+        """See what happened to a device; `state` is where it stands now."""
+
+
+@dataclass
+class Outcome:
+    """How a rollout ended."""
+
+    rollout: Rollout
+    states: dict[str, State]
+    messages: dict[str, str]
+    number: int | None = None
+    refusals: list[SlmopsError] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code for this end; a refusal's own where it has one (6, 7)."""
+        if self.rollout.state is machine.State.REFUSED and self.refusals:
+            return max(error.exit_code for error in self.refusals)
+        return machine.EXIT_CODES[self.rollout.state]
+
+
+def look_at_all(
+    devices: Sequence[Device],
+    order: Order,
+    terms: Terms,
+    each: Callable[[Finding], None],
+) -> list[Finding]:
+    """Look at every device at once, `max_parallel` at a time; return what was found, in fleet order."""
+    with ThreadPoolExecutor(terms.strategy.max_parallel) as pool:
+        ahead = {pool.submit(check.look, device, order, terms.trusted): device for device in devices}
+        found: dict[str, Finding] = {}
+        while ahead:
+            for future in wait(ahead, return_when=FIRST_COMPLETED).done:
+                found[ahead.pop(future).name] = future.result()
+                each(future.result())
+    return [found[device.name] for device in devices]
+
+
+class Drive:
+    """One rollout, from the look at its devices to its end."""
+
+    def __init__(self, fleet: str, order: Order, terms: Terms, *, history: History, watcher: Watcher) -> None:
+        self.fleet, self.order, self.strategy = fleet, order, terms.strategy
+        self.terms, self.history, self.watcher = terms, history, watcher
+        self.states: dict[str, State] = {}
+        self.messages: dict[str, str] = {}
+        self.rollout = Rollout(waves=0)
+        self.number: int | None = None
+
+    def run(self, findings: Sequence[Finding]) -> Outcome:
+        """Roll the release out over devices that have been looked at; return how it ended."""
+        self.rollout = machine.step(self.rollout, Event.STARTED)
+        refusals = self._judge_findings(findings)
+        if self.rollout.state is machine.State.CHECKING:
+            self._roll(findings)
+        return Outcome(self.rollout, self.states, self.messages, self.number, refusals)
+
+    def _judge_findings(self, findings: Sequence[Finding]) -> list[SlmopsError]:
+        """Turn the rollout down when a device cannot take it, or when too many are out of reach."""
+        refusals = [finding.refusal for finding in findings if finding.refusal is not None]
+        lost = [finding.unreachable for finding in findings if finding.unreachable is not None]
+        if refusals:
+            self.rollout = machine.step(self.rollout, Event.TURNED_DOWN)
+        elif len(lost) > at_most(self.strategy.max_unreachable, len(findings)):
+            self.rollout = machine.step(self.rollout, Event.OUT_OF_REACH)
+            refusals = list(lost)
+        return refusals
+
+    def _roll(self, findings: Sequence[Finding]) -> None:
+        ready = [
+            finding.device for finding in findings if finding.unreachable is None and not finding.current
+        ]
+        waves = cut(ready, self.strategy)
+        everyone = [
+            [finding.device.name for finding in findings if finding.device not in ready],
+            *_names(waves),
+        ]
+        release = self.order.signed.release.reference
+        self.number = self.history.begin(self.fleet, release, self.order.signed.blob.digest, everyone)
+        for finding in findings:
+            self.states[finding.device.name] = State.WAITING
+        for finding in findings:
+            if finding.unreachable is not None:
+                self._hear(Told(finding.device.name, assignment.Event.LEFT_OUT, str(finding.unreachable)))
+            elif finding.current:
+                self._hear(Told(finding.device.name, assignment.Event.FOUND_CURRENT))
+        left_out = any(finding.unreachable is not None for finding in findings)
+        self.rollout = Rollout(waves=len(waves), state=machine.State.CHECKING, left_out=left_out)
+        self._move(Event.CLEARED, waves)
+        try:
+            while self.rollout.state is machine.State.ROLLING:
+                self._roll_wave(waves)
+        except KeyboardInterrupt:
+            self._move(Event.STOPPED, waves)
+
+    def _roll_wave(self, waves: list[list[Device]]) -> None:
+        wave = waves[self.rollout.wave]
+        self._work(wave, lambda device, tell: apply.bring(device, self.order, self.terms, tell))
+        if self.terms.stop.is_set():
+            raise KeyboardInterrupt
+        found = verdict.judge([self.states[device.name] for device in wave], self.strategy)
+        self._move(
+            {Verdict.PASS: Event.PASSED, Verdict.FAIL: Event.SICKENED}.get(found, Event.UNKNOWN), waves
+        )
+        if self.rollout.state is machine.State.SOAKING:
+            self._soak(wave, waves)
+        if self.rollout.state is machine.State.RETURNING:
+            self._bring_back(wave, waves)
+
+    def _soak(self, wave: list[Device], waves: list[list[Device]]) -> None:
+        """Wait, then see whether the wave is still healthy; without a soak the gate just passed is enough."""
+        if self.strategy.soak == 0:
+            self._move(Event.SOAKED, waves)
+            return
+        time.sleep(self.strategy.soak)
+        committed = [device for device in wave if self.states[device.name] is State.COMMITTED]
+        findings = look_at_all(committed, self.order, self.terms, lambda finding: None)
+        if any(finding.unreachable is not None for finding in findings):
+            self._move(Event.UNKNOWN, waves)
+        elif all(finding.current for finding in findings):
+            self._move(Event.SOAKED, waves)
+        else:
+            self._move(Event.SICKENED, waves)
+
+    def _bring_back(self, wave: list[Device], waves: list[list[Device]]) -> None:
+        committed = [device for device in wave if self.states[device.name] is State.COMMITTED]
+        self._work(committed, self._take_back)
+        stuck = any(self.states[device.name] is State.STUCK for device in wave)
+        self._move(Event.JAMMED if stuck else Event.WENT_HOME, waves)
+
+    def _take_back(self, device: Device, tell: apply.Tell) -> None:
+        apply.take_back(device, self.order.parcel(device).slot, self.terms, tell)
+
+    def _work(self, devices: Iterable[Device], job: Callable[[Device, apply.Tell], None]) -> None:
+        """Do `job` for each device, `max_parallel` at a time; nobody new starts once a bound is crossed."""
+        told: SimpleQueue[Told | None] = SimpleQueue()
+        waiting, running = list(devices), set[Future[None]]()
+        whole = [device.name for device in waiting]
+        with ThreadPoolExecutor(self.strategy.max_parallel) as pool:
+            while waiting or running:
+                while waiting and len(running) < self.strategy.max_parallel and not self._must_wait(whole):
+                    future = pool.submit(job, waiting.pop(0), told.put)
+                    future.add_done_callback(lambda _: told.put(None))
+                    running.add(future)
+                if not running:
+                    break
+                self._listen(told)
+                for future in [future for future in running if future.done()]:
+                    running.remove(future)
+                    future.result()
+            while not told.empty():
+                self._listen(told)
+
+    def _must_wait(self, wave: list[str]) -> bool:
+        if self.terms.stop.is_set():
+            return True
+        rolling = self.rollout.state is machine.State.ROLLING
+        return rolling and verdict.too_sick([self.states[name] for name in wave], self.strategy)
+
+    def _listen(self, told: "SimpleQueue[Told | None]") -> None:
+        """Hear one thing. Ctrl-C lets devices that have begun their trial end it, and starts nobody."""
+        try:
+            heard = told.get()
+        except KeyboardInterrupt:
+            if self.terms.stop.is_set():
+                raise
+            self.terms.stop.set()
+            return
+        if heard is not None:
+            self._hear(heard)
+
+    def _hear(self, told: Told) -> None:
+        name = told.device
+        if told.event is not None:
+            self.states[name] = assignment.step(self.states[name], told.event)
+            if told.message:
+                self.messages[name] = told.message
+            if self.number is not None:
+                self.history.told(self.number, name, self.states[name].value, told.message, told.said)
+        self.watcher.device(told, self.states[name])
+
+    def _move(self, event: Event, waves: list[list[Device]]) -> None:
+        self.rollout = machine.step(self.rollout, event)
+        if self.number is not None:
+            self.history.moved(self.number, self.rollout.state.value, self.rollout.wave)
+        self.watcher.rollout(self.rollout, waves[min(self.rollout.wave, len(waves) - 1)] if waves else [])
+
+
+def _names(waves: list[list[Device]]) -> list[list[str]]:
+    return [[device.name for device in wave] for wave in waves]

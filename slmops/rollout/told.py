@@ -1,0 +1,16 @@
+"""What the thread that works on a device tells the one that drives the rollout."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from slmops.rollout.assignment import Event
+
+
+@dataclass(frozen=True)
+class Told:
+    """Something happened to a device: an event of its assignment, or (None) progress within a state."""
+
+    device: str
+    event: Event | None
+    message: str = ""
+    said: dict[str, Any] = field(default_factory=dict)
