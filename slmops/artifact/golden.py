@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from slmops.errors import DocumentError
@@ -46,6 +47,15 @@ def read(text: str, name: str = FILE_NAME) -> list[Golden]:
     if not found:
         raise DocumentError(f"{name} holds no golden prompts", remedy="Add one JSON object per line.")
     return found
+
+
+def render(prompts: Iterable[Golden]) -> str:
+    """Return the prompts as JSON lines, which `read` reads back."""
+    lines = []
+    for golden in prompts:
+        said = {key: value for key, value in asdict(golden).items() if value is not None}
+        lines.append(json.dumps(said, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 def passes(golden: Golden, answer: str) -> bool:

@@ -6,10 +6,11 @@ seconds and not negative.
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+PER_PROFILE: Final = "per-profile"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PERCENT = re.compile(r"(\d{1,3})%")
@@ -67,9 +68,10 @@ class Strategy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    canary: Share = Field(
-        1,
-        description="First wave; one device of every profile at least, so that each artifact is proved.",
+    canary: Share | Literal["per-profile"] = Field(
+        PER_PROFILE,
+        description="First wave: a number or share of devices; or one device of every profile, so that each "
+        "artifact is proved before the fleet gets it.",
     )
     waves: list[Share] = Field(
         ["10%", "50%", "100%"],

@@ -66,20 +66,21 @@ def take_back(device: Device, slot: str, terms: Terms, tell: Tell) -> None:
     """Make a device that committed `slot` serve what it served before."""
     try:
         with Link(device, terms.trusted) as link:
-            said = {
-                "slot": slot,
-                "code": "WAVE",
-                "message": "its wave went back",
-                "even_to_none": True,
-                **_deadlines(terms.strategy),
-            }
-            silence = _longest(terms.strategy)
-            answer = agent.call(link, "roll-back", said, silence=silence)
+            answer = go_back(link, slot, terms.strategy, even_to_none=True)
     except SlmopsError as error:
         tell(Told(device.name, Event.JAM, str(error)))
         return
     event = Event.RETURN if answer["outcome"] == "pass" else Event.JAM
     tell(Told(device.name, event, str(answer["message"])))
+
+
+def go_back(link: Link, slot: str, strategy: Strategy, *, even_to_none: bool = False) -> dict[str, Any]:
+    """Make a device leave `slot` for the one before it and prove that; return what its gate found.
+
+    With `even_to_none` a device that had nothing before serves nothing again.
+    """
+    said = {"slot": slot, "code": "OPERATOR", "message": "taken back by the operator", **_deadlines(strategy)}
+    return agent.call(link, "roll-back", {**said, "even_to_none": even_to_none}, silence=_longest(strategy))
 
 
 def _send(link: Link, order: Order, parcel: Parcel, stop: Flag, tell: Tell) -> None:

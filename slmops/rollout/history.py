@@ -103,9 +103,8 @@ class History:
             "update assignment set state=?, message=?, evidence=?, changed=? where rollout=? and device=?",
             (state, message, json.dumps(evidence or {}), now, number, device),
         )
-        self._base.execute(
-            "insert into event values (?, ?, ?, ?)", (number, now, device, f"{state} {message}")
-        )
+        what = f"{state} {message}".strip()
+        self._base.execute("insert into event values (?, ?, ?, ?)", (number, now, device, what))
 
     def rollouts(self, limit: int = 20) -> list[Entry]:
         """Return the latest rollouts, newest first."""

@@ -1,20 +1,20 @@
 """A fleet, cut into waves.
 
-Laws: every device is in exactly one wave; the first wave has a device of every profile; a later
-wave is never empty; the order within the fleet is kept; the same fleet is cut the same way.
+Laws: every device is in exactly one wave; a canary per profile has every profile in it; no wave is
+empty; the order within the fleet is kept; the same fleet is cut the same way.
 """
 
 from collections.abc import Sequence
 
 from slmops.fleet.inventory import Device
-from slmops.fleet.strategy import Strategy, at_least_one
+from slmops.fleet.strategy import PER_PROFILE, Strategy, at_least_one
 
 
 def cut(devices: Sequence[Device], strategy: Strategy) -> list[list[Device]]:
     """Return the canary and the waves after it; later shares are of the whole fleet, cumulative."""
     if not devices:
         return []
-    canary = _canary(devices, at_least_one(strategy.canary, len(devices)))
+    canary = _canary(devices, strategy)
     rest = [device for device in devices if device not in canary]
     waves, done = [canary], len(canary)
     for share in [*strategy.waves, "100%"]:
@@ -25,11 +25,8 @@ def cut(devices: Sequence[Device], strategy: Strategy) -> list[list[Device]]:
     return waves
 
 
-def _canary(devices: Sequence[Device], wanted: int) -> list[Device]:
-    first_of_profile = {device.profile: device for device in reversed(devices)}.values()
-    picked = {device.name for device in first_of_profile}
-    for device in devices:
-        if len(picked) >= wanted:
-            break
-        picked.add(device.name)
-    return [device for device in devices if device.name in picked]
+def _canary(devices: Sequence[Device], strategy: Strategy) -> list[Device]:
+    if strategy.canary == PER_PROFILE:
+        first = {device.profile: device for device in reversed(devices)}.values()
+        return [device for device in devices if device in first]
+    return list(devices[: at_least_one(strategy.canary, len(devices))])

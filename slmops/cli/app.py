@@ -1,0 +1,125 @@
+"""The front door: which verbs there are, exit codes, and the one place that catches our errors.
+
+`slmops --help` reads the table below and imports no verb, so that it answers at once.
+"""
+
+import importlib
+import sys
+from typing import Any, Final, Protocol, runtime_checkable
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
+
+from slmops import __version__
+from slmops.errors import SlmopsError
+
+VERBS: Final[dict[str, str]] = {
+    "doctor": "Say what is missing here, with the line that installs it.",
+    "profile": "Device profiles: what a device can bear.",
+    "quantize": "Make a release: the best artifact each device can bear, its loss measured.",
+    "release": "Releases in the registry: list, show, verify.",
+    "device": "One device: trust its host key, read its logs, remove slmops from it.",
+    "deploy": "Bring a release to a fleet in waves; what fails its golden prompts goes back.",
+    "status": "Which device runs which release, healthy or not, since when.",
+    "rollback": "Go back to the release before, or to a given version.",
+    "ask": "Ask a device a question; its answer streams through SSH.",
+    "rollout": "Past and present rollouts: list, show.",
+    "schema": "Print the JSON Schema of a profile or a fleet file, for editors.",
+    "explain": "Explain an error code and what to do about it.",
+}
+
+
+@runtime_checkable
+class _Shown(Protocol):
+    """A usage error, which prints itself with the usage line."""
+
+    def show(self) -> None: ...
+
+
+class LazyVerbs(TyperGroup):
+    """The verbs by name; a verb's file is imported when it is used."""
+
+    asked_for_help = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a verb; for the list of verbs, its name and help alone."""
+        if cmd_name not in VERBS:
+            return None
+        if self.asked_for_help:
+            return TyperCommand(name=cmd_name, help=VERBS[cmd_name])
+        module = importlib.import_module(f"slmops.cli.{cmd_name}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help from the table."""
+        self.asked_for_help = True
+        super().format_help(ctx, formatter)
+
+
+app = typer.Typer(
+    name="slmops",
+    cls=LazyVerbs,
+    help="Small language models on fleets of small devices: build for each, deploy in waves, prove on the "
+    "box, go back when it fails.",
+    epilog="First steps: slmops doctor; slmops profile list; slmops quantize MODEL --profile P --name N "
+    "--version V; slmops deploy fleet.yaml --release N:V",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"slmops {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Take the options that stand before a verb."""
+
+
+def main() -> None:
+    """Run the command line; every failure a person can meet ends here, without a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except SlmopsError as error:
+        code = _say(error)
+    except typer.Abort:
+        sys.stderr.write("Interrupted; what was finished is kept, nothing is half-written.\n")
+        code = 130
+    except TyperException as error:
+        error.show() if isinstance(error, _Shown) else sys.stderr.write(f"{error}\n")
+        code = error.exit_code
+    except BrokenPipeError:
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: SlmopsError) -> int:
+    from rich.console import Console  # noqa: PLC0415 - only when there is something to say
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]error[/] [dim]{error.code}[/] ", end="")
+    console.print(str(error), markup=False)
+    if error.remedy:
+        console.print("[bold]next[/]  ", end="")
+        console.print(error.remedy, markup=False)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

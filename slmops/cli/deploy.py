@@ -1,0 +1,143 @@
+"""slmops deploy: bring a release to a fleet, a few devices at a time."""
+
+from pathlib import Path
+from threading import Event as Flag
+from typing import Annotated
+
+import typer
+
+from slmops import digest as digests
+from slmops.cli import home
+from slmops.cli.follow import Follow
+from slmops.cli.render import Form, Output, counter, emit, err, say, size, table
+from slmops.errors import SlmopsError
+from slmops.fleet.inventory import Device, Fleet
+from slmops.fleet.load import load_fleet
+from slmops.fleet.selector import select
+from slmops.registry import catalog
+from slmops.registry import release as releases
+from slmops.registry.layout import Layout
+from slmops.rollout import order as orders
+from slmops.rollout.apply import Terms
+from slmops.rollout.check import Finding
+from slmops.rollout.drive import Drive, Outcome, look_at_all
+from slmops.rollout.history import History
+from slmops.rollout.order import Order
+from slmops.rollout.waves import cut
+
+app = typer.Typer(help="Bring a release to a fleet in waves; what fails its golden prompts goes back.")
+FleetFile = Annotated[
+    Path, typer.Argument(metavar="FLEET.yaml", help="The fleet file; `slmops schema fleet`.")
+]
+Selector = Annotated[str, typer.Option("--selector", "-l", help="Only these devices: site=berlin,!canary")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@app.command()
+def deploy(
+    fleet: FleetFile,
+    release: Annotated[str, typer.Option(help="NAME:VERSION, as `slmops release list` says it.")],
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; touch nothing.")] = False,
+    selector: Selector = "",
+    output: Output = Form.TABLE,
+) -> None:
+    """Bring a release to a fleet in waves; what fails its golden prompts goes back.
+
+    Every device is looked at first. Nothing is sent when one cannot bear the release, or when more are out
+    of reach than the fleet file allows. Each device verifies the signature, stages the release, puts it on
+    trial and asks its golden prompts; it commits only after you were reached again over a new connection.
+
+    Exit codes: 0 done, 1 refused, 4 some devices left out, 5 a wave failed and went back, 6 unreachable,
+    7 a signature or digest does not hold, 130 interrupted.
+    """
+    whole, devices = load_fleet(fleet)
+    outcome = roll_out(whole, select(devices, selector), release, ask=not yes, dry_run=dry_run, output=output)
+    if outcome is not None:
+        raise typer.Exit(outcome.exit_code)
+
+
+def roll_out(
+    fleet: Fleet, devices: list[Device], release: str, *, ask: bool, dry_run: bool, output: Form
+) -> Outcome | None:
+    """Look at the devices, show the plan, ask, and drive the rollout; None when nothing was to be done."""
+    layout = Layout(home.registry())
+    order = orders.take(layout, releases.find(layout, catalog.parse(release)), home.signers())
+    terms = Terms(fleet.rollout, home.known_hosts(), Flag())
+    with Follow() as follow, counter("looking at devices") as bar:
+        row = bar.add_task("", total=len(devices))
+        findings = look_at_all(devices, order, terms, lambda finding: bar.advance(row))
+    if dry_run or ask or output is Form.TABLE:
+        _show_plan(fleet, order, findings, Form.JSON if dry_run and output is Form.JSON else Form.TABLE)
+    if dry_run:
+        _raise_first(findings)
+        return None
+    if ask and all(finding.refusal is None for finding in findings):
+        typer.confirm(f"Deploy {release} to {fleet.name}?", abort=True, err=True)
+    history = History(home.history())
+    with Follow() as follow:
+        outcome = Drive(fleet.name, order, terms, history=history, watcher=follow).run(findings)
+    history.close()
+    _show_outcome(release, outcome, output)
+    return outcome
+
+
+def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], output: Form) -> None:
+    ready = [finding.device for finding in findings if _does(finding) == "deploy"]
+    waves = {
+        device.name: number for number, wave in enumerate(cut(ready, fleet.rollout), 1) for device in wave
+    }
+    rows = [
+        {
+            "device": finding.device.name,
+            "profile": finding.device.profile,
+            "serves": finding.serves,
+            "does": _does(finding),
+            "wave": waves.get(finding.device.name),
+            "type": finding.parcel
+            and f"{finding.parcel.description.format} {finding.parcel.description.type}",
+            "artifact": finding.parcel and digests.short("sha256:" + finding.parcel.slot),
+            "bytes": finding.parcel and finding.parcel.artifact.size,
+            "reason": str(finding.unreachable or finding.refusal or ""),
+        }
+        for finding in findings
+    ]
+    if output is Form.JSON:
+        emit({"release": order.signed.release.reference, "digest": order.signed.blob.digest, "devices": rows})
+        return
+    say(f"Plan: {order.signed.release.reference} ({digests.short(order.signed.blob.digest)}) to {fleet.name}")
+    columns = ("device", "profile", "serves", "does", "wave", "type", "artifact", "bytes", "reason")
+    shown = [[size(v) if k == "bytes" and isinstance(v, int) else v for k, v in row.items()] for row in rows]
+    table(columns, shown, on=err)
+
+
+def _does(finding: Finding) -> str:
+    if finding.unreachable is not None:
+        return "unreachable"
+    if finding.refusal is not None:
+        return "refused"
+    return "already" if finding.current else "deploy"
+
+
+def _raise_first(findings: list[Finding]) -> None:
+    """End a dry run as the rollout itself would end."""
+    reasons: list[SlmopsError] = [f.refusal for f in findings if f.refusal is not None]
+    reasons += [f.unreachable for f in findings if f.unreachable is not None]
+    if reasons:
+        raise reasons[0]
+
+
+def _show_outcome(release: str, outcome: Outcome, output: Form) -> None:
+    end = outcome.rollout.state.value
+    if output is Form.JSON:
+        devices = {name: state.value for name, state in outcome.states.items()}
+        emit({"release": release, "rollout": outcome.number, "state": end, "devices": devices,
+              "messages": outcome.messages, "exit_code": outcome.exit_code})  # fmt: skip
+    for refusal in outcome.refusals:
+        err.print(f"[bold red]error[/] [dim]{refusal.code}[/]", end=" ")
+        say(f"{refusal}" + (f"\nnext  {refusal.remedy}" if refusal.remedy else ""))
+    number = f" See `slmops rollout show {outcome.number}`." if outcome.number is not None else ""
+    if outcome.exit_code == 0:
+        say(f"{release}: {end}.")
+    elif output is Form.TABLE:
+        say(f"{release}: {end}; exit code {outcome.exit_code}.{number}")

@@ -1,0 +1,96 @@
+"""A rollout as it goes, for people: a live line for each device at a terminal, plain lines elsewhere."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import TaskID
+
+from slmops.cli.render import err, progress, say, size
+from slmops.fleet.inventory import Device
+from slmops.rollout import assignment, machine
+from slmops.rollout.assignment import State
+from slmops.rollout.check import Finding
+from slmops.rollout.machine import Rollout
+from slmops.rollout.told import Told
+
+SHARE = {State.WAITING: 0, State.SENDING: 10, State.STAGED: 60, State.TRIAL: 65, State.PROVED: 95}
+"""How far along a device is, for its bar; ends are 100."""
+
+NAMED = 6
+"""Devices of a wave that are named in its line."""
+
+
+class Follow:
+    """Shows a rollout while it is driven. Use it in a `with`."""
+
+    def __init__(self) -> None:
+        self._bars = progress()
+        self._rows: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def checked(self, finding: Finding) -> None:
+        """Show what the look at one device has shown, where that is not simply good."""
+        reason = finding.unreachable or finding.refusal
+        if reason is not None:
+            self._print(f"  {finding.device.name:<16} {reason}")
+
+    def rollout(self, rollout: Rollout, devices: Sequence[Device]) -> None:
+        """Show where the rollout stands."""
+        wave = "canary" if rollout.wave == 0 else f"wave {rollout.wave + 1}"
+        names = ", ".join(device.name for device in devices[:NAMED]) + (", ..." if devices[NAMED:] else "")
+        said = {
+            machine.State.ROLLING: f"{wave} of {rollout.waves}: {names}",
+            machine.State.RETURNING: f"{wave} is sick: its committed devices go back",
+            machine.State.SOAKING: f"{wave} passed",
+        }.get(rollout.state, f"rollout {rollout.state.value}")
+        self._print(said)
+        if rollout.state is machine.State.ROLLING:
+            for device in devices:
+                self._rows[device.name] = self._bars.add_task(
+                    f"  {device.name:<16}", total=100, note="waiting"
+                )
+
+    def device(self, told: Told, state: State) -> None:
+        """Show what happened to a device."""
+        row = self._rows.get(told.device)
+        note = _note(told, state)
+        if row is not None:
+            done = 100.0 if state in assignment.ENDS else _share(told.said, state)
+            self._bars.update(row, completed=done, note=note)
+        if told.event is not None and (row is None or not err.is_terminal or state in assignment.BAD):
+            self._print(f"  {told.device:<16} {note}")
+
+    def _print(self, text: str) -> None:
+        if err.is_terminal:
+            self._bars.console.print(text, markup=False)
+        else:
+            say(text)
+
+
+def _share(said: dict[str, Any], state: State) -> float:
+    here = SHARE.get(state, 0)
+    if said.get("whole"):
+        return here + 50 * float(said["done"]) / float(said["whole"])
+    if said.get("of"):
+        return here + 30 * float(said["number"]) / float(said["of"])
+    return here
+
+
+def _note(told: Told, state: State) -> str:
+    said = told.said
+    if told.event is None and said.get("step") == "golden":
+        return f"golden prompt {said['number']} of {said['of']}"
+    if told.event is None and said.get("step") == "sending":
+        return f"sending {size(said['done'])} of {size(said['whole'])}"
+    if told.event is None:
+        return str(said.get("step", state.value))
+    return f"{state.value}: {told.message}" if told.message else state.value

@@ -1,0 +1,109 @@
+"""Tables, progress and JSON; the one file that knows colour.
+
+Standard output carries data; progress and remarks go to standard error.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 180
+"""Columns where there is no terminal: nothing is folded for want of a width nobody asked for."""
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
+
+GOOD = {"committed", "already", "succeeded", "healthy", "pass", "ok", "yes"}
+KILO = 1000
+BAD = {"failed", "went back", "stuck", "lost", "unreachable", "refused", "unhealthy", "missing", "no"}
+
+
+class Form(str, Enum):  # noqa: UP042 - typer wants a str to show choices
+    """How data is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Form, typer.Option("--output", "-o", help="table for people, json for machines.")]
+
+
+def say(text: str) -> None:
+    """Remark something to whoever looks on."""
+    err.print(text, markup=False, soft_wrap=True)
+
+
+def emit(value: Any) -> None:
+    """Print data as JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], on: Console = out) -> None:
+    """Print a table; cells that name a state are coloured. Without a terminal no cell is cut off."""
+    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for column in drawn.columns:
+        column.overflow = "fold"
+    drawn.columns[0].no_wrap = True
+    for row in rows:
+        drawn.add_row(*(cell(value) for value in row))
+    on.print(drawn)
+
+
+def cell(value: Any) -> Text:
+    """Return a value as it stands in a table."""
+    text = "-" if value is None or value == "" else str(value)
+    style = "green" if text in GOOD else "red" if text in BAD else ""
+    return Text(text, style=style)
+
+
+def progress() -> Progress:
+    """Return a bar for long work, on standard error; where there is no terminal, it shows nothing."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=False,
+        disable=not err.is_terminal,
+    )
+
+
+def counter(what: str) -> Progress:
+    """Return a bar that counts things."""
+    return Progress(
+        SpinnerColumn(), TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), console=err,
+        transient=True, disable=not err.is_terminal,
+    )  # fmt: skip
+
+
+def size(count: float) -> str:
+    """Return bytes for people: 1.5 MB, 3.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < KILO or unit == "GB":
+            break
+        count /= KILO
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+
+
+def ago(seconds: float) -> str:
+    """Return a span for people: 45 s, 12 min, 3 h, 5 d."""
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,93 @@
+"""slmops rollback: go back."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
+
+import typer
+
+from slmops.cli import home
+from slmops.cli.deploy import FleetFile, Selector, Yes, roll_out
+from slmops.cli.render import Form, Output, emit, table
+from slmops.cli.status import ask_all
+from slmops.errors import PartialError, SlmopsError, UnreachableError, UsageError
+from slmops.fleet.inventory import Device
+from slmops.fleet.load import load_fleet
+from slmops.fleet.selector import select
+from slmops.fleet.ssh import Link
+from slmops.fleet.strategy import Strategy
+from slmops.rollout import apply
+
+app = typer.Typer(help="Go back to the release before, or to a given version.")
+
+
+@app.command()
+def rollback(
+    fleet: FleetFile,
+    to: Annotated[
+        str, typer.Option(help="Version to go to, in waves; its files are on most devices still.")
+    ] = "",
+    yes: Yes = False,
+    selector: Selector = "",
+    output: Output = Form.TABLE,
+) -> None:
+    """Go back to the release before, or to a given version.
+
+    Without --to every device serves its previous slot again, at once and without a transfer, and proves it
+    by its golden prompts. Exit codes: 0 all went back, 4 some did not, 6 some were unreachable.
+    """
+    whole, devices = load_fleet(fleet)
+    picked = select(devices, selector)
+    rows = ask_all(picked, whole.rollout.max_parallel)
+    if to:
+        outcome = roll_out(whole, picked, f"{_name(rows)}:{to}", ask=not yes, dry_run=False, output=output)
+        raise typer.Exit(outcome.exit_code if outcome is not None else 0)
+    if not yes:
+        shown = [(row["device"], row.get("release"), row.get("previous"), row["health"]) for row in rows]
+        table(("device", "serves", "goes back to", "health"), shown)
+        typer.confirm(f"Take {len(rows)} devices back?", abort=True, err=True)
+    with ThreadPoolExecutor(whole.rollout.max_parallel) as pool:
+        ends = list(pool.map(lambda device, row: _go_back(device, row, whole.rollout), picked, rows))
+    if output is Form.JSON:
+        emit(ends)
+    else:
+        table(("device", "outcome", "serves", "message"), [list(end.values())[:4] for end in ends])
+    if any(end["outcome"] == "unreachable" for end in ends):
+        raise typer.Exit(UnreachableError.exit_code)
+    if any(end["outcome"] != "ok" for end in ends):
+        raise typer.Exit(PartialError.exit_code)
+
+
+def _name(rows: list[dict[str, Any]]) -> str:
+    """Return the name of the release this fleet runs, whatever the versions."""
+    names = {str(row["release"]).partition(":")[0] for row in rows if row.get("release")}
+    if len(names) != 1:
+        raise UsageError(
+            f"--to needs one release name, these devices run {', '.join(sorted(names)) or 'none'}",
+            remedy="Use `slmops deploy FLEET.yaml --release NAME:VERSION`, or narrow it with -l.",
+        )
+    return names.pop()
+
+
+def _go_back(device: Device, row: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
+    end = {
+        "device": device.name,
+        "outcome": "failed",
+        "serves": row.get("release"),
+        "message": row.get("remark", ""),
+    }
+    if row["health"] == "unreachable" or not row.get("digest"):
+        return {**end, "outcome": "unreachable" if row["health"] == "unreachable" else "no release"}
+    try:
+        with Link(device, home.known_hosts()) as link:
+            answer = apply.go_back(link, row["digest"].partition(":")[2], strategy)
+    except UnreachableError as error:
+        return {**end, "outcome": "unreachable", "message": str(error)}
+    except SlmopsError as error:
+        return {**end, "message": f"{error}"}
+    passed = answer["outcome"] == "pass"
+    return {
+        **end,
+        "outcome": "ok" if passed else "failed",
+        "serves": row.get("previous"),
+        "message": answer["message"],
+    }

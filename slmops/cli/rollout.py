@@ -1,0 +1,59 @@
+"""slmops rollout: what happened in past and present rollouts."""
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from slmops.cli import home
+from slmops.cli.render import Form, Output, ago, emit, out, table
+from slmops.errors import UsageError
+from slmops.rollout.history import History
+
+app = typer.Typer(help="Past and present rollouts: list, show.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(limit: Annotated[int, typer.Option(help="How many.")] = 20, output: Output = Form.TABLE) -> None:
+    """List the latest rollouts, newest first."""
+    entries = History(home.history()).rollouts(limit)
+    if output is Form.JSON:
+        emit([asdict(entry) for entry in entries])
+        return
+    now = time.time()
+    rows = [
+        (e.id, e.fleet, e.release, e.state, f"{min(e.wave + 1, e.waves)}/{e.waves}", ago(now - e.started))
+        for e in entries
+    ]
+    table(("number", "fleet", "release", "state", "wave", "ago"), rows)
+
+
+@app.command()
+def show(
+    number: Annotated[
+        int | None, typer.Argument(help="The rollout's number; without one, the latest.")
+    ] = None,
+    output: Output = Form.TABLE,
+) -> None:
+    """Show a rollout: each device, where it ended, and what failed."""
+    history = History(home.history())
+    entry = history.find(number)
+    if entry is None:
+        raise UsageError("there is no such rollout", remedy="Run `slmops rollout list`.")
+    lines = history.devices(entry.id)
+    if output is Form.JSON:
+        emit({**asdict(entry), "devices": [asdict(line) for line in lines]})
+        return
+    out.print(f"rollout {entry.id}: {entry.release} to {entry.fleet}, {entry.state}")
+    table(
+        ("device", "wave", "state", "message"),
+        [(x.device, x.wave or None, x.state, x.message) for x in lines],
+    )
+    for line in lines:
+        for failed in line.evidence.get("failed", []):
+            out.print(f"\n{line.device} was asked  {failed['question']}", markup=False)
+            out.print(f"  expected  {failed['expected']}", markup=False)
+            out.print(f"  answered  {failed['answer']}", markup=False)
+        for text in line.evidence.get("log", [])[-8:]:
+            out.print(f"{line.device} log  {text}", markup=False)

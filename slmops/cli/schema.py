@@ -1,0 +1,30 @@
+"""slmops schema: JSON Schema for editors."""
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from slmops.cli.render import emit
+from slmops.fleet.inventory import Fleet
+from slmops.profile.device import DeviceProfile
+
+app = typer.Typer(help="Print the JSON Schema of a profile or a fleet file, for editors.")
+
+
+class Kind(str, Enum):  # noqa: UP042 - typer wants a str to show choices
+    """Files that have a schema."""
+
+    PROFILE = "profile"
+    FLEET = "fleet"
+
+
+@app.command()
+def schema(kind: Annotated[Kind, typer.Argument(help="Which file.")]) -> None:
+    """Print the JSON Schema of a profile or a fleet file, for editors.
+
+    With the YAML language server: `slmops schema fleet > fleet.schema.json`, and as the file's first line
+    `# yaml-language-server: $schema=fleet.schema.json`.
+    """
+    model = DeviceProfile if kind is Kind.PROFILE else Fleet
+    emit({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()})

@@ -1,0 +1,110 @@
+"""slmops status: which device runs what."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from slmops import digest as digests
+from slmops.cli import home
+from slmops.cli.deploy import FleetFile, Selector
+from slmops.cli.render import Form, Output, ago, counter, emit, table
+from slmops.errors import SlmopsError, UnreachableError
+from slmops.fleet import agent
+from slmops.fleet.agent import NoAgentError
+from slmops.fleet.inventory import Device
+from slmops.fleet.load import load_fleet
+from slmops.fleet.selector import select
+from slmops.fleet.ssh import Link
+
+app = typer.Typer(help="Which device runs which release, healthy or not, since when.")
+
+
+@app.command()
+def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABLE) -> None:
+    """Show which device runs which release and digest, healthy or not, since when.
+
+    Exit codes: 0 all were reached, 6 some were not.
+    """
+    whole, devices = load_fleet(fleet)
+    rows = ask_all(select(devices, selector), whole.rollout.max_parallel)
+    if output is Form.JSON:
+        emit({"fleet": whole.name, "devices": rows})
+    else:
+        columns = (
+            "device",
+            "profile",
+            "release",
+            "type",
+            "digest",
+            "health",
+            "since",
+            "requests",
+            "tok/s",
+            "remark",
+        )
+        table(columns, [_shown(row) for row in rows])
+    if any(row["health"] == "unreachable" for row in rows):
+        raise typer.Exit(UnreachableError.exit_code)
+
+
+def ask_all(devices: list[Device], parallel: int) -> list[dict[str, Any]]:
+    """Ask every device where it stands, `parallel` at a time; one row each, in fleet order."""
+    with ThreadPoolExecutor(max(parallel, 32)) as pool, counter("asking devices") as bar:
+        task = bar.add_task("", total=len(devices))
+        rows = []
+        for row in pool.map(lambda device: _ask(device, home.known_hosts()), devices):
+            bar.advance(task)
+            rows.append(row)
+        return rows
+
+
+def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
+    row: dict[str, Any] = {"device": device.name, "profile": device.profile}
+    try:
+        with Link(device, trusted) as link:
+            said = agent.call(link, "status")
+    except NoAgentError:
+        return {**row, "health": "no release", "remark": "slmops was never here"}
+    except UnreachableError as error:
+        return {**row, "health": "unreachable", "remark": str(error)}
+    except SlmopsError as error:
+        return {**row, "health": "unknown", "remark": str(error)}
+    standing, release = said["standing"], said["release"] or {}
+    health = "healthy" if said["healthy"] else "unhealthy"
+    if standing["trial"] is not None:
+        health = "on trial"
+    return {
+        **row,
+        "release": release.get("reference"),
+        "previous": (said["previous"] or {}).get("reference"),
+        "type": release and f"{release['format']} {release['type']}",
+        "digest": release.get("digest"),
+        "health": health if standing["slot"] else "no release",
+        "since": standing["since"] or None,
+        "port": said["port"],
+        "telemetry": said["telemetry"],
+        "remark": _failure(standing.get("failure")),
+        "failure": standing.get("failure"),
+    }
+
+
+def _failure(failure: dict[str, Any] | None) -> str:
+    return f"went back: {failure['message']}" if failure and failure.get("message") else ""
+
+
+def _shown(row: dict[str, Any]) -> list[Any]:
+    telemetry = row.get("telemetry") or {}
+    return [
+        row["device"], row["profile"], row.get("release"), row.get("type"),
+        digests.short(row["digest"]) if row.get("digest") else None, row["health"],
+        ago(time.time() - row["since"]) if row.get("since") else None,
+        telemetry.get("requests"), _rate(telemetry), row.get("remark"),
+    ]  # fmt: skip
+
+
+def _rate(telemetry: dict[str, Any]) -> str | None:
+    seconds = telemetry.get("later_seconds")
+    return f"{telemetry['later_tokens'] / seconds:.0f}" if seconds else None
