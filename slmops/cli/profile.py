@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
+from slmops import document
 from slmops.cli import home
 from slmops.cli.device import at
 from slmops.cli.render import Form, Output, emit, say, size, table
@@ -80,4 +80,4 @@ def _print(profile: DeviceProfile, output: Form) -> None:
     if output is Form.JSON:
         emit(profile.model_dump(mode="json"))
     else:
-        sys.stdout.write(yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        sys.stdout.write(document.dumps(profile))

@@ -34,4 +34,10 @@ def _release(places: Places, slot: str | None) -> dict[str, Any] | None:
     if slot is None or not places.slot(slot).exists():
         return None
     said = slots.description(places, slot)
-    return {"reference": said.reference, "digest": f"sha256:{slot}", "format": said.format, "type": said.type}
+    return {
+        "reference": said.reference,
+        "digest": f"sha256:{slot}",
+        "format": said.format,
+        "type": said.type,
+        "memory_bytes": said.memory_bytes,
+    }

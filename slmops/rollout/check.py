@@ -1,14 +1,16 @@
 """Look at a device before anything is sent: can it be reached, can it bear the release, has it got it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from slmops.errors import HostKeyError, SlmopsError, UnreachableError
+from slmops.errors import DoesNotFitError, HostKeyError, SlmopsError, UnreachableError
 from slmops.fleet import agent, probe
 from slmops.fleet.agent import NoAgentError
 from slmops.fleet.inventory import Device
 from slmops.fleet.ssh import Link
 from slmops.profile.fit import compatible
+from slmops.profile.reading import DeviceFacts
 from slmops.rollout.order import Order, Parcel
 
 NEEDS = {
@@ -64,26 +66,39 @@ def look(device: Device, order: Order, trusted: tuple[Path, ...]) -> Finding:
 
 
 def _look(link: Link, parcel: Parcel) -> Finding:
-    serves, current = _standing(link, parcel.slot)
+    serving, current = _standing(link, parcel.slot)
+    serves = serving.get("reference")
     if current:
         return Finding(link.device, parcel, serves, current=True)
     said = parcel.description
-    needs = parcel.artifact.size
     short = compatible(
-        arch=said.arch, memory_bytes=said.memory_bytes, disk_bytes=needs, have=probe.facts(link)
+        arch=said.arch,
+        memory_bytes=said.memory_bytes,
+        disk_bytes=parcel.artifact.size,
+        have=_once_freed(probe.facts(link), serving.get("memory_bytes", 0)),
     )
     lacking = probe.lacking(link, NEEDS[said.format])
     reasons = [*short, *([lacking] if lacking else [])]
-    refusal = SlmopsError(f"{link.device.name}: {'; '.join(reasons)}") if reasons else None
-    return Finding(link.device, parcel, serves, refusal=refusal)
+    if not reasons:
+        return Finding(link.device, parcel, serves)
+    return Finding(
+        link.device, parcel, serves, refusal=DoesNotFitError(f"{link.device.name}: {'; '.join(reasons)}")
+    )
 
 
-def _standing(link: Link, slot: str) -> tuple[str | None, bool]:
-    """Return what the device serves, and whether that is `slot`, committed and healthy."""
+def _once_freed(have: DeviceFacts, serving: int) -> DeviceFacts:
+    """Count the memory of the release that serves now: its daemon ends before the new one starts."""
+    if have.memory_available is None:
+        return have
+    return replace(have, memory_available=have.memory_available + serving)
+
+
+def _standing(link: Link, slot: str) -> tuple[dict[str, Any], bool]:
+    """Return the release the device serves, and whether that is `slot`, committed and healthy."""
     try:
         said = agent.call(link, "status")
     except NoAgentError:
-        return None, False
-    release, standing = said["release"], said["standing"]
+        return {}, False
+    standing = said["standing"]
     current = standing["slot"] == slot and standing["trial"] is None and said["healthy"]
-    return (release or {}).get("reference"), bool(current)
+    return said["release"] or {}, bool(current)
