@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from slmops.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PIECE = 1 << 20
 _FORM = re.compile(r"sha256:[0-9a-f]{64}")

@@ -23,7 +23,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
 from slmops.errors import DocumentError
 
@@ -81,11 +81,6 @@ def dumps(said: BaseModel) -> str:
     return yaml.dump(
         plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
     )
-
-
-def fault(message: str, *at: str | int) -> PydanticCustomError:
-    """Return an error for a model's validator to raise; `at` leads from that model to the key to blame."""
-    return PydanticCustomError("fault", "{why}", {"why": message, "at": at})
 
 
 class _Loader(yaml.SafeLoader):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from slmops.document import MOST_PROBLEMS, dumps, fault, load, loads
+from slmops.document import MOST_PROBLEMS, dumps, load, loads
 from slmops.errors import DocumentError
+from slmops.fault import fault
 
 
 class Forbidding(BaseModel):

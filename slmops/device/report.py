@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from slmops import __version__
+from slmops import digest as digests
 from slmops.device import journal, slots, talk
 from slmops.device.places import Places, read_json
 from slmops.telemetry import spool
@@ -20,6 +21,7 @@ def report(places: Places) -> dict[str, Any]:
     own = [event for event in spooled.events if event.digest == f"sha256:{standing.slot}"]
     return {
         "agent": __version__,
+        "signers": digests.of_bytes(places.signers.read_bytes()) if places.signers.exists() else None,
         "standing": asdict(standing),
         "release": _release(places, standing.slot),
         "previous": _release(places, standing.previous),

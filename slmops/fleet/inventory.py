@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from slmops.document import fault
+from slmops.fault import fault
 from slmops.fleet.strategy import Strategy
 
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")

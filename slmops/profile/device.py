@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from slmops.document import fault
+from slmops.fault import fault
 from slmops.profile.sizes import (
     RATE_PATTERN,
     SIZE_PATTERN,

@@ -131,6 +131,8 @@ def _why(profile: DeviceProfile, best: _Judged, among: int) -> str:
         f"{human_size(best.need.total)} of {human_size(profile.memory.budget)} memory, "
         f"about {best.speed:.1f} tokens/s"
     )
+    if best.speed >= wanted and among == 1:
+        return f"{best.candidate} was asked for and fits {profile.name}: {facts}"
     if best.speed >= wanted:
         return f"{best.candidate} is the best of {among} that fits {profile.name}: {facts}"
     return (

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slmops.errors import DoesNotFitError, HostKeyError, SlmopsError, UnreachableError
+from slmops import digest as digests
+from slmops.errors import DoesNotFitError, HostKeyError, IntegrityError, SlmopsError, UnreachableError
 from slmops.fleet import agent, probe
 from slmops.fleet.agent import NoAgentError
 from slmops.fleet.inventory import Device
@@ -56,7 +57,7 @@ def look(device: Device, order: Order, trusted: tuple[Path, ...]) -> Finding:
     try:
         parcel = order.parcel(device)
         with Link(device, trusted) as link:
-            return _look(link, parcel)
+            return _look(link, order, parcel)
     except HostKeyError as error:
         return Finding(device, refusal=error)
     except UnreachableError as error:
@@ -65,10 +66,16 @@ def look(device: Device, order: Order, trusted: tuple[Path, ...]) -> Finding:
         return Finding(device, refusal=error)
 
 
-def _look(link: Link, parcel: Parcel) -> Finding:
-    serving, current = _standing(link, parcel.slot)
+def _look(link: Link, order: Order, parcel: Parcel) -> Finding:
+    told = _status(link)
+    serving = told.get("release") or {}
     serves = serving.get("reference")
-    if current:
+    if told.get("signers") not in (None, digests.of_bytes(order.signers.encode())):
+        raise IntegrityError(
+            f"{link.device.name} trusts another release key than yours",
+            remedy="Use the SLMOPS_HOME that deployed to it first, or retire it: slmops device retire.",
+        )
+    if _is_current(told, parcel.slot):
         return Finding(link.device, parcel, serves, current=True)
     said = parcel.description
     short = compatible(
@@ -93,12 +100,14 @@ def _once_freed(have: DeviceFacts, serving: int) -> DeviceFacts:
     return replace(have, memory_available=have.memory_available + serving)
 
 
-def _standing(link: Link, slot: str) -> tuple[dict[str, Any], bool]:
-    """Return the release the device serves, and whether that is `slot`, committed and healthy."""
+def _status(link: Link) -> dict[str, Any]:
+    """Return where the device says it stands; nothing when it never had an agent."""
     try:
-        said = agent.call(link, "status")
+        return agent.call(link, "status")
     except NoAgentError:
-        return {}, False
-    standing = said["standing"]
-    current = standing["slot"] == slot and standing["trial"] is None and said["healthy"]
-    return said["release"] or {}, bool(current)
+        return {}
+
+
+def _is_current(told: dict[str, Any], slot: str) -> bool:
+    standing = told.get("standing") or {}
+    return bool(standing.get("slot") == slot and standing["trial"] is None and told["healthy"])

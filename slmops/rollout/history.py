@@ -81,7 +81,8 @@ class History:
             )
             number = int(cursor.lastrowid or 0)
             cursor.executemany(
-                "insert into assignment (rollout, device, wave, state, changed) values (?, ?, ?, 'waiting', ?)",
+                "insert into assignment (rollout, device, wave, state, changed)"
+                " values (?, ?, ?, 'waiting', ?)",
                 [(number, name, index, now) for index, wave in enumerate(cut) for name in wave],
             )
         return number
