@@ -99,14 +99,6 @@ class DeviceError(SlmopsError):
     code = "SLM-DEVICE"
 
 
-class GateError(SlmopsError):
-    """A release ran and did not pass; the devices that had it went back."""
-
-    code = "SLM-GATE"
-    exit_code = 5
-    remedy = "Run `slmops rollout show` to read what failed."
-
-
 class PartialError(SlmopsError):
     """Some devices have what was asked and some do not."""
 

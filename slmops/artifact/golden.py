@@ -18,7 +18,8 @@ from slmops.errors import DocumentError
 
 FILE_NAME = "golden.jsonl"
 WAYS = ("exact", "prefix", "contains", "regex", "json")
-KEYS = {"prompt", "messages", "expect", "match", "max_tokens"}
+EXAMPLE = '{"prompt": "2 + 2 =", "expect": "4", "match": "prefix"}'
+KEYS = {"prompt": str, "messages": list, "expect": object, "match": str, "max_tokens": int}
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ def read(text: str, name: str = FILE_NAME) -> list[Golden]:
     """Read JSON lines; raise DocumentError naming file, line and key."""
     found = [
         _read_line(line, f"{name}, line {number}")
-        for number, line in enumerate(text.splitlines(), 1)
+        for number, line in enumerate(text.split("\n"), 1)
         if line.strip()
     ]
     if not found:
-        raise DocumentError(f"{name} holds no golden prompts", remedy="Add one JSON object per line.")
+        raise DocumentError(
+            f"{name} holds no golden prompts", remedy=f"Add one JSON object a line, such as {EXAMPLE}"
+        )
     return found
 
 
@@ -80,26 +83,44 @@ def _read_line(line: str, where: str) -> Golden:
     try:
         said = json.loads(line)
     except ValueError as error:
-        raise DocumentError(f"{where}: not JSON: {error}") from error
+        raise _fault(where, f"not JSON: {error}") from error
     if not isinstance(said, dict):
-        raise DocumentError(f"{where}: expected an object, got {type(said).__name__}")
-    strange = sorted(set(said) - KEYS)
-    if strange:
-        raise DocumentError(f"{where}: unknown key {strange[0]!r}; known are {', '.join(sorted(KEYS))}")
+        raise _fault(where, f"expected an object, got {type(said).__name__}")
+    _check_keys(said, where)
     if ("prompt" in said) == ("messages" in said):
-        raise DocumentError(f"{where}: expected either 'prompt' or 'messages'")
+        raise _fault(where, "expected either 'prompt' or 'messages'")
     if "expect" not in said:
-        raise DocumentError(f"{where}: 'expect' is missing")
+        raise _fault(where, "'expect' is missing")
     golden = Golden(**said)
     if golden.match not in WAYS:
-        raise DocumentError(f"{where}: match: expected one of {', '.join(WAYS)}, got {golden.match!r}")
+        raise _fault(where, f"match: expected one of {', '.join(WAYS)}, got {golden.match!r}")
     if golden.match == "regex":
         _compiles(str(golden.expect), where)
     return golden
+
+
+def _check_keys(said: dict[str, Any], where: str) -> None:
+    for key, value in said.items():
+        if key not in KEYS:
+            raise _fault(where, f"unknown key {key!r}; known are {', '.join(sorted(KEYS))}")
+        kind = KEYS[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise _fault(where, f"{key}: expected {kind.__name__}, got {value!r}")
+    for message in said.get("messages", []):
+        if (
+            not isinstance(message, dict)
+            or set(map(type, message.values())) - {str}
+            or "content" not in message
+        ):
+            raise _fault(where, f"messages: expected role and content as text, got {message!r}")
+
+
+def _fault(where: str, what: str) -> DocumentError:
+    return DocumentError(f"{where}: {what}", remedy=f"One JSON object a line, such as {EXAMPLE}")
 
 
 def _compiles(pattern: str, where: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise DocumentError(f"{where}: expect is not a regular expression: {error}") from error
+        raise _fault(where, f"expect is not a regular expression: {error}") from error

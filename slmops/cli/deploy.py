@@ -1,7 +1,11 @@
 """slmops deploy: bring a release to a fleet, a few devices at a time."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event as Flag
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -75,11 +79,28 @@ def roll_out(
     if ask and all(finding.refusal is None for finding in findings):
         typer.confirm(f"Deploy {release} to {fleet.name}?", abort=True, err=True)
     history = History(home.history())
-    with Follow() as follow:
+    with Follow() as follow, _stoppable(terms.stop):
         outcome = Drive(fleet.name, order, terms, history=history, watcher=follow).run(findings)
     history.close()
     _show_outcome(release, outcome, output)
     return outcome
+
+
+@contextmanager
+def _stoppable(stop: Flag) -> Iterator[None]:
+    """Let Ctrl-C set `stop`, so that devices on trial end it; a second Ctrl-C leaves them to decide alone."""
+
+    def on_interrupt(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        say("Stopping: devices on trial end it, no other begins. Ctrl-C again leaves them to decide alone.")
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], output: Form) -> None:

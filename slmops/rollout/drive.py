@@ -1,10 +1,10 @@
 """Carry out what the machine asks: check, roll wave by wave, judge, and bring a sick wave back.
 
+Setting `terms.stop` lets devices that have begun their trial end it, and starts nobody.
 One thread drives: it alone touches the machine, the assignments and the history. Others, at most
 `max_parallel`, each work on one device and tell what happened through a queue.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -125,17 +125,15 @@ class Drive:
         left_out = any(finding.unreachable is not None for finding in findings)
         self.rollout = Rollout(waves=len(waves), state=machine.State.CHECKING, left_out=left_out)
         self._move(Event.CLEARED, waves)
-        try:
-            while self.rollout.state is machine.State.ROLLING:
-                self._roll_wave(waves)
-        except KeyboardInterrupt:
-            self._move(Event.STOPPED, waves)
+        while self.rollout.state is machine.State.ROLLING:
+            self._roll_wave(waves)
 
     def _roll_wave(self, waves: list[list[Device]]) -> None:
         wave = waves[self.rollout.wave]
         self._work(wave, lambda device, tell: apply.bring(device, self.order, self.terms, tell))
         if self.terms.stop.is_set():
-            raise KeyboardInterrupt
+            self._move(Event.STOPPED, waves)
+            return
         found = verdict.judge([self.states[device.name] for device in wave], self.strategy)
         self._move(
             {Verdict.PASS: Event.PASSED, Verdict.FAIL: Event.SICKENED}.get(found, Event.UNKNOWN), waves
@@ -150,7 +148,9 @@ class Drive:
         if self.strategy.soak == 0:
             self._move(Event.SOAKED, waves)
             return
-        time.sleep(self.strategy.soak)
+        if self.terms.stop.wait(self.strategy.soak):
+            self._move(Event.STOPPED, waves)
+            return
         committed = [device for device in wave if self.states[device.name] is State.COMMITTED]
         findings = look_at_all(committed, self.order, self.terms, lambda finding: None)
         if any(finding.unreachable is not None for finding in findings):
@@ -182,12 +182,12 @@ class Drive:
                     running.add(future)
                 if not running:
                     break
-                self._listen(told)
+                self._hear(told.get())
                 for future in [future for future in running if future.done()]:
                     running.remove(future)
                     future.result()
             while not told.empty():
-                self._listen(told)
+                self._hear(told.get())
 
     def _must_wait(self, wave: list[str]) -> bool:
         if self.terms.stop.is_set():
@@ -195,19 +195,9 @@ class Drive:
         rolling = self.rollout.state is machine.State.ROLLING
         return rolling and verdict.too_sick([self.states[name] for name in wave], self.strategy)
 
-    def _listen(self, told: "SimpleQueue[Told | None]") -> None:
-        """Hear one thing. Ctrl-C lets devices that have begun their trial end it, and starts nobody."""
-        try:
-            heard = told.get()
-        except KeyboardInterrupt:
-            if self.terms.stop.is_set():
-                raise
-            self.terms.stop.set()
+    def _hear(self, told: Told | None) -> None:
+        if told is None:
             return
-        if heard is not None:
-            self._hear(heard)
-
-    def _hear(self, told: Told) -> None:
         name = told.device
         if told.event is not None:
             self.states[name] = assignment.step(self.states[name], told.event)
