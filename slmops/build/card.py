@@ -1,0 +1,50 @@
+"""The model card of an artifact: a README.md as the Hugging Face hub knows it, for people and tools.
+
+Pure: the same description and report give the same text.
+"""
+
+from __future__ import annotations
+
+import json
+
+from slmops.artifact.description import Description
+
+
+def render(said: Description, *, size: int, bits_per_weight: float, reason: str, fallbacks: int) -> str:
+    """Return the card; `size` in bytes, `fallbacks` the tensors that did not get the type of the label."""
+    measured = said.measured
+    front = {
+        "library_name": "gguf" if said.format == "gguf" else "onnxruntime",
+        "tags": ["slmops", said.format, said.type],
+        "base_model": said.source["id"],
+    }
+    lines = [f"{key}: {json.dumps(value)}" for key, value in front.items()]
+    honest = f"; {fallbacks} tensors could not have that type" if fallbacks else ""
+    what = (
+        f"{said.architecture}, {said.parameters:,} parameters, {said.format} {said.type}: {size:,} bytes, "
+        f"{bits_per_weight:.2f} bits per weight{honest}."
+    )
+    return "\n".join(
+        [
+            "---",
+            *lines,
+            "---",
+            "",
+            f"# {said.reference} for {said.profile}",
+            "",
+            what,
+            f"Predicted memory of the daemon: {said.memory_bytes:,} bytes at {said.context} tokens.",
+            "",
+            "| measured against the source | |",
+            "|---|---|",
+            f"| KL divergence, mean (nats) | {measured['kl_mean']:.3g} |",
+            f"| KL divergence, 99th percentile (nats) | {measured['kl_p99']:.3g} |",
+            f"| same top token | {measured['top1']:.2%} |",
+            f"| tokens compared | {measured['tokens']:.0f} |",
+            "",
+            f"Why this type: {reason}",
+            "",
+            f"Source: {said.source['id']}, {said.source['digest']}.",
+            "",
+        ]
+    )

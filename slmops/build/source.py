@@ -1,0 +1,135 @@
+"""What is given as MODEL: a local Hugging Face folder, a hub id, or a .gguf file.
+
+A hub id is fetched by huggingface_hub into its own cache, which keeps its own rules: HF_HOME, HF_TOKEN,
+HF_HUB_OFFLINE.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFReader
+
+from slmops import digest as digests
+from slmops.build.checkpoint import Checkpoint, open_checkpoint
+from slmops.errors import ModelError
+from slmops.profile.footprint import ModelShape
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model"]
+
+
+@dataclass(frozen=True)
+class GgufSource:
+    """A .gguf file as a source: what its header says."""
+
+    file: Path
+    architecture: str
+    shape: ModelShape
+    trained_context: int
+    chat_template: str | None
+    special_tokens: dict[str, str]
+    stop_ids: tuple[int, ...]
+    tensors: dict[str, tuple[int, ...]]
+    """Shapes by name, rows first."""
+    header_bytes: int
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of the file."""
+        return digests.of_file(self.file)
+
+
+Source = Checkpoint | GgufSource
+
+
+def open_model(said: str) -> Source:
+    """Open what a person named; raise ModelError saying what was expected."""
+    path = Path(said).expanduser()
+    if path.suffix == ".gguf":
+        return open_gguf(path)
+    if path.exists():
+        return open_checkpoint(path)
+    if _HUB_ID.fullmatch(said) and not said.startswith((".", "/")):
+        return open_checkpoint(_fetch(said))
+    raise ModelError(
+        f"there is no model {said!r}: expected a folder with config.json and safetensors, a .gguf file, "
+        "or a hub id such as org/name",
+        remedy="Check the path, or fetch the model first.",
+    )
+
+
+def open_gguf(file: Path) -> GgufSource:
+    """Read the header of a .gguf file."""
+    try:
+        reader = GGUFReader(file)
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no file {file}", remedy="Give the path of a .gguf file.") from error
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise ModelError(
+            f"{file} is damaged, cut off or no GGUF file: {error}", remedy="Copy or download it again."
+        ) from error
+    return _described(file, reader)
+
+
+def _described(file: Path, reader: Any) -> GgufSource:
+    arch = str(_said(reader, "general.architecture"))
+    heads = int(_said(reader, f"{arch}.attention.head_count"))
+    hidden = int(_said(reader, f"{arch}.embedding_length"))
+    tokens = reader.fields["tokenizer.ggml.tokens"]
+    shapes = {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in reader.tensors}
+    ends = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+    ids = {name: _maybe(reader, f"tokenizer.ggml.{key}_token_id") for name, key in ends.items()}
+    eos = ids["eos_token"]
+    end_of_turn = _maybe(reader, "tokenizer.ggml.eot_token_id")
+    return GgufSource(
+        file=file,
+        architecture=arch,
+        shape=ModelShape(
+            layers=int(_said(reader, f"{arch}.block_count")),
+            hidden=hidden,
+            heads=heads,
+            kv_heads=int(_maybe(reader, f"{arch}.attention.head_count_kv") or heads),
+            head_dim=int(_maybe(reader, f"{arch}.attention.key_length") or hidden // heads),
+            vocab=len(tokens.data),
+            parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+        ),
+        trained_context=int(_said(reader, f"{arch}.context_length")),
+        chat_template=_maybe(reader, "tokenizer.chat_template"),
+        special_tokens={name: str(tokens.contents(id_)) for name, id_ in ids.items() if id_ is not None},
+        stop_ids=tuple(dict.fromkeys(id_ for id_ in (eos, end_of_turn) if id_ is not None)),
+        tensors=shapes,
+        header_bytes=file.stat().st_size - sum(int(tensor.n_bytes) for tensor in reader.tensors),
+    )
+
+
+def _said(reader: Any, key: str) -> Any:
+    found = _maybe(reader, key)
+    if found is None:
+        raise ModelError(
+            f"the .gguf header lacks {key}", remedy="Convert the model again with a current llama.cpp."
+        )
+    return found
+
+
+def _maybe(reader: Any, key: str) -> Any:
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
+
+
+def _fetch(hub_id: str) -> Path:
+    """Return the folder of a model of the hub, fetched if it is not in the cache."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only for hub ids
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    name, _, revision = hub_id.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=_WANTED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{hub_id} is no local path and could not be fetched from the hub: {str(error).splitlines()[0]}",
+            remedy="Give a local folder; or check the network, HF_TOKEN for gated models, HF_HUB_OFFLINE.",
+        ) from error

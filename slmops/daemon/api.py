@@ -1,0 +1,209 @@
+"""What may be asked over HTTP, and the shapes of the answers: OpenAI's.
+
+It does not know the server, the clock or the model. What is not listed here is refused, not ignored:
+a caller who asks for a thing that will not happen is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from slmops.daemon.generate import Finish
+from slmops.daemon.refusal import BAD_REQUEST, NOT_READY, SERVER_ERROR, TOO_MANY, RefusedError
+from slmops.daemon.sample import Sampling
+
+MAX_TOKENS = 128
+"""Tokens of an answer when neither the request nor the release says how many."""
+DONE = b"data: [DONE]\n\n"
+
+_Count = Annotated[int, Meta(ge=1)]
+_Stop = Annotated[str, Meta(min_length=1)]
+
+
+class TextPart(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One part of a message that comes in parts."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[TextPart]
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """Return the message as chat templates know it, with its parts joined."""
+        parts = self.content
+        text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
+        return {"role": self.role, "content": text}
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What a stream should hold besides the answer."""
+
+    include_usage: bool = False
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What both kinds of request have in common."""
+
+    model: str | None = None
+    """`name` or `name:version`; there is only one, so it need not be said, but not wrongly."""
+    max_tokens: _Count | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Literal[1] | None = None
+    user: str | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Return the stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def wants_usage(self) -> bool:
+        """Say whether a stream should end with its usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def limit(self, defaults: dict[str, float]) -> int:
+        """Return the most tokens of answer, before the context has its say."""
+        return self.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS))
+
+    def sampling(self, defaults: dict[str, float]) -> Sampling:
+        """Return how to choose tokens: as asked, else as the release says, else greedily."""
+        return Sampling(
+            temperature=_first(self.temperature, defaults.get("temperature"), 0.0),
+            top_k=int(_first(self.top_k, defaults.get("top_k"), 0)),
+            top_p=_first(self.top_p, defaults.get("top_p"), 1.0),
+            seed=None if self.seed is None else self.seed % 2**64,
+        )
+
+
+class ChatRequest(Request, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_completion_tokens: _Count | None = None
+
+    def limit(self, defaults: dict[str, float]) -> int:
+        """See `Request`; `max_completion_tokens` is the newer name."""
+        return self.max_completion_tokens or super().limit(defaults)
+
+
+class CompletionRequest(Request, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The body of POST /v1/completions."""
+
+    prompt: str
+
+
+R = TypeVar("R", bound=Request)
+
+
+def parse(kind: type[R], body: bytes) -> R:
+    """Read a request's body; raise RefusedError that names the field."""
+    try:
+        asked = msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise RefusedError(BAD_REQUEST, f"{error}", reason="invalid_value") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RefusedError(BAD_REQUEST, f"the body is not JSON: {error}", reason="invalid_json") from error
+    if asked.stream_options is not None and not asked.stream:
+        raise RefusedError(BAD_REQUEST, "stream_options is only for stream: true", reason="invalid_value")
+    return asked
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The wrapping of one answer: all that its shapes hold besides text and counts."""
+
+    chat: bool
+    id: str
+    created: int
+    """Seconds since the epoch."""
+    release: str
+    digest: str
+    usage_wanted: bool = False
+    """Whether the chunks of a stream speak of usage."""
+
+    def whole(self, text: str, finish: Finish, usage: dict[str, int]) -> bytes:
+        """Return the answer in one piece."""
+        said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        kind = "chat.completion" if self.chat else "text_completion"
+        return msgspec.json.encode({**self._envelope(kind), "choices": [choice], "usage": usage})
+
+    def opening(self) -> Iterator[bytes]:
+        """Yield what a stream begins with: in a chat, who speaks."""
+        if self.chat:
+            yield self._chunk({"delta": {"role": "assistant", "content": ""}}, None)
+
+    def piece(self, text: str) -> bytes:
+        """Return one piece of a stream."""
+        return self._chunk({"delta": {"content": text}} if self.chat else {"text": text}, None)
+
+    def closing(self, finish: Finish, usage: dict[str, int]) -> Iterator[bytes]:
+        """Yield what a stream ends with."""
+        yield self._chunk({"delta": {}} if self.chat else {"text": ""}, finish)
+        if self.usage_wanted:
+            yield _event({**self._envelope(self._kind), "choices": [], "usage": usage})
+        yield DONE
+
+    @property
+    def _kind(self) -> str:
+        return "chat.completion.chunk" if self.chat else "text_completion"
+
+    def _chunk(self, said: dict[str, Any], finish: Finish | None) -> bytes:
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        usage = {"usage": None} if self.usage_wanted else {}
+        return _event({**self._envelope(self._kind), "choices": [choice], **usage})
+
+    def _envelope(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.release,
+            "system_fingerprint": self.digest or None,
+        }
+
+
+def usage(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
+    """Return the counts as OpenAI names them."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": prompt_tokens + output_tokens,
+    }
+
+
+def error_body(status: int, message: str, reason: str | None = None) -> dict[str, Any]:
+    """Return an error in OpenAI's shape."""
+    kinds = {TOO_MANY: "rate_limit_error", NOT_READY: "server_error", SERVER_ERROR: "server_error"}
+    kind = kinds.get(status, "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": None, "code": reason}}
+
+
+def error_event(message: str) -> bytes:
+    """Return an error that came after the stream had begun."""
+    return _event(error_body(SERVER_ERROR, message))
+
+
+def _event(said: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(said) + b"\n\n"
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)

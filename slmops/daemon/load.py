@@ -1,0 +1,99 @@
+"""From an artifact folder to a model that has proved it can speak.
+
+It reads files and nothing else; the server and the clock are not its business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from slmops.artifact.description import FILE_NAME, Description, parse
+from slmops.daemon.chat import ChatTemplate
+from slmops.daemon.engine import Engine, Transcript
+from slmops.daemon.generate import Ask, Piece, generate
+from slmops.daemon.sample import Sampling
+from slmops.daemon.text import JsonVocabulary, Vocabulary
+from slmops.errors import MissingPartError, ModelError
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is needed to answer."""
+
+    transcript: Transcript
+    vocabulary: Vocabulary
+    template: ChatTemplate | None
+    stop_ids: tuple[int, ...]
+
+    def answer(self, ask: Ask, gone: Callable[[], bool]) -> Iterator[Piece]:
+        """Yield the pieces of one answer; one caller at a time."""
+        return generate(self.transcript, self.vocabulary.decode, self.stop_ids, ask, gone)
+
+
+def describe(folder: Path) -> Description:
+    """Read the description of the artifact in `folder`; raise ModelError when there is none."""
+    try:
+        return parse((folder / FILE_NAME).read_bytes())
+    except OSError as error:
+        raise ModelError(f"{folder} is not an artifact folder: {error.strerror}: {error.filename}") from error
+
+
+def load(folder: Path, description: Description, given_up: Callable[[], bool]) -> Model:
+    """Load what `description` names and let it generate one token.
+
+    Raise ModelError when a file is missing, broken or does not belong to the others, and
+    MissingPartError when the runtime is not installed. `given_up` cuts the load short.
+    """
+    named = (description.model, description.tokenizer, description.chat_template)
+    for name in filter(None, named):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name} is missing")
+    engine, vocabulary = _open(folder, description, given_up)
+    if vocabulary.size > engine.vocabulary:
+        raise ModelError(f"the tokenizer has {vocabulary.size} tokens, the model only {engine.vocabulary}")
+    model = Model(Transcript(engine), vocabulary, _template(folder, description), tuple(description.stop_ids))
+    begin = vocabulary.bos if vocabulary.bos is not None else 0
+    for _ in model.answer(Ask((begin,), limit=1, sampling=Sampling()), given_up):
+        pass
+    return model
+
+
+def _open(folder: Path, description: Description, given_up: Callable[[], bool]) -> tuple[Engine, Vocabulary]:
+    """Open model and tokenizer; only the runtime that is needed is imported, for it costs memory."""
+    file, shape = folder / description.model, (description.context, _threads(description))
+    bos = description.special_tokens.get("bos_token")
+    tokenizer = JsonVocabulary(folder / description.tokenizer, bos) if description.tokenizer else None
+    try:
+        if description.format == "gguf":
+            # Read once, when OpenMP is loaded: threads wait for each other, they do not spin.
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+            from slmops.daemon.llama import GgufVocabulary, LlamaEngine, LlamaModel  # noqa: PLC0415
+
+            model = LlamaModel(file, given_up)
+            engine = LlamaEngine(model, *shape, description.micro_batch)
+            return engine, tokenizer or GgufVocabulary(model)
+        if description.format == "onnx" and tokenizer:
+            from slmops.daemon.onnx import OnnxEngine  # noqa: PLC0415
+
+            return OnnxEngine(file, *shape, description.micro_batch), tokenizer
+    except ImportError as error:
+        raise MissingPartError(f"format {description.format} needs a package: {error}") from error
+    raise ModelError(
+        f"format: expected gguf, or onnx with a tokenizer, got {description.format} "
+        f"with {description.tokenizer or 'none'}"
+    )
+
+
+def _threads(description: Description) -> int:
+    """Return the threads to compute with; more than there are processors would only wait on each other."""
+    return max(1, min(description.threads, len(os.sched_getaffinity(0))))
+
+
+def _template(folder: Path, description: Description) -> ChatTemplate | None:
+    if description.chat_template is None:
+        return None
+    source = (folder / description.chat_template).read_text(encoding="utf-8")
+    return ChatTemplate(source, description.special_tokens)

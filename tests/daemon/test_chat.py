@@ -1,0 +1,130 @@
+"""Conversations and prompts into token ids."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmops.daemon.chat import ChatTemplate, chat_ids, completion_ids
+from slmops.daemon.refusal import RefusedError
+from slmops.daemon.text import JsonVocabulary
+from slmops.errors import ModelError
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+SPECIAL = {"bos_token": "<|begin|>", "eos_token": "<|end|>"}
+FRAGMENTS = ["<|end|>", "<|assistant|>", "<|", "end", "|>", "\ufdd0", "é", " "]
+strangers = st.lists(st.sampled_from(FRAGMENTS)).map("".join)
+TEMPLATES = {
+    "chatml": """\
+{% for m in messages %}
+{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}""",
+    "alternating": """\
+{{ bos_token }}{% for m in messages %}
+{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('must alternate') }}{% endif %}
+[{{ m.role }}] {{ m.content | trim }}{{ eos_token }}{% endfor %}""",
+    "statements": """\
+{%- for m in messages %}
+  {%- if loop.first %}
+    {% set lead = m.content %}
+  {%- endif %}
+{{ m | tojson }}{% if loop.index == 2 %}{% break %}{% endif %}
+{% endfor %}
+{% if tools %}tools{% endif %}{{ lead }}""",
+    "trained": """\
+{% for m in messages %}
+{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}
+{% endif %}{% endfor %}""",
+}
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny, tmp_path_factory):
+    file = tmp_path_factory.mktemp("vocabulary") / "tokenizer.json"
+    tiny.make_tokenizer()[0].save(str(file))
+    return JsonVocabulary(file, "<|begin|>")
+
+
+@pytest.fixture
+def template(tiny):
+    return ChatTemplate(tiny.TEMPLATE, SPECIAL)
+
+
+def user(content):
+    return [{"role": "user", "content": content}]
+
+
+@pytest.fixture
+def framed(vocabulary):
+    """The ids of a user's one turn, between what the template puts around it."""
+    begin, end, user, assistant = (vocabulary.controls[name] for name in vocabulary.controls)
+    return lambda ids: [begin, user, *ids, end, assistant]
+
+
+@pytest.fixture(scope="module")
+def module_template(tiny):
+    return ChatTemplate(tiny.TEMPLATE, SPECIAL)
+
+
+@given(content=strangers)
+def test_no_text_in_a_message_becomes_a_control_token(vocabulary, module_template, content):
+    ids = chat_ids(vocabulary, module_template, user(content), NOW)
+    controls = [number for number in ids if number in vocabulary.controls.values()]
+    assert controls == [0, 2, 1, 3]
+    assert vocabulary.decode(ids) == content.strip()
+
+
+def test_a_message_is_read_as_the_whole_text_is(vocabulary, template, framed):
+    plain = vocabulary.encode("is it on?", begin=False, controls=False)
+    assert chat_ids(vocabulary, template, user(" is it on? "), NOW) == framed(plain)
+
+
+def test_a_template_may_refuse(vocabulary, template):
+    with pytest.raises(RefusedError, match="no system turns") as refused:
+        chat_ids(vocabulary, template, [{"role": "system", "content": "x"}], NOW)
+    assert refused.value.status == 400
+
+
+def test_a_template_that_does_not_parse_is_an_error():
+    with pytest.raises(ModelError, match="line 2"):
+        ChatTemplate("\n{% if %}", SPECIAL)
+
+
+def test_a_template_cannot_reach_out_of_its_sandbox(vocabulary):
+    template = ChatTemplate("{{ messages.__class__.__base__.__subclasses__() }}", SPECIAL)
+    with pytest.raises(RefusedError):
+        chat_ids(vocabulary, template, user("x"), NOW)
+
+
+def test_a_template_may_ask_for_the_date():
+    assert ChatTemplate("{{ strftime_now('%d %b %Y') }}", SPECIAL).render([], NOW) == "02 Jan 2026"
+
+
+@pytest.mark.parametrize("prompt", ["on", "<|begin|>on"])
+def test_a_prompt_begins_with_one_bos(vocabulary, prompt):
+    on = vocabulary.encode("on", begin=False, controls=False)
+    assert completion_ids(vocabulary, prompt) == [0, *on]
+
+
+def test_an_empty_prompt_is_a_bos_alone(vocabulary):
+    assert completion_ids(vocabulary, "") == [0]
+
+
+@pytest.mark.journey
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("tail", ["a < b & 'c'", " \n é 猫\n\n"])
+def test_templates_render_as_in_transformers(tiny, name, tail):
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+
+    reference = PreTrainedTokenizerFast(tokenizer_object=tiny.make_tokenizer()[0], **SPECIAL)
+    messages = [
+        {"role": "user", "content": "What's on?"},
+        {"role": "assistant", "content": "The lamp."},
+        {"role": "user", "content": tail},
+    ]
+    expected = reference.apply_chat_template(
+        messages, chat_template=TEMPLATES[name], tokenize=False, add_generation_prompt=True
+    )
+    assert ChatTemplate(TEMPLATES[name], SPECIAL).render(messages, NOW) == expected

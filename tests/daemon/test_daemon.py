@@ -1,0 +1,234 @@
+"""A real daemon process on a free port, asked over HTTP and by OpenAI's own client."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from slmops.telemetry.spool import read
+
+REPO = Path(__file__).parents[2]
+HI = [{"role": "user", "content": "hi"}]
+LONG = {"prompt": "x" * 32_000}
+"""A prompt that takes many seconds to read."""
+
+
+@pytest.fixture(scope="module")
+def client(speaking):
+    with openai.OpenAI(base_url=f"{speaking.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def samples(http):
+    families = text_string_to_metric_families(http.get("/metrics").text)
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def events(spool):
+    return read(spool).events
+
+
+def wait_for(happened):
+    while not happened():
+        pass
+
+
+def test_openais_client_chats(client, tiny):
+    answer = client.chat.completions.create(model="parrot", messages=HI)
+    (choice,) = answer.choices
+    assert (choice.message.role, choice.message.content) == ("assistant", tiny.SENTENCE)
+    assert choice.finish_reason == "stop"
+    assert answer.object == "chat.completion"
+    assert answer.model == "parrot:1.0.0"
+    assert answer.system_fingerprint == "sha256:00"
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.usage.prompt_tokens == 6
+
+
+def test_openais_client_streams_a_chat(client, tiny):
+    chunks = list(client.chat.completions.create(model="parrot:1.0.0", messages=HI, stream=True))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == tiny.SENTENCE
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+    assert all(chunk.usage is None for chunk in chunks)
+
+
+def test_openais_client_streams_with_usage(client):
+    asked = {"messages": HI, "stream": True, "stream_options": {"include_usage": True}}
+    *chunks, last = client.chat.completions.create(model="parrot", **asked)
+    whole = client.chat.completions.create(model="parrot", messages=HI)
+    assert last.choices == []
+    assert last.usage == whole.usage
+    assert all(chunk.usage is None for chunk in chunks)
+
+
+def test_openais_client_completes(client):
+    answer = client.completions.create(model="parrot", prompt="x", max_tokens=5)
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("yzxyz", "length")
+    assert answer.object == "text_completion"
+    assert answer.usage.completion_tokens == 5
+
+
+def test_openais_client_streams_a_completion(client):
+    chunks = list(client.completions.create(model="parrot", prompt="x", max_tokens=40, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == ("yzx" * 14)[:40]
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_characters_of_several_tokens_come_whole(client):
+    chunks = client.completions.create(model="parrot", prompt="G", stream=True)
+    assert [text for chunk in chunks if (text := chunk.choices[0].text)] == list("rün, 猫!")
+
+
+def test_a_stop_string_ends_a_stream_and_is_not_part_of_it(client):
+    chunks = list(client.chat.completions.create(model="parrot", messages=HI, stop=[", 猫"], stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Grün"
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_openais_client_lists_the_release(client):
+    (model,) = client.models.list().data
+    assert (model.id, model.release, model.digest) == ("parrot", "parrot:1.0.0", "sha256:00")
+
+
+def test_openais_client_knows_the_errors(client):
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.completions.create(model="parrot:2.0.0", prompt="x")
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError, match="unknown field `suffix`"):
+        client.completions.create(model="parrot", prompt="x", suffix="y")
+    with pytest.raises(openai.BadRequestError) as long:
+        client.completions.create(model="parrot", prompt="x" * 40_000)
+    assert long.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/completions", b"{", 400),
+        ("/v1/completions", b"a" * 1_048_577, 413),
+        ("/v1/completions", b"a" * 30_000_000, 413),
+        (
+            "/v1/chat/completions",
+            json.dumps({"messages": [{"role": "system", "content": "x"}]}).encode(),
+            400,
+        ),
+        ("/v1/embeddings", b"{}", 404),
+        ("/v1/models", b"{}", 405),
+    ],
+)
+def test_what_is_not_answered_is_said_in_openais_shape(speaking, path, body, status):
+    answer = speaking.http.post(path, content=body)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_metrics_count_what_happened(speaking):
+    before = samples(speaking.http)
+    speaking.http.post("/v1/completions", json={"prompt": "x", "max_tokens": 7})
+    speaking.http.post("/v1/completions", json={"prompt": "x", "bad": 7})
+    after = samples(speaking.http)
+
+    def grown(*key):
+        return after[key] - before.get(key, 0)
+
+    assert grown("slmops_requests_total", "200") == 1
+    assert grown("slmops_requests_total", "400") == 1
+    assert grown("slmops_tokens_total", "input") == 2
+    assert grown("slmops_tokens_total", "output") == 7
+    assert grown("slmops_time_to_first_token_seconds_count") == 1
+    assert grown("slmops_time_per_output_token_seconds_count") == 1
+    assert after["slmops_queue_depth",] == 0
+    (info,) = (key for key in after if key[0] == "slmops_model_info")
+    assert {"parrot:1.0.0", "sha256:00"} <= set(info)
+
+
+def test_every_request_leaves_an_event_and_no_words(speaking):
+    before = len(events(speaking.spool))
+    overheard = "whisper nobody"
+    speaking.http.post("/v1/completions", json={"prompt": overheard, "max_tokens": 3})
+    speaking.http.post("/v1/chat/completions", json={"messages": [{"role": "system", "content": overheard}]})
+    wait_for(lambda: len(events(speaking.spool)) >= before + 2)
+    answered, refused = events(speaking.spool)[before:]
+    assert (answered.release, answered.digest, answered.status) == ("parrot:1.0.0", "sha256:00", 200)
+    assert answered.output_tokens == 3
+    assert 0 < answered.first_token_seconds <= answered.seconds
+    assert (refused.status, refused.first_token_seconds) == (400, None)
+    kept = [file.read_text() for file in (speaking.log, *speaking.spool.iterdir())]
+    assert not any(word in text for word in overheard.split() for text in kept)
+
+
+def test_when_the_client_leaves_the_work_stops(speaking):
+    before = len(events(speaking.spool))
+    with pytest.raises(httpx.ReadTimeout):
+        speaking.http.post("/v1/completions", json=LONG, timeout=0.2)
+    with speaking.http.stream(
+        "POST", "/v1/completions", json={"prompt": "x", "max_tokens": 30_000, "stream": True}
+    ) as stream:
+        assert next(stream.iter_lines()).startswith("data: ")
+    wait_for(lambda: len(events(speaking.spool)) >= before + 2)
+    unheard, cut_off = events(speaking.spool)[before:]
+    assert (unheard.status, unheard.prompt_tokens, unheard.output_tokens) == (499, 32_001, 0)
+    assert cut_off.status == 499
+    assert 0 < cut_off.output_tokens < 30_000
+    assert speaking.http.post("/v1/completions", json={"prompt": "G"}).status_code == 200
+
+
+def test_a_stop_lets_running_requests_finish(parrot, run_daemon):
+    ask = {"prompt": "x", "max_tokens": 500, "stream": True}
+    with run_daemon(parrot) as running, running.client() as http:
+        with http.stream("POST", "/v1/completions", json=ask) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            running.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+        assert running.process.wait(timeout=60) == 0
+        assert [event.status for event in events(running.spool)] == [200]
+
+
+@pytest.mark.journey
+def test_a_stop_does_not_wait_for_a_client_that_does_not_read(parrot, run_daemon):
+    ask = {"prompt": "x", "max_tokens": 32_000, "stream": True}
+    with run_daemon(parrot) as running, running.client() as http:
+        with http.stream("POST", "/v1/completions", json=ask) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            assert running.stop() == 0
+        assert [event.status for event in events(running.spool)] == [499]
+
+
+def test_a_stop_while_loading_is_a_stop(parrot, run_daemon):
+    with run_daemon(parrot) as running:
+        assert running.url
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize("fault", ["no folder", "no model", "cut off", "no template", "port taken"])
+def test_what_cannot_be_served_is_one_line_and_exit_code_1(tiny, tmp_path, fault):
+    made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights())
+    model = made / "model.gguf"
+    if fault == "no folder":
+        made = tmp_path / "elsewhere"
+    elif fault == "no model":
+        model.unlink()
+    elif fault == "cut off":
+        model.write_bytes(model.read_bytes()[:5000])
+    elif fault == "no template":
+        (made / "chat_template.jinja").write_text("{% for %}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if fault == "port taken" else 0
+        command = [sys.executable, "-m", "slmops.daemon", "--artifact", made, "--port", str(port)]
+        ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert len([line for line in ended.stderr.splitlines() if line.startswith("slmops.daemon: ")]) == 1

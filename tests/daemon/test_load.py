@@ -1,0 +1,168 @@
+"""From a folder to a model that speaks, and the folders from which none comes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from slmops.artifact.description import FILE_NAME, parse, render
+from slmops.daemon.engine import Transcript
+from slmops.daemon.generate import Ask
+from slmops.daemon.load import describe, load
+from slmops.daemon.refusal import RefusedError
+from slmops.daemon.sample import Sampling
+from slmops.errors import IntegrityError, ModelError
+
+
+def never():
+    return False
+
+
+def opened(folder):
+    return load(folder, describe(folder), never)
+
+
+def answer(model, prompt, limit=40):
+    ids = model.vocabulary.encode(prompt, begin=True, controls=True)
+    return "".join(piece.text for piece in model.answer(Ask(ids, limit, Sampling()), never))
+
+
+def change(folder, **changes):
+    file = folder / FILE_NAME
+    file.write_bytes(render(dataclasses.replace(parse(file.read_bytes()), **changes)))
+
+
+@pytest.fixture(params=["gguf", "onnx"])
+def folder(request, tiny, tmp_path):
+    """An artifact that a test may break."""
+    return tiny.make_artifact(tmp_path / "artifact", request.param, tiny.parrot_weights())
+
+
+def test_both_formats_say_what_the_weights_say(tiny, parrot):
+    model = opened(parrot)
+    assert answer(model, "<|assistant|>") == tiny.SENTENCE
+    assert answer(model, "x", limit=7) == "yzxyzxy"
+
+
+def test_both_runtimes_compute_the_same_logits(tiny, tmp_path):
+    weights = tiny.random_weights()
+    llama, onnx = (
+        opened(tiny.make_artifact(tmp_path / kind, kind, weights)).transcript for kind in ("gguf", "onnx")
+    )
+    prompt = np.random.default_rng(3).integers(0, tiny.VOCABULARY, 100).tolist()
+    # llama.cpp keeps its keys and values in half precision.
+    assert llama.read(prompt, never) == pytest.approx(onnx.read(prompt, never), abs=0.1)
+    for token in prompt[:20]:
+        assert llama.add(token) == pytest.approx(onnx.add(token), abs=0.1)
+
+
+def test_reading_in_strides_is_reading_at_once(tiny, tmp_path):
+    prompt = np.random.default_rng(3).integers(0, tiny.VOCABULARY, 100).tolist()
+    weights = tiny.random_weights()
+    found = [
+        opened(tiny.make_artifact(tmp_path / f"{kind}{stride}", kind, weights, micro_batch=stride))
+        .transcript.read(prompt, never)
+        .copy()
+        for kind in ("gguf", "onnx")
+        for stride in (1, 7, 128)
+    ]
+    assert all(np.allclose(found[0], other, atol=0.1) for other in found)
+
+
+def test_what_was_asked_before_does_not_change_a_bit(random_model):
+    used, fresh = opened(random_model).transcript, opened(random_model).transcript
+    chance = np.random.default_rng(5)
+    shared = chance.integers(0, 320, 70).tolist()
+    for _ in range(4):
+        prompt = shared + chance.integers(0, 320, int(chance.integers(1, 60))).tolist()
+        assert np.array_equal(used.read(prompt, never), Transcript(fresh.engine).read(prompt, never))
+        assert np.array_equal(used.add(5), fresh.add(5))
+
+
+def test_a_full_context_can_be_read(folder):
+    change(folder, context=256)
+    model = opened(folder)
+    assert len(answer(model, "x" * 200, limit=55)) == 55
+
+
+@pytest.mark.parametrize("name", ["model", "tokenizer.json", "chat_template.jinja"])
+def test_a_missing_file_is_named(folder, name):
+    (gone,) = folder.glob(f"{name}*")
+    gone.unlink()
+    with pytest.raises(ModelError, match=f"{gone.name} is missing"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("size", [0, 3, 100, 50_000, -1])
+def test_a_cut_off_model_does_not_load(folder, size):
+    (model,) = folder.glob("model.*")
+    model.write_bytes(model.read_bytes()[:size])
+    with pytest.raises(ModelError, match=r"model\.(gguf|onnx) does not load: .+") as error:
+        opened(folder)
+    assert "does not say why" not in str(error.value)
+
+
+def test_a_model_that_computes_no_numbers_is_not_served(tiny, tmp_path):
+    weights = tiny.parrot_weights()
+    weights["output"][0, 0] = np.nan
+    with pytest.raises(ModelError, match="not numbers"):
+        opened(tiny.make_artifact(tmp_path / "artifact", "gguf", weights))
+
+
+def test_a_tokenizer_of_another_model_is_noticed(tiny, folder):
+    tokenizer, _, _ = tiny.make_tokenizer()
+    tokenizer.add_tokens(["one", "more"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(ModelError, match="the tokenizer has 322 tokens, the model only 320"):
+        opened(folder)
+
+
+def test_no_context_beyond_the_trained_one(tiny, tmp_path):
+    made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights(), context=32769)
+    with pytest.raises(ModelError, match="32769 tokens was asked for; the model knows 32768"):
+        opened(made)
+
+
+def test_an_onnx_model_needs_a_tokenizer(tiny, tmp_path):
+    made = tiny.make_artifact(tmp_path / "artifact", "onnx", tiny.parrot_weights(), tokenizer=None)
+    with pytest.raises(ModelError, match="onnx with none"):
+        opened(made)
+
+
+def test_a_folder_that_is_no_artifact_is_named(tmp_path):
+    with pytest.raises(ModelError, match="not an artifact folder"):
+        describe(tmp_path)
+    (tmp_path / FILE_NAME).write_text("{}")
+    with pytest.raises(IntegrityError):
+        describe(tmp_path)
+
+
+def test_loading_llama_can_be_given_up(tiny, tmp_path):
+    made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights())
+    with pytest.raises(ModelError, match="does not load"):
+        load(made, describe(made), lambda: True)
+
+
+def test_a_gguf_without_tokenizer_json_reads_by_its_own_vocabulary(tiny, tmp_path):
+    made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights(), tokenizer=None)
+    model = opened(made)
+    assert model.vocabulary.bos == 0
+    assert set(model.vocabulary.controls) == set(tiny.CONTROLS)
+    assert answer(model, "<|assistant|>") == tiny.SENTENCE
+    reference, _, _ = tiny.make_tokenizer()
+    for text in ("other ino\n\nrather", "é 猫 🦜", "", "a<|end|>b"):
+        ours = model.vocabulary.encode(text, begin=True, controls=True)
+        assert ours == reference.encode(text).ids
+        assert model.vocabulary.decode(ours) == reference.decode(ours)
+
+
+def test_a_character_on_which_llama_cpp_would_abort_is_refused(tiny, tmp_path):
+    made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights(), tokenizer=None)
+    tiny.write_gguf(made / "model.gguf", tiny.parrot_weights(), tokenizer=False)
+    vocabulary = opened(made).vocabulary
+    ids = vocabulary.encode("that a", begin=True, controls=True)
+    assert vocabulary.decode(ids) == "that a"
+    assert vocabulary.encode("<|end|>", begin=False, controls=True)[-1] == vocabulary.controls["<|end|>"]
+    for text in ("a+b", "it\u2019s", "🦜", "A", "<|end|>"):
+        with pytest.raises(RefusedError, match="the model's vocabulary has no"):
+            vocabulary.encode(text, begin=True, controls=False)
