@@ -1,5 +1,6 @@
 """slmops rollout: what happened in past and present rollouts."""
 
+import json
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -53,7 +54,12 @@ def show(
     for line in lines:
         for failed in line.evidence.get("failed", []):
             out.print(f"\n{line.device} was asked  {failed['question']}", markup=False)
-            out.print(f"  expected  {failed['expected']}", markup=False)
+            out.print(f"  expected  {_plain(failed['expected'])}", markup=False)
             out.print(f"  answered  {failed['answer']}", markup=False)
         for text in line.evidence.get("log", [])[-8:]:
             out.print(f"{line.device} log  {text}", markup=False)
+
+
+def _plain(expected: object) -> str:
+    """Return text as it is and anything else as JSON: as an answer would say it."""
+    return expected if isinstance(expected, str) else json.dumps(expected, ensure_ascii=False)

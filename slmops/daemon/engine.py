@@ -49,11 +49,6 @@ class Transcript:
         self._read: list[int] = []
         """Prompt ids in the engine's memory that were read in whole strides."""
 
-    @property
-    def engine(self) -> Engine:
-        """The engine that reads."""
-        return self._engine
-
     def read(self, prompt: Sequence[int], gone: Callable[[], bool]) -> Logits | None:
         """Read `prompt` as a new sequence; return the logits after it, or None when `gone` said stop.
 

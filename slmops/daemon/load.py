@@ -65,7 +65,7 @@ def _open(folder: Path, description: Description, given_up: Callable[[], bool]) 
     """Open model and tokenizer; only the runtime that is needed is imported, for it costs memory."""
     file, shape = folder / description.model, (description.context, _threads(description))
     bos = description.special_tokens.get("bos_token")
-    tokenizer = JsonVocabulary(folder / description.tokenizer, bos) if description.tokenizer else None
+    tokenizer = JsonVocabulary(_text(folder / description.tokenizer), bos) if description.tokenizer else None
     try:
         if description.format == "gguf":
             # Read once, when OpenMP is loaded: threads wait for each other, they do not spin.
@@ -95,5 +95,11 @@ def _threads(description: Description) -> int:
 def _template(folder: Path, description: Description) -> ChatTemplate | None:
     if description.chat_template is None:
         return None
-    source = (folder / description.chat_template).read_text(encoding="utf-8")
-    return ChatTemplate(source, description.special_tokens)
+    return ChatTemplate(_text(folder / description.chat_template), description.special_tokens)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{file} is not text in UTF-8") from error

@@ -70,7 +70,7 @@ class Visit:
     def saw(self, piece: Piece) -> None:
         """Take note of a piece of the answer."""
         self.output_tokens = piece.tokens
-        if self.first_token is None:
+        if self.first_token is None and piece.tokens:
             self.first_token = time.monotonic() - self.arrived
 
 

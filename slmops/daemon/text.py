@@ -1,6 +1,6 @@
 """Text into token ids and back, by the model's own tokenizer.
 
-It does not know engines or requests. `JsonVocabulary` is the `tokenizers` library over the source's
+It does not know files, engines or requests. `JsonVocabulary` is the `tokenizers` library over the source's
 tokenizer.json; a GGUF without one brings its own (see `llama`).
 
 Law: the pieces a `Writer` gives join to the text of the ids, and no piece holds half a character.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 from tokenizers import Tokenizer
@@ -54,13 +53,16 @@ class Vocabulary(Protocol):
 class JsonVocabulary:
     """A tokenizer.json, read by the `tokenizers` library: exactly the source model's own."""
 
-    def __init__(self, file: Path, bos_token: str | None) -> None:
-        """Open `file`; `bos_token` is the text of its BOS token. Raise ModelError when it is none."""
+    def __init__(self, source: str, bos_token: str | None) -> None:
+        """Read tokenizer.json's text; `bos_token` is the text of its BOS token.
+
+        Raise ModelError when it is not a tokenizer.
+        """
         try:
-            self._tokenizer = Tokenizer.from_file(str(file))
+            self._tokenizer = Tokenizer.from_str(source)
         # The library raises bare Exception and nothing else.
         except Exception as error:
-            raise ModelError(f"{file.name} cannot be read as a tokenizer: {error}") from error
+            raise ModelError(f"tokenizer.json cannot be read: {error}") from error
         self.size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.bos = self._tokenizer.token_to_id(bos_token) if bos_token else None
         added = self._tokenizer.get_added_tokens_decoder()

@@ -1,10 +1,11 @@
 """The same journey on small real checkpoints from elsewhere, where they are."""
 
+from pathlib import Path
+
 import pytest
-from conftest import SHARED
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(400)]
-MODELS = SHARED / "models"
+MODELS = Path(__file__).parents[3] / "shared/models"
 
 
 @pytest.mark.parametrize("model", ["stories260k", "tinystories-656k"])
