@@ -50,6 +50,8 @@ class Description:
     """File name of the Jinja chat template, if the model has one."""
     special_tokens: dict[str, str] = field(default_factory=dict)
     """bos_token, eos_token, ...: what the chat template may name."""
+    add_bos: bool = False
+    """A text begins with bos_token, whether tokenizer.json puts it there or not."""
     stop_ids: list[int] = field(default_factory=list)
     """Token ids that end an answer."""
     generation: dict[str, float] = field(default_factory=dict)

@@ -119,7 +119,7 @@ def metadata(architecture: str, config: Mapping[str, Any]) -> dict[str, Value]:
     _check_formula(family, config)
     said: dict[str, Value] = {
         "block_count": sizes.layers,
-        "context_length": _context(architecture, config),
+        "context_length": context_of(architecture, config),
         "embedding_length": sizes.hidden,
         "feed_forward_length": sizes.inner,
         "attention.head_count": sizes.heads,
@@ -242,7 +242,7 @@ def _check_formula(family: Family, config: Mapping[str, Any]) -> None:
         )
 
 
-def _context(architecture: str, config: Mapping[str, Any]) -> int:
+def context_of(architecture: str, config: Mapping[str, Any]) -> int:
     """Return the context in tokens; a sliding window bounds it, because llama.cpp attends to everything."""
     longest = config.get("max_position_embeddings")
     if not isinstance(longest, int):

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from slmops.errors import BuildError
+
 OPSET = 18
 """First opset in which ReduceMax takes its axes as an input."""
 MIDDLE = 128
@@ -126,10 +128,12 @@ def _weights(graph: GraphProto) -> dict[str, TensorProto]:
 def _lookup(graph: GraphProto) -> NodeProto:
     """Return the node that turns ids into vectors."""
     weights = _weights(graph)
-    return next(
-        node
-        for node in graph.node
-        if node.op_type == "Gather" and node.input[0] in weights and node.input[1] == "input_ids"
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] in weights and node.input[1] == "input_ids":
+            return node
+    raise BuildError(
+        "the exported graph looks up no embedding by input_ids: the family is not one this version knows",
+        remedy="Use --format gguf, or a Llama, Qwen2 or Qwen3 model.",
     )
 
 

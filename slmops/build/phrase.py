@@ -51,6 +51,7 @@ class CheckpointPhrasing:
             )
         self._tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer))
         self._special = checkpoint.special_tokens
+        self._begins = checkpoint.bos_id if checkpoint.add_bos else None
         self.chat_template = checkpoint.chat_template
         self.stop_ids = frozenset(checkpoint.stop_ids)
         self.begin_ids = [id_ for id_ in [checkpoint.bos_id, *checkpoint.stop_ids] if id_ is not None][:1]
@@ -59,7 +60,8 @@ class CheckpointPhrasing:
     def ids(self, question: Golden) -> list[int]:
         """Return the tokens that a server feeds for `question`."""
         if question.messages is None:
-            return list(self._tokenizer.encode(question.prompt or "").ids)
+            ids = list(self._tokenizer.encode(question.prompt or "").ids)
+            return ids if self._begins is None or ids[:1] == [self._begins] else [self._begins, *ids]
         text = render_chat(self.chat_template or "", question.messages, self._special)
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 

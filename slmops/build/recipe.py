@@ -91,8 +91,8 @@ def _pairs(wish: Wish, formats: Sequence[Format]) -> list[tuple[Format, str]]:
     pairs = [pair for pair in pairs if pair[0] in wish.profile.formats]
     if not pairs:
         raise UsageError(
-            f"{wish.profile.name}: nothing can be built as format {wish.format}, type {wish.type}: the profile "
-            f"takes {', '.join(wish.profile.formats)}, the source allows {', '.join(formats)}",
+            f"{wish.profile.name}: nothing can be built as format {wish.format}, type {wish.type}: "
+            f"the profile takes {', '.join(wish.profile.formats)}, the source allows {', '.join(formats)}",
             remedy="Leave --format and --type at auto, or name a pair both allow.",
         )
     return pairs

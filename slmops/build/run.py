@@ -15,6 +15,7 @@ from slmops.artifact.golden import Golden
 from slmops.build import card, scheme
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.divergence import Measurement, judge
+from slmops.build.family import FAMILIES, context_of
 from slmops.build.measure import measure_many
 from slmops.build.prove_vocabulary import prove
 from slmops.build.quantize_gguf import GgufReport, plan_gguf, quantize_gguf
@@ -215,6 +216,7 @@ class Run:
             tokenizer=TOKENIZER if has_tokenizer else None,
             chat_template=TEMPLATE if source.chat_template else None,
             special_tokens=dict(source.special_tokens),
+            add_bos=isinstance(source, Checkpoint) and source.add_bos,
             stop_ids=list(source.stop_ids),
             generation=dict(source.generation) if isinstance(source, Checkpoint) else {},
             golden=goldens.FILE_NAME if golden else None,
@@ -231,5 +233,7 @@ class Run:
 def _trained_context(source: Source) -> int | None:
     if isinstance(source, GgufSource):
         return source.trained_context
+    if source.architecture in FAMILIES:
+        return context_of(source.architecture, source.config)
     found = source.config.get("max_position_embeddings") or source.config.get("n_positions")
     return int(found) if found else None

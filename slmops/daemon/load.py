@@ -65,7 +65,11 @@ def _open(folder: Path, description: Description, given_up: Callable[[], bool]) 
     """Open model and tokenizer; only the runtime that is needed is imported, for it costs memory."""
     file, shape = folder / description.model, (description.context, _threads(description))
     bos = description.special_tokens.get("bos_token")
-    tokenizer = JsonVocabulary(_text(folder / description.tokenizer), bos) if description.tokenizer else None
+    tokenizer = (
+        JsonVocabulary(_text(folder / description.tokenizer), bos, add_bos=description.add_bos)
+        if description.tokenizer
+        else None
+    )
     try:
         if description.format == "gguf":
             # Read once, when OpenMP is loaded: threads wait for each other, they do not spin.

@@ -53,10 +53,11 @@ class Vocabulary(Protocol):
 class JsonVocabulary:
     """A tokenizer.json, read by the `tokenizers` library: exactly the source model's own."""
 
-    def __init__(self, source: str, bos_token: str | None) -> None:
+    def __init__(self, source: str, bos_token: str | None, *, add_bos: bool = False) -> None:
         """Read tokenizer.json's text; `bos_token` is the text of its BOS token.
 
-        Raise ModelError when it is not a tokenizer.
+        `add_bos` puts that before a sequence where tokenizer.json does not. Raise ModelError when
+        the text is not a tokenizer.
         """
         try:
             self._tokenizer = Tokenizer.from_str(source)
@@ -65,13 +66,17 @@ class JsonVocabulary:
             raise ModelError(f"tokenizer.json cannot be read: {error}") from error
         self.size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.bos = self._tokenizer.token_to_id(bos_token) if bos_token else None
+        self._add_bos = add_bos
         added = self._tokenizer.get_added_tokens_decoder()
         self.controls = {token.content: number for number, token in added.items() if token.special}
 
     def encode(self, text: str, *, begin: bool, controls: bool) -> list[int]:
         """See `Vocabulary`."""
         tokenizer = self._tokenizer if controls else self._literal
-        return list(tokenizer.encode(text, add_special_tokens=begin).ids)
+        ids = list(tokenizer.encode(text, add_special_tokens=begin).ids)
+        if begin and self._add_bos and self.bos is not None and ids[:1] != [self.bos]:
+            return [self.bos, *ids]
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Vocabulary`."""

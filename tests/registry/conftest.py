@@ -1,0 +1,61 @@
+import pytest
+
+from slmops.artifact import description as descriptions
+from slmops.artifact import golden, sign
+from slmops.artifact.description import Description
+from slmops.artifact.golden import Golden
+from slmops.registry.layout import Layout
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory):
+    """A release key, with its public half beside it."""
+    path = tmp_path_factory.mktemp("key") / "release"
+    sign.make_key(path, "release")
+    return path
+
+
+@pytest.fixture(scope="session")
+def signers(key):
+    """The allowed-signers text that trusts the release key."""
+    return sign.allowed_signers(key.with_suffix(".pub").read_text())
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """An empty registry."""
+    return Layout(tmp_path / "registry")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Make the artifact folder of a profile, with a small model in it."""
+
+    def make(profile, version="1.0.0", *, model=b"weights", name="demo"):
+        where = tmp_path / "artifacts" / f"{name}-{version}-{profile}"
+        where.mkdir(parents=True)
+        said = Description(
+            name=name,
+            version=version,
+            profile=profile,
+            arch="aarch64",
+            format="gguf",
+            type="Q8_0",
+            model="model.gguf",
+            architecture="llama",
+            parameters=1_500_000,
+            context=256,
+            threads=1,
+            micro_batch=8,
+            memory_bytes=1 << 20,
+            golden=golden.FILE_NAME,
+            tokenizer="tokenizer.json",
+        )
+        (where / descriptions.FILE_NAME).write_bytes(descriptions.render(said))
+        (where / "model.gguf").write_bytes(model + profile.encode())
+        (where / "tokenizer.json").write_text("{}")
+        (where / "README.md").write_text("# demo\n")
+        (where / golden.FILE_NAME).write_text(golden.render([Golden("4", prompt="2+2=")]))
+        return where
+
+    return make
