@@ -93,8 +93,8 @@ ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 _SWITCH: Final = {
-    "on": ("turn on {it}", "turn {it} on", "switch on {it}", "switch {it} on", "start {it}"),
-    "off": ("turn off {it}", "turn {it} off", "switch off {it}", "switch {it} off", "stop {it}"),
+    "on": ("turn on {it}", "turn {it} on", "switch on {it}", "switch {it} on", "start {it}", "{it} on"),
+    "off": ("turn off {it}", "turn {it} off", "switch off {it}", "switch {it} off", "stop {it}", "{it} off"),
 }
 _SET: Final = (
     "set {it} to {n}",
@@ -102,6 +102,7 @@ _SET: Final = (
     "put {it} at {n}",
     "bring {it} to {n}",
     "change {it} to {n}",
+    "{it} to {n}",
 )
 _UP: Final = ("turn {it} up", "turn up {it}", "raise {it}", "increase {it}")
 _DOWN: Final = ("turn {it} down", "turn down {it}", "lower {it}", "decrease {it}")
@@ -190,7 +191,6 @@ _SMALL: Final = (  # noqa: SIM905 - a line of words reads better than a column o
     "sixteen seventeen eighteen nineteen"
 ).split()
 _TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
-_ASKING: Final = ("is ", "are ", "what ", "how ")
 
 
 def is_held_out(meaning: Meaning) -> bool:
@@ -218,32 +218,30 @@ def say(meaning: Meaning, chance: Chance) -> str:
         chance.choice(chance.choice(device.names)) if meaning.room != ALL else chance.choice(device.names)[1]
     )
     lead, it, trail = _place(meaning.room, name, chance)
-    call, wish = chance.choice(_CALLS), chance.choice(_WISHES)
-    if meaning.action == QUERY:
-        wording = chance.choice(device.questions)
-        wish = wish if wording.startswith(("check", "tell")) else ""
-    else:
-        wording = chance.choice(device.orders[meaning.action])
+    wording = chance.choice(device.questions if meaning.action == QUERY else device.orders[meaning.action])
+    asks = wording.startswith(("{be}", "what", "how"))
+    wish = "" if asks or wording.startswith("{it}") else chance.choice(_WISHES)
     if meaning.value is not None and "{n}" not in wording:
         wording += " by {n}"
     number = "" if meaning.value is None else _number(meaning.value, device.units, chance)
     said = wording.format(it=it, n=number, be="are" if name in dict(device.names).values() else "is")
-    mark = "?" if wish.startswith(("could", "can", "would")) or said.startswith(_ASKING) else "."
-    return _written(call + lead + wish + said + trail + chance.choice(_ENDS), mark, chance)
+    mark = "?" if asks or wish.startswith(("could", "can", "would")) else "."
+    return _written(chance.choice(_CALLS) + lead + wish + said + trail + chance.choice(_ENDS), mark, chance)
 
 
 def _place(room: str, name: str, chance: Chance) -> tuple[str, str, str]:
     """Return what comes before the order, the device within it, and what comes after it."""
     word = chance.choice(ROOMS[room])
+    the = chance.choice(("the ", "the ", "the ", "my ", ""))
     where = word if room in {HERE, ALL} else f"in the {word}"
-    short = {HERE: f"the {name}", ALL: f"all the {name}"}.get(room, f"the {word} {name}")
+    short = {HERE: f"{the}{name}", ALL: f"all {the}{name}"}.get(room, f"{the}{word} {name}")
     return chance.choice(
         (
             ("", short, ""),
             ("", short, ""),
-            ("", f"the {name} {where}", ""),
-            ("", f"the {name}", f" {where}"),
-            (f"{where}{chance.choice((' ', ', '))}", f"the {name}", ""),
+            ("", f"{the}{name} {where}", ""),
+            ("", f"{the}{name}", f" {where}"),
+            (f"{where}{chance.choice((' ', ', '))}", f"{the}{name}", ""),
         )
     )
 

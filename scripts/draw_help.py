@@ -26,7 +26,9 @@ def _parts(verb: str) -> list[list[str]]:
 
 def _help(words: list[str]) -> str:
     plain = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PATH": os.environ["PATH"]}
-    code = f"import sys; sys.argv = ['slmops', *{[*words, '--help']!r}]; from slmops.cli.app import main; main()"
+    code = (
+        f"import sys; sys.argv = ['slmops', *{[*words, '--help']!r}]; from slmops.cli.app import main; main()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
     return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
 

@@ -338,9 +338,12 @@ Turns a spoken house command into a JSON action. Asked "turn the kitchen lamp to
 | context | {CONTEXT} tokens |
 | exact match | {exact:.2%} on {HELD_OUT_ASKED:,} held-out commands, decoded greedily |
 
-It knows {len(DEVICES)} devices ({", ".join(DEVICES)}), {len(ACTIONS)} actions ({", ".join(ACTIONS)}),
-{len(ROOMS)} places ({", ".join(ROOMS)}) and numbers from 0 to 100, in words and in digits.
-"{HERE}" is the room that listens, "{ALL}" the whole house. Values are percent, or degrees for the heater.
+It knows
+
+- devices: {", ".join(DEVICES)};
+- places: {", ".join(ROOMS)} ("{HERE}" is the room that listens, "{ALL}" the whole house);
+- actions: {", ".join(ACTIONS)};
+- numbers from 0 to 100, in words and in digits: percent, or degrees for the heater.
 
 ## How it was trained, and what held out means
 

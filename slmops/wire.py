@@ -40,7 +40,7 @@ class Reply:
 def render_request(request: Request) -> bytes:
     """Return the request as one line."""
     whole = {"protocol": request.protocol, "verb": request.verb, "said": request.said}
-    return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(whole).encode() + b"\n"
 
 
 def parse_request(line: bytes) -> Request:
@@ -48,7 +48,8 @@ def parse_request(line: bytes) -> Request:
     try:
         whole = json.loads(line)
         request = Request(verb=whole["verb"], said=whole["said"], protocol=whole["protocol"])
-    except (ValueError, KeyError, TypeError) as error:
+        _require(request.verb, request.said)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DeviceError(f"not a request: {line[:80]!r}") from error
     if request.protocol != PROTOCOL:
         raise DeviceError(
@@ -70,6 +71,12 @@ def parse_reply(line: str) -> Reply | None:
         return None
     try:
         whole = json.loads(rest)
+        _require(whole["kind"], whole["said"])
         return Reply(kind=whole["kind"], said=whole["said"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _require(word: Any, said: Any) -> None:
+    if not isinstance(word, str) or not isinstance(said, dict):
+        raise TypeError("expected a word and an object")

@@ -70,6 +70,17 @@ class Description:
         return f"{self.name}:{self.version}"
 
 
+_KINDS: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "str | None": (str, type(None)),
+    "list": list,
+    "dict": dict,
+}
+"""Types by how a field above writes them."""
+
+
 def render(description: Description) -> bytes:
     """Return the canonical bytes: sorted keys, two-space indent, a newline at the end."""
     return (json.dumps(asdict(description), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
@@ -88,6 +99,13 @@ def parse(data: bytes) -> Description:
     if strange:
         raise IntegrityError(f"{FILE_NAME} has keys this version does not know: {', '.join(strange)}")
     try:
-        return Description(**said)
+        description = Description(**said)
     except TypeError as error:
         raise IntegrityError(f"{FILE_NAME} is incomplete: {error}") from error
+    for each in fields(Description):
+        value = getattr(description, each.name)
+        if not isinstance(value, _KINDS[str(each.type).partition("[")[0]]) or (
+            isinstance(value, bool) and each.type != "bool"
+        ):
+            raise IntegrityError(f"{FILE_NAME}: {each.name}: expected {each.type}, got {value!r}")
+    return description

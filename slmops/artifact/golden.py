@@ -56,7 +56,7 @@ def render(prompts: Iterable[Golden]) -> str:
     """Return the prompts as JSON lines, which `read` reads back."""
     lines = []
     for golden in prompts:
-        said = {key: value for key, value in asdict(golden).items() if value is not None}
+        said = {key: value for key, value in asdict(golden).items() if value is not None or key == "expect"}
         lines.append(json.dumps(said, ensure_ascii=False) + "\n")
     return "".join(lines)
 
@@ -66,17 +66,22 @@ def passes(golden: Golden, answer: str) -> bool:
     said, expected = answer.strip(), golden.expect
     if golden.match == "json":
         try:
-            return bool(json.loads(said) == expected)
-        except ValueError:
+            return _canonical(json.loads(said)) == _canonical(expected)
+        except (ValueError, RecursionError):
             return False
+    if golden.match == "regex":
+        return re.search(str(expected), said) is not None
     expected = str(expected).strip()
     if golden.match == "exact":
         return said == expected
     if golden.match == "prefix":
         return said.startswith(expected)
-    if golden.match == "contains":
-        return expected in said
-    return re.search(expected, said) is not None
+    return expected in said
+
+
+def _canonical(value: Any) -> str:
+    """Return JSON by which values compare: true is not 1, and the order of keys means nothing."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _read_line(line: str, where: str) -> Golden:
@@ -96,6 +101,8 @@ def _read_line(line: str, where: str) -> Golden:
         raise _fault(where, f"match: expected one of {', '.join(WAYS)}, got {golden.match!r}")
     if golden.match == "regex":
         _compiles(str(golden.expect), where)
+    elif golden.match != "json" and not str(golden.expect).strip():
+        raise _fault(where, "expect is empty: any answer would pass")
     return golden
 
 
@@ -106,6 +113,8 @@ def _check_keys(said: dict[str, Any], where: str) -> None:
         kind = KEYS[key]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise _fault(where, f"{key}: expected {kind.__name__}, got {value!r}")
+    if said.get("max_tokens", 1) < 1 or said.get("messages") == []:
+        raise _fault(where, "expected at least one message and one token")
     for message in said.get("messages", []):
         if (
             not isinstance(message, dict)

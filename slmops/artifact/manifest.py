@@ -117,9 +117,7 @@ def render_artifact(artifact: Artifact) -> bytes:
 def parse_artifact(data: bytes) -> Artifact:
     """Read an OCI image manifest; raise IntegrityError when it is not an artifact of ours."""
     said = _object(data, MANIFEST_TYPE, ARTIFACT_TYPE)
-    files = tuple(
-        (_plain_name(_annotation(layer, PATH_KEY)), _blob(layer)) for layer in _list(said, "layers")
-    )
+    files = tuple((plain_name(_annotation(layer, PATH_KEY)), _blob(layer)) for layer in _list(said, "layers"))
     if len({path for path, _ in files}) != len(files):
         raise IntegrityError("artifact manifest: two files share a name")
     return Artifact(config=_blob(said.get("config")), files=files)
@@ -157,8 +155,7 @@ def parse_release(data: bytes) -> Release:
     uname = {go: arch for arch, go in GO_ARCH.items()}
     artifacts = []
     for each in _list(said, "manifests"):
-        platform = each.get("platform") if isinstance(each, dict) else None
-        go_arch = str((platform or {}).get("architecture"))
+        go_arch = _architecture(each)
         entry = Entry(blob=_blob(each), arch=uname.get(go_arch, go_arch))
         artifacts.append((_annotation(each, PROFILE_KEY), entry))
     if len(dict(artifacts)) != len(artifacts):
@@ -203,6 +200,14 @@ def _blob(said: Any) -> Blob:
     return Blob(media_type=str(said.get("mediaType")), digest=digest, size=size)
 
 
+def _architecture(said: Any) -> str:
+    platform = said.get("platform") if isinstance(said, dict) else None
+    found = platform.get("architecture") if isinstance(platform, dict) else None
+    if not isinstance(found, str) or not found:
+        raise IntegrityError(f"release index: expected platform.architecture, got {str(platform)[:60]!r}")
+    return found
+
+
 def _annotation(said: Any, key: str) -> str:
     notes = said.get("annotations") if isinstance(said, dict) else None
     found = notes.get(key) if isinstance(notes, dict) else None
@@ -211,7 +216,8 @@ def _annotation(said: Any, key: str) -> str:
     return found
 
 
-def _plain_name(path: str) -> str:
+def plain_name(path: str) -> str:
+    """Return `path` if it is a name that may stand in an artifact, else raise IntegrityError."""
     if not _PLAIN_NAME.fullmatch(path):
         raise IntegrityError(f"manifest: {path[:80]!r} is not a plain file name")
     return path

@@ -1,4 +1,4 @@
-"""An ONNX decoder's graph: one embedding for both ends, and activations rounded token by token.
+"""An ONNX decoder's graph: one embedding for both ends, activations rounded token by token, short names.
 
 Pure: graphs in, graphs changed in place. Knows nothing of files, of torch or of how the graph was
 exported; finds what it needs by operator and shape.
@@ -92,6 +92,28 @@ def round_by_token(model: ModelProto) -> None:
     )
     for node in graph.node:
         node.input[:] = ["token.zero" if name in zeros else name for name in node.input]
+
+
+def shorten(model: ModelProto) -> None:
+    """Give all that lies between inputs and outputs the shortest names, and forget its known shapes.
+
+    Traced names say where in the Python code a value was made: in a model of a million weights they
+    are a third of the file. A runtime derives the shapes again.
+    """
+    graph = model.graph
+    seen: dict[str, str] = {"": ""} | {value.name: value.name for value in [*graph.input, *graph.output]}
+
+    def short(name: str) -> str:
+        return seen.setdefault(name, f"v{len(seen)}")
+
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
+    for node in graph.node:
+        node.input[:] = [short(name) for name in node.input]
+        node.output[:] = [short(name) for name in node.output]
+        node.ClearField("name")
+        node.ClearField("doc_string")
+    graph.ClearField("value_info")
 
 
 def _scaling(node: NodeProto, token_scale: str, column_scale: str) -> list[NodeProto]:

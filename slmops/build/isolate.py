@@ -4,7 +4,8 @@ Torch, llama.cpp and ONNX Runtime print as they like, keep the memory they once 
 whole process on bad input. Knows nothing of models.
 
 Laws: what the child prints is shown only when it fails; a child that dies is a BuildError that
-says how and shows its last words; no child outlives the call, whichever way the call ends.
+says how and shows its last words; no child outlives the call, whichever way the call ends; its
+threads sleep while they wait. The main module of the program must be importable (not standard input).
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ class GgufPhrasing:
         self._llama = llama
         self.chat_template = llama.metadata.get("tokenizer.chat_template")
         self.begin_ids = [id_ for id_ in (llama.token_bos(), llama.token_eos()) if id_ >= 0][:1]
-        self.stop_ids = frozenset([llama.token_eos()])
+        end_of_turn = llama.metadata.get("tokenizer.ggml.eot_token_id", llama.token_eos())
+        self.stop_ids = frozenset([llama.token_eos(), int(end_of_turn)])
 
     def ids(self, question: Golden) -> list[int]:
         """Return the tokens that a server feeds for `question`."""

@@ -119,6 +119,7 @@ def _export(progress: Progress, checkpoint: Checkpoint, type_name: str, made: Pa
         model = _round_weights(made.with_name("exact.onnx"))
         graph.round_embedding(model)
         graph.round_by_token(model)
+    graph.shorten(model)
     progress("checking the graph", 0.9)
     onnx.save(model, made)
     onnx.checker.check_model(made, full_check=True)

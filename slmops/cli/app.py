@@ -30,6 +30,9 @@ VERBS: Final[dict[str, str]] = {
 }
 
 
+INTERRUPTED = 130
+
+
 @runtime_checkable
 class _Shown(Protocol):
     """A usage error, which prints itself with the usage line."""
@@ -96,17 +99,25 @@ def main() -> None:
     """Run the command line; every failure a person can meet ends here, without a traceback."""
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:
+            _say_interrupted()
     except SlmopsError as error:
         code = _say(error)
     except typer.Abort:
-        sys.stderr.write("Interrupted; what was finished is kept, nothing is half-written.\n")
-        code = 130
+        _say_interrupted()
+        code = INTERRUPTED
     except TyperException as error:
         error.show() if isinstance(error, _Shown) else sys.stderr.write(f"{error}\n")
         code = error.exit_code
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        code = _say(SlmopsError(f"{error.strerror or error}: {error.filename or 'no file named'}"))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_interrupted() -> None:
+    sys.stderr.write("Interrupted; what was finished is kept, nothing is half-written.\n")
 
 
 def _say(error: SlmopsError) -> int:

@@ -7,11 +7,10 @@ import typer
 
 from slmops.cli import home
 from slmops.cli.render import out, say, table
-from slmops.errors import UsageError
-from slmops.fleet import agent, known_hosts
+from slmops.fleet import address, agent, known_hosts
 from slmops.fleet.inventory import Device
 from slmops.fleet.load import find, load_fleet
-from slmops.fleet.ssh import Link, shown_key, split
+from slmops.fleet.ssh import Link, shown_key
 
 app = typer.Typer(
     help="One device: trust its host key, read its logs, remove slmops from it.", no_args_is_help=True
@@ -35,7 +34,7 @@ def trust(
 
     With --fleet and no HOST: every device of the fleet.
     """
-    shown = [(device, shown_key(device)) for device in _targets(host, fleet)]
+    shown = [(device, shown_key(device, home.known_hosts())) for device in _targets(host, fleet)]
     names = [known_hosts.name_of(device.host, device.port) for device, _ in shown]
     marks = [
         (name, key.get_name(), known_hosts.fingerprint(key))
@@ -88,7 +87,5 @@ def _targets(host: str, fleet: Path | None) -> list[Device]:
 
 def at(host: str) -> Device:
     """Return a device of no fleet, from `[user@]host[:port]`."""
-    if not host:
-        raise UsageError("which host? Give [user@]host[:port], or --fleet FLEET.yaml")
-    user, name, port = split(host)
+    user, name, port = address.parse(host)
     return Device(name=name, host=name, user=user, port=port)

@@ -112,6 +112,6 @@ def _there(module: str) -> bool:
 def _home() -> Finding:
     folder = home.folder()
     nearest: Path = next(path for path in (folder, *folder.parents) if path.exists())
-    good = os.access(nearest, os.W_OK)
+    good = nearest.is_dir() and os.access(nearest, os.W_OK)
     remedy = "" if good else "export SLMOPS_HOME=DIR that you can write"
     return Finding(str(folder), "releases, keys, history", "ok" if good else "missing", remedy)

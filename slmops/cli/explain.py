@@ -6,6 +6,7 @@ import typer
 
 from slmops import errors
 from slmops.cli.render import out, table
+from slmops.daemon.refusal import RefusedError
 from slmops.errors import SlmopsError, UsageError
 from slmops.fleet.agent import NoAgentError
 from slmops.rollout.apply import StoppedError
@@ -36,4 +37,4 @@ def explain(
 
 def _kinds() -> list[type[SlmopsError]]:
     own = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SlmopsError)]
-    return [*own, NoAgentError, StoppedError, ImpossibleEventError]
+    return [*own, NoAgentError, RefusedError, StoppedError, ImpossibleEventError]

@@ -66,7 +66,7 @@ def quantize(
     source's, and its next-token distribution is compared with the source's; one that is not its source does
     not count as built. The artifacts go into the registry as one signed release.
     """
-    recipe = Recipe(**_named(name, version), wishes=tuple(_wish(said, format_, type_) for said in profile))
+    recipe = Recipe(**_named(name, version), wishes=_wishes(profile, format_, type_))
     source = open_model(model)
     asked = _golden(golden, Path(model))
     layout = Layout(home.registry())
@@ -95,6 +95,17 @@ def _named(name: str, version: str) -> dict[str, str]:
     return {"name": reference.name, "version": reference.version}
 
 
+def _wishes(profiles: list[str], format_: str, type_: str) -> tuple[Wish, ...]:
+    wishes = tuple(_wish(said, format_, type_) for said in profiles)
+    names = [wish.profile.name for wish in wishes]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UsageError(
+            f"--profile {twice.pop()} is there twice; a release has one artifact for each profile"
+        )
+    return wishes
+
+
 def _wish(said: str, format_: str, type_: str) -> Wish:
     name, _, rest = said.partition(":")
     own_format, _, own_type = rest.partition(":")
@@ -111,9 +122,9 @@ def _golden(given: Path | None, model: Path) -> list[Golden]:
         return []
     try:
         return goldens.read(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise DocumentError(
-            f"there is no file {path}", remedy="Give --golden a file of JSON lines."
+            f"{path} cannot be read: {error}", remedy="Give --golden a file of JSON lines."
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from slmops.device import gate, journal, service, slots, supervise
@@ -13,6 +13,8 @@ from slmops.device.trial import Standing
 from slmops.errors import DeviceError
 
 Note = gate.Note
+INCONSISTENT = "INCONSISTENT"
+"""The code of a device that went back and does not answer: a person must look."""
 
 
 def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]:
@@ -39,8 +41,16 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
             _begin(places, "proved", slot, said["confirm_seconds"])
         else:
             supervise.roll_back(places, verdict.code, verdict.message, verdict.evidence)
-            _settle(places, said, note)
+            verdict = _with_the_way_back(verdict, _settle(places, said, note))
     return _report(places, verdict)
+
+
+def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:
+    """Say it when what served before does not answer either."""
+    if settled.outcome == "pass":
+        return verdict
+    message = f"{verdict.message}; and what served before does not answer: {settled.message}"
+    return replace(verdict, code=INCONSISTENT, message=message)
 
 
 def _begin(places: Places, kind: str, slot: str, seconds: float) -> Standing:
@@ -58,6 +68,8 @@ def confirm(places: Places, slot: str) -> dict[str, Any]:
                 f"slot {slot[:12]} serves no more: the device went back ({_why(standing)})",
                 remedy="See `slmops status`; deploy again.",
             )
+        if standing.trial is not None and not standing.trial.proved:
+            raise DeviceError(f"slot {slot[:12]} has not passed its gate", remedy="Deploy again.")
         if standing.trial is not None:
             standing = journal.append(places, "confirmed", slot=slot)
         slots.collect(places, standing)

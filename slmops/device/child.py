@@ -12,6 +12,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from slmops.device.places import Places, read_json, write_json
@@ -37,7 +38,8 @@ def start(places: Places, config: dict[str, Any], slot: str) -> Child:
     if places.port.exists():
         places.port.unlink()
     words = [
-        *config["runtime"],
+        str(Path(config["runtime"][0]).expanduser()),
+        *config["runtime"][1:],
         *("-m", "slmops.daemon"),
         *("--artifact", str(places.files(slot))),
         *("--port", str(config["port"])),
@@ -55,10 +57,16 @@ def start(places: Places, config: dict[str, Any], slot: str) -> Child:
             stderr=log,
             cwd=str(places.root),
             start_new_session=True,
+            preexec_fn=_unblock,  # noqa: PLW1509 - the supervisor has one thread
         )
     child = Child(pid=process.pid, slot=slot, started=time.monotonic())
     process.returncode = 0  # the supervisor reaps by pid; keep Popen from warning about it
     return child
+
+
+def _unblock() -> None:
+    """Let the daemon hear the signals that the supervisor waits for: a blocked mask outlives exec."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
 
 def reap(child: Child) -> int | None:
@@ -102,8 +110,20 @@ def recall(places: Places) -> Child | None:
     try:
         os.waitpid(child.pid, os.WNOHANG)
     except ChildProcessError:
+        _end_orphan(places, child)
         return None
     return child
+
+
+def _end_orphan(places: Places, child: Child) -> None:
+    """End the daemon of a supervisor that was killed: it holds the port, and nobody can wait for it."""
+    try:
+        words = Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return
+    if str(places.port).encode() in words:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _exit_code(status: int) -> int:

@@ -39,8 +39,7 @@ def prepare(places: Places, said: dict[str, Any]) -> dict[str, Any]:
         raise IntegrityError("the artifact's manifest is not the one its release lists")
     _refuse_other_machine(entry.arch)
     slot = digests.hexdigits(entry.blob.digest)
-    if places.slot(slot).exists():
-        slots.verify(places, slot)
+    if _is_whole(places, slot):
         return {"slot": slot, "staged": True, "missing": []}
     built = manifest.parse_artifact(described)
     folder = places.incoming / slot
@@ -94,9 +93,11 @@ def receive(
 
 def stage(places: Places, slot: str) -> None:
     """Make a slot of what was received; it appears whole or not at all."""
-    if places.slot(slot).exists():
-        return
     folder = places.incoming / digests.hexdigits("sha256:" + slot)
+    if _is_whole(places, slot):
+        if folder.exists():
+            slots.remove(folder)
+        return
     built = manifest.parse_artifact((folder / ".manifest.json").read_bytes())
     fresh = places.slots / f".{slot}"
     if fresh.exists():
@@ -108,12 +109,23 @@ def stage(places: Places, slot: str) -> None:
         os.link(str(folder / name), str(files / name))
         (files / name).chmod(0o444)
     for name in ("index.json", "signature", "manifest.json"):
-        shutil.copyfile(str(folder / f".{name}"), str(fresh / name))
+        os.link(str(folder / f".{name}"), str(fresh / name))
     sync_folder(files)
     sync_folder(fresh)
+    if places.slot(slot).exists():
+        slots.remove(places.slot(slot))
     fresh.rename(places.slot(slot))
     sync_folder(places.slots)
     slots.remove(folder)
+
+
+def _is_whole(places: Places, slot: str) -> bool:
+    """Say whether a slot is there, every byte of it; one that has rotted is made anew."""
+    try:
+        slots.verify(places, slot)
+    except (IntegrityError, OSError):
+        return False
+    return True
 
 
 def _missing(places: Places, folder: Path, built: Artifact) -> list[dict[str, Any]]:
@@ -133,13 +145,21 @@ def _missing(places: Places, folder: Path, built: Artifact) -> list[dict[str, An
 
 def _borrow(places: Places, folder: Path, name: str, blob: Blob) -> bool:
     for slot in slots.names(places):
-        for held, other in slots.artifact(places, slot).files:
+        for held, other in _held(places, slot):
             path = places.files(slot) / held
             if other.digest == blob.digest and digests.of_file(path) == blob.digest:
                 folder.mkdir(exist_ok=True)
                 os.link(str(path), str(folder / name))
                 return True
     return False
+
+
+def _held(places: Places, slot: str) -> tuple[tuple[str, Blob], ...]:
+    """Return what a slot says it holds; a slot that has rotted holds nothing to borrow."""
+    try:
+        return slots.artifact(places, slot).files
+    except (IntegrityError, OSError):
+        return ()
 
 
 def _require(path: Path, blob: Blob) -> None:

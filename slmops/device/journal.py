@@ -47,7 +47,7 @@ def standing(places: Places) -> Standing:
 
 def append(places: Places, kind: str, **said: Any) -> Standing:
     """Write one record, synced; return where the device stands after it."""
-    _end_torn_line(places.journal)
+    _drop_torn_line(places.journal)
     record = json.dumps({"kind": kind, "at": time.time(), **said}, sort_keys=True).encode() + b"\n"
     new = not places.journal.exists()
     with places.journal.open("ab") as file:
@@ -79,11 +79,13 @@ def locked(places: Places, wait: float = 10.0) -> Iterator[None]:
         yield
 
 
-def _end_torn_line(path: Path) -> None:
-    """Close a line that a power cut left open, so that the next record stands on its own."""
-    if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-        with path.open("ab") as file:
-            file.write(b"\n")
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a line that a power cut left open: it was never a record, and must not become one."""
+    if path.exists():
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(str(path), whole)
 
 
 def _shorten(places: Places) -> None:

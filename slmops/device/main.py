@@ -19,7 +19,7 @@ from slmops.device import activate, install, journal, service, slots, supervise,
 from slmops.device.places import Places, write, write_json
 from slmops.device.report import report
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
-from slmops.wire import Reply
+from slmops.wire import Reply, Request
 
 Handler = Callable[[Places, "dict[str, Any]"], "dict[str, Any]"]
 
@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
         handler = VERBS.get(request.verb)
         if handler is None:
             raise DeviceError(f"the agent {__version__} does not know the verb {request.verb!r}")
-        answer = handler(places, request.said)
+        answer = _handle(handler, places, request)
     except SlmopsError as error:
         told = {
             "code": error.code,
@@ -53,6 +53,15 @@ def main(words: list[str]) -> int:
         return 1
     _tell(Reply("done", answer))
     return 0
+
+
+def _handle(handler: Handler, places: Places, request: Request) -> dict[str, Any]:
+    try:
+        return handler(places, request.said)
+    except KeyError as error:
+        raise DeviceError(
+            f"{request.verb}: the request names no {error}, or one that is not there"
+        ) from error
 
 
 def hello(places: Places, said: dict[str, Any]) -> dict[str, Any]:

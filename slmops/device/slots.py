@@ -6,6 +6,7 @@ A slot is named by the hex digest of its artifact's manifest and never changes o
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from slmops import digest as digests
@@ -16,6 +17,9 @@ from slmops.artifact.manifest import Artifact, Release
 from slmops.device.places import Places, sync_folder
 from slmops.device.trial import Standing
 from slmops.errors import IntegrityError
+
+ABANDONED = 7 * 86400.0
+"""Seconds after which a release that never arrived whole is given up."""
 
 
 def point(places: Places, standing: Standing) -> None:
@@ -63,7 +67,8 @@ def collect(places: Places, standing: Standing) -> list[str]:
     gone = [name for name in names(places) if name not in keep]
     for name in gone:
         remove(places.slot(name))
-    for torn in places.slots.glob(".*"):
+    stale = [path for path in places.incoming.iterdir() if time.time() - path.stat().st_mtime > ABANDONED]
+    for torn in [*places.slots.glob(".*"), *stale]:
         remove(torn)
     return gone
 

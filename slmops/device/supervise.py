@@ -21,6 +21,8 @@ from slmops.device.places import Places, write_json
 from slmops.device.trial import Standing, expired
 from slmops.errors import DeviceError
 
+HELD_LOCK = "SLMOPS_SUPERVISOR_LOCK"
+"""Names the descriptor of the lock to the process that this one becomes."""
 CRASHES = 3
 """Ends of the daemon within one trial that end the trial."""
 STEADY = 60.0
@@ -32,19 +34,39 @@ SIGNALS = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 def run(places: Places) -> None:
     """Supervise until told to end; return at once when another supervisor is at work."""
-    with places.supervisor_lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        agent = str(places.agent_link.readlink())
-        write_json(places.supervisor, {"pid": os.getpid(), "agent": agent})
-        ended = _Watch(places).until_told(agent)
-    if not ended:
+    lock = _lock(places)
+    if lock is None:
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    agent = str(places.agent_link.readlink())
+    write_json(places.supervisor, {"pid": os.getpid(), "agent": agent})
+    if not _Watch(places).until_told(agent):
+        os.set_inheritable(lock, True)
+        os.environ[HELD_LOCK] = str(lock)
         os.execv(  # noqa: S606 - the same process, with the agent that is now in force
             sys.executable, [sys.executable, str(places.agent_link), str(places.root), "supervise"]
         )
+
+
+def _lock(places: Places) -> int | None:
+    """Return the supervisor's lock, held; None when another holds it. A newer self inherits it over exec."""
+    held = os.environ.pop(HELD_LOCK, None)
+    if held is not None:
+        os.set_inheritable(int(held), False)
+        return int(held)
+    lock = os.open(str(places.supervisor_lock), os.O_RDWR | os.O_CREAT, 0o600)
+    end = time.monotonic() + 1.0
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Somebody may only be looking whether it is held.
+            if time.monotonic() >= end:
+                os.close(lock)
+                return None
+            time.sleep(0.02)
+        else:
+            return lock
 
 
 class _Watch:

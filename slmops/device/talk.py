@@ -52,13 +52,22 @@ def stream(places: Places, path: str, body: dict[str, Any], timeout: float) -> I
             )
         for line in response:
             event = line.decode().strip()
-            if event.startswith("data: ") and event != "data: [DONE]":
-                for choice in json.loads(event[len("data: ") :])["choices"]:
-                    yield _text(choice, "delta")
+            if event == "data: [DONE]":
+                return
+            if event.startswith("data: "):
+                yield from _pieces(json.loads(event[len("data: ") :]))
+        raise DeviceError("the daemon broke off in the middle of its answer")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DeviceError(f"the daemon broke off: {error}") from error
     finally:
         connection.close()
+
+
+def _pieces(said: dict[str, Any]) -> Iterator[str]:
+    if "choices" not in said:
+        raise DeviceError(f"the daemon broke off: {_reason(said)}")
+    for choice in said["choices"]:
+        yield _text(choice, "delta")
 
 
 def question(said: dict[str, Any], *, chat: bool) -> tuple[str, dict[str, Any]]:
@@ -89,7 +98,10 @@ def _call(
     try:
         _send(connection, method, path, body)
         response = connection.getresponse()
-        return response.status, dict(json.loads(response.read()))
+        said = json.loads(response.read())
+        if not isinstance(said, dict):
+            raise ValueError(f"no JSON object: {str(said)[:60]}")  # noqa: TRY004 - as JSON has it
+        return response.status, said
     finally:
         connection.close()
 

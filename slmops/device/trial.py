@@ -9,9 +9,9 @@ journal says. So a power cut between the two changes nothing.
     confirmed    the trial is over: the slot is committed
     rolled_back  the slot before serves again
 
-Laws: a fold of any prefix names a slot that was activated, or none; a confirmed slot is on
-trial no more; rolling back a trial restores exactly the standing before it; records of an
-unknown kind change nothing (a newer agent may have written them).
+Laws: a fold of any prefix names a slot that was activated, or none; no slot is confirmed that was
+not proved, and a confirmed one is on trial no more; rolling back a trial restores exactly the
+standing before it; records of an unknown kind change nothing (a newer agent may have written them).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Trial:
     """Identity of the boot it began in: a reboot ends the trial."""
     deadline: float
     """Seconds of the monotonic clock of that boot."""
+    proved: bool = False
+    """It passed its gate and may be confirmed."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,20 @@ def step(standing: Standing, record: dict[str, Any]) -> Standing:
     if kind == "activated":
         return _activated(standing, record)
     if kind == "proved" and record.get("slot") == standing.slot and standing.trial is not None:
-        return replace(standing, trial=Trial(boot=record["boot"], deadline=record["deadline"]))
-    if kind == "confirmed" and record.get("slot") == standing.slot:
+        return replace(standing, trial=Trial(boot=record["boot"], deadline=record["deadline"], proved=True))
+    if (
+        kind == "confirmed"
+        and record.get("slot") == standing.slot
+        and (not standing.trial or standing.trial.proved)
+    ):
         return replace(standing, trial=None, before=None, failure=None)
     if kind == "rolled_back" and record.get("slot") == standing.slot:
         return _rolled_back(standing, record)
     return standing
+
+
+def _may_be_confirmed(standing: Standing) -> bool:
+    return standing.trial is None or standing.trial.proved
 
 
 def expired(standing: Standing, boot: str, now: float) -> bool:
@@ -78,7 +88,8 @@ def _activated(standing: Standing, record: dict[str, Any]) -> Standing:
     committed = standing if standing.trial is None else (standing.before or Standing())
     return Standing(
         slot=record["slot"],
-        previous=committed.slot,
+        # A slot is never its own way back: activating the committed one keeps the way back it has.
+        previous=committed.previous if record["slot"] == committed.slot else committed.slot,
         trial=Trial(boot=record["boot"], deadline=record["deadline"]),
         since=record["at"],
         before=replace(committed, failure=None),

@@ -30,8 +30,8 @@ def push_agent(root: str, tag: str, size: int) -> str:
     folder = f"{place(root)}/agent"
     fresh = f"{folder}/.{tag}.new"
     return _sh(
-        f'umask 077; mkdir -p {folder} && cat > {fresh} && test "$(wc -c < {fresh})" -eq {size} '
-        f"&& mv {fresh} {folder}/{tag}.pyz"
+        f'umask 077; mkdir -p -- {folder} && cat > {fresh} && test "$(wc -c < {fresh})" -eq {size} '
+        f"&& mv -- {fresh} {folder}/{tag}.pyz"
     )
 
 
@@ -41,12 +41,17 @@ def lacks(runtime: Sequence[str], modules: Sequence[str]) -> str:
         "import importlib.util as u, sys; "
         "print('lacks:', *[name for name in sys.argv[1:] if u.find_spec(name) is None])"
     )
-    return _sh(" ".join(shlex.quote(word) for word in [*runtime, "-c", find, *modules]))
+    program = (
+        place(runtime[0]) if runtime[0].startswith("~/") else "'" + runtime[0].replace("'", "'\"'\"'") + "'"
+    )
+    return _sh(
+        " ".join(["exec", program, *(shlex.quote(word) for word in [*runtime[1:], "-c", find, *modules])])
+    )
 
 
 def script(root: str) -> str:
     """Run a shell script from standard input; `root` is its first argument."""
-    return _sh(f"exec sh -s {place(root)}")
+    return _sh(f"exec sh -s -- {place(root)}")
 
 
 def place(path: str) -> str:
@@ -55,7 +60,7 @@ def place(path: str) -> str:
         return '"$HOME"'
     if path.startswith("~/"):
         return f'"$HOME"/{shlex.quote(path[2:])}'
-    return shlex.quote(path)
+    return shlex.quote(path if path.startswith("/") else f"./{path}")
 
 
 def _sh(text: str) -> str:

@@ -9,13 +9,18 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from slmops.errors import UsageError
 from slmops.fault import fault
+from slmops.fleet import address
 from slmops.fleet.strategy import Strategy
 
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")
+MOST = 100_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Word = Annotated[str, Field(min_length=1)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 
 
@@ -37,7 +42,7 @@ class Settings(BaseModel):
     )
     jump: str | None = Field(None, description="Host to go through, as [user@]host[:port].")
     root: str | None = Field(None, description="The agent's directory on the device. Default: ~/.slmops.")
-    runtime: str | list[str] | None = Field(
+    runtime: Word | Annotated[list[Word], Field(min_length=1)] | None = Field(
         None, description="Python on the device that has slmops[daemon] installed. Default: python3."
     )
     daemon_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
@@ -47,6 +52,16 @@ class Settings(BaseModel):
         None, description="Who keeps the agent running. Default: auto, systemd where there is one."
     )
     connect_timeout: float | None = Field(None, gt=0, description="Seconds to connect. Default: 10.")
+
+    @field_validator("jump")
+    @classmethod
+    def _jump_is_an_address(cls, said: str | None) -> str | None:
+        try:
+            if said is not None:
+                address.parse(said)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return said
 
 
 class Group(Settings):
@@ -59,7 +74,7 @@ class Entry(Settings):
     """One device, or a range of them: `name: edge-[01:40]` with `host: 10.0.0.[11:50]`."""
 
     name: str = Field(description="Unique name, or a range such as edge-[01:40].")
-    host: str = Field(description="Address or name, or a range of the same length.")
+    host: str = Field(min_length=1, description="Address or name, or a range of the same length.")
     groups: list[Name] = Field(default_factory=list, description="Groups it belongs to; earlier ones win.")
     labels: dict[Label, str] = Field(default_factory=dict, description="Labels of its own.")
 
@@ -78,13 +93,15 @@ class Fleet(BaseModel):
     @model_validator(mode="after")
     def _devices_are_distinct(self) -> Self:
         names: dict[str, int] = {}
-        places: dict[tuple[str, int, str], str] = {}
+        places: dict[tuple[str | None, str, int, str], str] = {}
         for index, entry in enumerate(self.devices):
             strange = [group for group in entry.groups if group not in self.groups]
             if strange:
                 raise fault(f"there is no group {strange[0]!r}", "devices", index, "groups")
             for device in self._expand(index, entry):
-                place = (device.host, device.port, device.root)
+                place = (device.jump, device.host, device.port, device.root)
+                if not _NAME.fullmatch(device.name):
+                    raise fault("expected letters, digits, '.', '_' and '-'", "devices", index, "name")
                 if device.name in names:
                     raise fault(f"the name {device.name!r} stands here twice", "devices", index, "name")
                 if place in places:
@@ -98,6 +115,9 @@ class Fleet(BaseModel):
 
     def _expand(self, index: int, entry: Entry) -> list["Device"]:
         names, hosts = expand(entry.name), expand(entry.host)
+        if not names or not hosts:
+            key = "host" if names else "name"
+            raise fault(f"a range runs upwards and names {MOST} devices at most", "devices", index, key)
         if len(names) != len(hosts):
             raise fault(f"{len(names)} names but {len(hosts)} hosts", "devices", index, "host")
         groups = [self.groups[name] for name in entry.groups if name in self.groups]
@@ -143,11 +163,16 @@ class Device:
 
 
 def expand(text: str) -> list[str]:
-    """Return what a range stands for: `a-[08:10]` is a-08, a-09, a-10; text without one is itself."""
+    """Return what a range stands for: `a-[08:10]` is a-08, a-09, a-10; text without one is itself.
+
+    Nothing comes of a range that runs backwards or has more than MOST members.
+    """
     found = _RANGE.search(text)
     if found is None:
         return [text]
     first, last = int(found[1]), int(found[2])
+    if last - first >= MOST:
+        return []
     width = len(found[1]) if found[1].startswith("0") else 0
     head, tail = text[: found.start()], text[found.end() :]
     return [

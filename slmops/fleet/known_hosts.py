@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import paramiko
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from slmops.errors import HostKeyError
 
@@ -28,25 +29,54 @@ def fingerprint(key: paramiko.PKey) -> str:
 @cache
 def read(paths: tuple[Path, ...]) -> paramiko.HostKeys:
     """Return the keys of all these files, each parsed once for the whole fleet."""
-    keys = paramiko.HostKeys()
+    keys, revoked = paramiko.HostKeys(), set[str]()
     for path in paths:
-        if path.is_file():
-            keys.load(str(path))
+        for entry in _entries(path, revoked):
+            for name in entry.hostnames or []:
+                if entry.key.get_base64() not in revoked:
+                    keys.add(name, entry.key.get_name(), entry.key)
     return keys
 
 
 def trust(path: Path, name: str, key: paramiko.PKey) -> None:
     """Write down that `name` shows `key`; raise HostKeyError when the file says otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("a+", encoding="ascii") as file:
+    with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        held = paramiko.HostKeys(str(path)).lookup(name)
+        read.cache_clear()
+        held = read((path,)).lookup(name)
         known = held.get(key.get_name()) if held is not None else None
         if known is not None and known != key:
             raise changed(name, fingerprint(key), fingerprint(known), path)
         if known is None:
+            file.seek(0)
+            text = file.read()
+            file.write("\n" if text and not text.endswith("\n") else "")
             file.write(f"{name} {key.get_name()} {key.get_base64()}\n")
     read.cache_clear()
+
+
+def _entries(path: Path, revoked: set[str]) -> list[HostKeyEntry]:
+    """Return the keys of one file, noting revoked ones; certificate authorities are not for hosts here."""
+    if not path.is_file():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#") or words[0] == "@cert-authority":
+            continue
+        if words[0] == "@revoked":
+            revoked.update(words[3:4])
+            continue
+        try:
+            entry = HostKeyEntry.from_line(line, number)
+        except InvalidHostKey as error:
+            raise HostKeyError(
+                f"{path}, line {number} is no host key", remedy="Mend or remove the line."
+            ) from error
+        if entry is not None:
+            entries.append(entry)
+    return entries
 
 
 def unknown(name: str, shown: str) -> HostKeyError:

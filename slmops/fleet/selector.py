@@ -1,7 +1,7 @@
 """A phrase that picks devices: `site=berlin,!canary`.
 
-Terms are joined by commas and all must hold. A term is `key=value`, `key!=value`, `key` (a device's
-name, one of its groups, or a label it has), or `!key`.
+Terms are joined by commas and all must hold. A term is `key=value`, `key` (a device's name, one of
+its groups, or a label it has), or the opposite of one: `key!=value`, `!key=value`, `!key`.
 
 Laws: the empty phrase picks all; a term and its negation split the fleet; order is kept.
 """
@@ -26,12 +26,11 @@ def select(devices: Iterable[Device], phrase: str) -> list[Device]:
 
 
 def _holds(device: Device, term: str) -> bool:
+    if term.startswith("!"):
+        return not _holds(device, term[1:].strip())
     if "!=" in term:
-        key, _, value = term.partition("!=")
-        return device.labels.get(key) != value
+        return not _holds(device, term.replace("!=", "=", 1))
     if "=" in term:
         key, _, value = term.partition("=")
-        return device.labels.get(key) == value
-    if term.startswith("!"):
-        return not _holds(device, term[1:])
+        return device.labels.get(key.strip()) == value.strip()
     return term == device.name or term in device.groups or term in device.labels

@@ -1,22 +1,26 @@
 """The one door to the network: a connection to a device, and commands run over it."""
 
+import codecs
 import getpass
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Self
 
 import paramiko
 
 from slmops.errors import HostKeyError, UnreachableError
-from slmops.fleet import known_hosts
+from slmops.fleet import address, known_hosts
 from slmops.fleet.inventory import Device
 
 PIECE = 1 << 15
 WINDOW = 4 << 20
+TAIL_LINES, TAIL_CHARACTERS = 40, 2000
 SILENCE_MS = 30_000
 """A link that acknowledges nothing for this long is cut (TCP_USER_TIMEOUT); else a write hangs."""
 
@@ -40,11 +44,10 @@ class Link:
     def __init__(self, device: Device, trusted: tuple[Path, ...]) -> None:
         """Connect; `trusted` are known_hosts files. Raise UnreachableError, or HostKeyError."""
         self.device = device
-        self._clients: list[paramiko.SSHClient] = []
-        extra = (Path(device.known_hosts),) if device.known_hosts else ()
-        self._keys = known_hosts.read((*extra, *trusted))
+        self._gate = _gate(device, trusted)
+        self._client = paramiko.SSHClient()
         try:
-            self._client = self._connect()
+            self._connect(trusted)
         except BaseException:
             self.close()
             raise
@@ -59,8 +62,18 @@ class Link:
 
     def close(self) -> None:
         """End the connection."""
-        for client in reversed(self._clients):
-            client.close()
+        self._client.close()
+        if self._gate is not None:
+            self._gate.close()
+
+    def tunnel(self, host: str, port: int) -> paramiko.Channel:
+        """Return a channel to `host:port` as this device reaches it."""
+        try:
+            return self._transport().open_channel(
+                "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=self.device.connect_timeout
+            )
+        except (paramiko.SSHException, OSError) as error:
+            raise self._lost(f"no way on to {host}:{port}: {error}") from error
 
     def run(
         self,
@@ -69,148 +82,166 @@ class Link:
         on_line: Callable[[str], None] = lambda line: None,
         silence: float = 60.0,
     ) -> Finished:
-        """Run a command: write `feed` to it, call `on_line` for every line it prints (both streams).
+        """Run a command: write `feed` to it, call `on_line` for every line of its standard output.
 
         `silence` is how many seconds it may say nothing. Raise UnreachableError when the link breaks.
         """
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+        def hear(line: str) -> None:
+            tail.append(line)
+            on_line(line)
+
         try:
-            transport = self._client.get_transport()
-            if transport is None:
-                raise self._lost("the connection is closed")
+            transport = self._transport()
             channel = transport.open_session(window_size=WINDOW, timeout=self.device.connect_timeout)
             channel.settimeout(silence)
-            channel.set_combine_stderr(combine=True)
             channel.exec_command(command)
-            self._feed(channel, feed)
-            tail = _lines(channel, on_line)
-            return Finished(code=channel.recv_exit_status(), tail=tail)
+            errors = Thread(target=_cut_errors, args=(channel, tail.append), daemon=True)
+            errors.start()
+            _feed(channel, feed)
+            _cut(channel.recv, hear)
+            errors.join(self.device.connect_timeout)
+            code = channel.recv_exit_status()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(str(error) or type(error).__name__) from error
+        if code == -1 and not transport.is_active():
+            raise self._lost("the connection broke")
+        return Finished(code, "\n".join(tail)[-TAIL_CHARACTERS:])
 
-    def _feed(self, channel: paramiko.Channel, feed: Iterable[bytes]) -> None:
-        """Write in small pieces: one huge buffer is slow (paramiko copies what is left at each send)."""
-        with suppress(BrokenPipeError):
-            for piece in feed:
-                view = memoryview(piece)
-                for start in range(0, len(view), PIECE):
-                    if channel.closed or channel.exit_status_ready():
-                        return
-                    channel.sendall(bytes(view[start : start + PIECE]))
-            channel.shutdown_write()
+    def _transport(self) -> paramiko.Transport:
+        transport = self._client.get_transport()
+        if transport is None:
+            raise self._lost("the connection is closed")
+        return transport
 
-    def _connect(self) -> paramiko.SSHClient:
-        device = self.device
-        through = None
-        if device.jump:
-            user, host, port = split(device.jump)
-            gate = self._open(host, port, user, self._socket(host, port))
-            transport = gate.get_transport()
-            if transport is None:
-                raise self._lost(f"{device.jump} closed the connection")
-            try:
-                through = transport.open_channel(
-                    "direct-tcpip",
-                    (device.host, device.port),
-                    ("127.0.0.1", 0),
-                    timeout=device.connect_timeout,
-                )
-            except (paramiko.SSHException, OSError) as error:
-                raise self._lost(f"{device.jump} cannot reach it: {error}") from error
-        return self._open(
-            device.host, device.port, device.user, through or self._socket(device.host, device.port)
-        )
-
-    def _socket(self, host: str, port: int) -> socket.socket:
-        try:
-            plain = socket.create_connection((host, port), timeout=self.device.connect_timeout)
-        except OSError as error:
-            raise self._lost(f"{host}:{port}: {error.strerror or error}") from error
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
-        return plain
-
-    def _open(
-        self, host: str, port: int, user: str | None, through: socket.socket | paramiko.Channel
-    ) -> paramiko.SSHClient:
-        client = paramiko.SSHClient()
-        self._clients.append(client)
-        name = known_hosts.name_of(host, port)
-        for kind, key in (self._keys.lookup(name) or {}).items():
+    def _connect(self, trusted: tuple[Path, ...]) -> None:
+        device, client = self.device, self._client
+        name = known_hosts.name_of(device.host, device.port)
+        for kind, key in (known_hosts.read(_files(device, trusted)).lookup(name) or {}).items():
             client.get_host_keys().add(name, kind, key)
         client.set_missing_host_key_policy(_Refuse())
-        seconds = self.device.connect_timeout
         try:
             client.connect(
-                host,
-                port,
-                username=user or getpass.getuser(),
-                key_filename=self.device.identity,
-                look_for_keys=self.device.identity is None,
-                sock=through,
-                timeout=seconds,
-                banner_timeout=seconds,
-                auth_timeout=seconds,
+                device.host,
+                device.port,
+                username=device.user or getpass.getuser(),
+                key_filename=device.identity,
+                look_for_keys=device.identity is None,
+                sock=self._gate.tunnel(device.host, device.port) if self._gate else _socket(device),
+                timeout=device.connect_timeout,
+                banner_timeout=device.connect_timeout,
+                auth_timeout=device.connect_timeout,
             )
         except paramiko.BadHostKeyException as error:
             shown, known = known_hosts.fingerprint(error.key), known_hosts.fingerprint(error.expected_key)
             raise known_hosts.changed(name, shown, known) from error
-        except HostKeyError:
+        except (HostKeyError, UnreachableError):
             raise
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._refused(user, error) from error
-        transport = client.get_transport()
-        if transport is not None:
-            transport.set_keepalive(15)
-        return client
+            raise self._refused(error) from error
+        self._transport().set_keepalive(15)
 
-    def _refused(self, user: str | None, error: Exception) -> UnreachableError:
-        if isinstance(error, paramiko.AuthenticationException):
-            who = user or getpass.getuser()
+    def _refused(self, error: Exception) -> UnreachableError:
+        device = self.device
+        if isinstance(error, paramiko.PasswordRequiredException):
             return UnreachableError(
-                f"{self.device.name}: {who}@{self.device.host}:{self.device.port} does not accept our keys",
+                f"{device.name}: the key {device.identity or 'in ~/.ssh'} needs a passphrase",
+                remedy="Add it to ssh-agent: ssh-add KEY",
+            )
+        if isinstance(error, paramiko.AuthenticationException):
+            who = device.user or getpass.getuser()
+            return UnreachableError(
+                f"{device.name}: {who}@{device.host}:{device.port} does not accept our keys",
                 remedy="Set `identity` in the fleet file, or add the key to ssh-agent and the device.",
             )
         return self._lost(str(error) or type(error).__name__)
 
     def _lost(self, why: str) -> UnreachableError:
-        device = self.device
-        return UnreachableError(
-            f"{device.name} is unreachable: {why}",
-            remedy=f"Try `ssh -p {device.port} {device.user or getpass.getuser()}@{device.host}`.",
-        )
+        return _unreachable(self.device, why)
 
 
-def split(said: str) -> tuple[str | None, str, int]:
-    """Read `[user@]host[:port]`; an IPv6 address with a port stands in brackets."""
-    user, at, rest = said.rpartition("@")
-    host, port = rest, 22
-    if rest.startswith("["):
-        host, _, after = rest[1:].partition("]")
-        port = int(after[1:]) if after.startswith(":") else 22
-    elif rest.count(":") == 1:
-        host, _, number = rest.partition(":")
-        port = int(number)
-    return (user if at else None), host, port
-
-
-def shown_key(device: Device) -> paramiko.PKey:
-    """Return the host key a device shows, without trusting it."""
+def shown_key(device: Device, trusted: tuple[Path, ...]) -> paramiko.PKey:
+    """Return the host key a device shows, without trusting it; its jump host must be trusted already."""
+    gate = _gate(device, trusted)
     try:
-        plain = socket.create_connection((device.host, device.port), timeout=device.connect_timeout)
-        with paramiko.Transport(plain) as transport:
+        through = gate.tunnel(device.host, device.port) if gate else _socket(device)
+        with paramiko.Transport(through) as transport:
             transport.start_client(timeout=device.connect_timeout)
             return transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise UnreachableError(f"{device.host}:{device.port} is unreachable: {error}") from error
+        raise _unreachable(device, str(error)) from error
+    finally:
+        if gate is not None:
+            gate.close()
 
 
-def _lines(channel: paramiko.Channel, on_line: Callable[[str], None]) -> str:
-    """Call `on_line` for each line until the command ends; return the last 2,000 characters."""
-    tail, rest = "", ""
-    while piece := channel.recv(PIECE):
-        *whole, rest = (rest + piece.decode(errors="replace")).split("\n")
+def _gate(device: Device, trusted: tuple[Path, ...]) -> Link | None:
+    if device.jump is None:
+        return None
+    user, host, port = address.parse(device.jump)
+    gate = Device(
+        name=device.jump, host=host, port=port, user=user, identity=device.identity,
+        known_hosts=device.known_hosts, connect_timeout=device.connect_timeout,
+    )  # fmt: skip
+    return Link(gate, trusted)
+
+
+def _files(device: Device, trusted: tuple[Path, ...]) -> tuple[Path, ...]:
+    return (*((Path(device.known_hosts),) if device.known_hosts else ()), *trusted)
+
+
+def _socket(device: Device) -> socket.socket:
+    try:
+        plain = socket.create_connection((device.host, device.port), timeout=device.connect_timeout)
+    except OSError as error:
+        raise _unreachable(device, f"{device.host}:{device.port}: {error.strerror or error}") from error
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
+    return plain
+
+
+def _unreachable(device: Device, why: str) -> UnreachableError:
+    return UnreachableError(
+        f"{device.name} is unreachable: {why}",
+        remedy=f"Try `ssh -p {device.port} {device.user or getpass.getuser()}@{device.host}`.",
+    )
+
+
+def _feed(channel: paramiko.Channel, feed: Iterable[bytes]) -> None:
+    """Write in small pieces: one huge buffer is slow (paramiko copies what is left at each send).
+
+    A command that ends before it has read all is not a broken link: its exit code says why.
+    """
+    try:
+        for piece in feed:
+            view = memoryview(piece)
+            for start in range(0, len(view), PIECE):
+                channel.sendall(bytes(view[start : start + PIECE]))
+        channel.shutdown_write()
+    except OSError:
+        if not channel.closed:
+            raise
+
+
+def _cut(receive: Callable[[int], bytes], on_line: Callable[[str], None]) -> None:
+    """Call `on_line` for each line until the stream ends."""
+    decoder, rest = codecs.getincrementaldecoder("utf-8")("replace"), ""
+    while piece := receive(PIECE):
+        *whole, rest = (rest + decoder.decode(piece)).split("\n")
         for line in whole:
             on_line(line)
-        tail = (tail + piece.decode(errors="replace"))[-2000:]
+    rest += decoder.decode(b"", final=True)
     if rest:
         on_line(rest)
-    return tail
+
+
+def _cut_errors(channel: paramiko.Channel, on_line: Callable[[str], None]) -> None:
+    """Drain standard error beside standard output; its silence means nothing."""
+
+    def receive(size: int) -> bytes:
+        while True:
+            with suppress(TimeoutError):
+                return channel.recv_stderr(size)
+
+    with suppress(OSError, EOFError):
+        _cut(receive, on_line)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from slmops.errors import UsageError
 
 _NAME = re.compile(r"(?=.{1,64}$)[a-z0-9]+(?:[._-][a-z0-9]+)*")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_VERSION = re.compile(r"(?=.{1,64}$)[A-Za-z0-9]+(?:(?:[._+-]|--)[A-Za-z0-9]+)*")
+"""What OCI lets a reference name end in."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Layout:
         return self.blobs / digests.hexdigits(digest)
 
     def put(self, pieces: Iterable[bytes], media_type: str) -> Blob:
-        """Store content; return what it is called. Content that is there already is not written twice."""
+        """Store content; return what it is called. What is there already is written anew, which heals rot."""
         self.blobs.mkdir(parents=True, exist_ok=True)
         with self._temporary() as (descriptor, path):
             size = 0
@@ -52,6 +52,7 @@ class Layout:
             os.fsync(descriptor)
             path.chmod(0o444)
             path.rename(self.path(digest))
+            _sync(self.blobs)
         return Blob(media_type, digest, size)
 
     def get(self, blob: Blob) -> bytes:
@@ -104,7 +105,7 @@ class Layout:
     def _index(self) -> dict[str, Any]:
         path = self.folder / "index.json"
         try:
-            return dict(json.loads(path.read_bytes()))
+            index = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {
                 "schemaVersion": 2,
@@ -113,6 +114,9 @@ class Layout:
             }
         except ValueError as error:
             raise IntegrityError(f"{path} is not JSON: {error}") from error
+        if not _is_index(index):
+            raise IntegrityError(f"{path} is no OCI image index")
+        return dict(index)
 
     def _write(self, path: Path, data: bytes) -> None:
         with self._temporary() as (descriptor, temporary):
@@ -120,6 +124,7 @@ class Layout:
             os.fsync(descriptor)
             temporary.chmod(0o644)
             temporary.rename(path)
+            _sync(path.parent)
 
     def _compare(self, blob: Blob, digest: str, size: int) -> None:
         if (digest, size) != (blob.digest, blob.size):
@@ -144,6 +149,25 @@ class Layout:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _is_index(said: Any) -> bool:
+    entries = said.get("manifests") if isinstance(said, dict) else None
+    return isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("annotations", {}), dict)
+        and {"mediaType", "digest", "size"} <= set(entry)
+        for entry in entries
+    )
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -40,8 +40,7 @@ def publish(layout: Layout, folders: Mapping[str, Path], *, created: str, key: P
     `folders` maps a profile's name to the folder built for it; name and version are what their
     `artifact.json` say. `created` is RFC 3339, `key` the private release key.
     """
-    said = {profile: descriptions.parse((folder / descriptions.FILE_NAME).read_bytes())
-            for profile, folder in folders.items()}  # fmt: skip
+    said = {profile: _read_description(folder) for profile, folder in folders.items()}
     references = {description.reference for description in said.values()}
     if len(references) != 1:
         raise ReleaseError(
@@ -49,6 +48,11 @@ def publish(layout: Layout, folders: Mapping[str, Path], *, created: str, key: P
         )
     first = next(iter(said.values()))
     reference = catalog.reference(first.name, first.version)
+    if str(reference) in layout.names():
+        raise ReleaseError(
+            f"{reference} is in the registry already; a version never changes",
+            remedy="Choose a new --version.",
+        )
     entries = tuple(
         (profile, _store_artifact(layout, folder, said[profile], created))
         for profile, folder in folders.items()
@@ -100,6 +104,20 @@ def verify(layout: Layout, signed: Signed, signers: str) -> int:
             layout.check(blob)
             read += blob.size
     return read
+
+
+def _read_description(folder: Path) -> Description:
+    """Read what an artifact folder says of itself, and see that what it names is there."""
+    try:
+        said = descriptions.parse((folder / descriptions.FILE_NAME).read_bytes())
+    except FileNotFoundError as error:
+        raise ReleaseError(f"{folder} is no artifact: it has no {descriptions.FILE_NAME}") from error
+    for name in (said.model, said.tokenizer, said.chat_template, said.golden):
+        if name is not None and not (folder / name).is_file():
+            raise ReleaseError(f"{folder} is not whole: it names {name}, which is not there")
+    for path in folder.iterdir():
+        manifest.plain_name(path.name)
+    return said
 
 
 def _store_artifact(layout: Layout, folder: Path, said: Description, created: str) -> Entry:

@@ -132,7 +132,8 @@ def _try(link: Link, parcel: Parcel, strategy: Strategy, tell: Tell) -> bool:
     )
     passed = bool(answer["outcome"] == "pass")
     told = {"code": answer["code"], **answer["evidence"]}
-    tell(Told(name, Event.PASS if passed else Event.FALL_BACK, str(answer["message"]), told))
+    back = Event.JAM if answer["code"] == "INCONSISTENT" else Event.FALL_BACK
+    tell(Told(name, Event.PASS if passed else back, str(answer["message"]), told))
     return passed
 
 

@@ -70,6 +70,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.SENDING, E.REFUSE): S.FAILED,
     (S.STAGED, E.REFUSE): S.FAILED,
     (S.TRIAL, E.FALL_BACK): S.WENT_BACK,
+    (S.TRIAL, E.JAM): S.STUCK,
     (S.TRIAL, E.REFUSE): S.FAILED,
     (S.PROVED, E.REFUSE): S.FAILED,
     # A link may break at any step; the device then decides alone.

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slmops.errors import SlmopsError
+
 SCHEMA = """
 create table if not exists rollout (
     id integer primary key, fleet text not null, release text not null, digest text not null,
@@ -62,8 +64,14 @@ class History:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._base = sqlite3.connect(path, isolation_level=None)
-        self._base.executescript("pragma journal_mode=wal; pragma foreign_keys=on;" + SCHEMA)
+        try:
+            self._base = sqlite3.connect(path, isolation_level=None)
+            self._base.executescript("pragma journal_mode=wal; pragma foreign_keys=on;" + SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise SlmopsError(
+                f"{path} cannot be used as the history of rollouts: {error}",
+                remedy="Move it away: devices know what they run, and a new history begins.",
+            ) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from enum import Enum
 
 from slmops.fleet.strategy import Strategy, at_most
-from slmops.rollout.assignment import BAD, ENDS, State
+from slmops.rollout.assignment import BAD, ENDS, GOOD, State
 
 
 class Verdict(Enum):
@@ -27,7 +27,8 @@ def judge(states: Collection[State], strategy: Strategy) -> Verdict:
     lost = sum(state is State.LOST for state in states)
     if not states or lost > at_most(strategy.max_unreachable, len(states)):
         return Verdict.INCONCLUSIVE
-    return Verdict.PASS if all(state in ENDS for state in states) else Verdict.INCONCLUSIVE
+    seen = all(state in ENDS for state in states) and any(state in GOOD for state in states)
+    return Verdict.PASS if seen else Verdict.INCONCLUSIVE
 
 
 def too_sick(states: Collection[State], strategy: Strategy) -> bool:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import gguf
@@ -294,18 +294,23 @@ class Daemon:
                 list(map(str, command)), cwd=REPO, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
             )
 
+    def until(self, happened):
+        """Wait until something has happened that the daemon does."""
+        while not happened():
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.01)
+                raise AssertionError(self.log.read_text())
+
     @property
     def url(self):
-        while not self.port_file.exists():
-            assert self.process.poll() is None, self.log.read_text()
+        self.until(self.port_file.exists)
         return f"http://127.0.0.1:{self.port_file.read_text().strip()}"
 
     @contextmanager
     def client(self):
         """Give an HTTP client, once the daemon is ready."""
         with httpx.Client(base_url=self.url, timeout=60) as client:
-            while client.get("/readyz").status_code != httpx.codes.OK:
-                assert self.process.poll() is None, self.log.read_text()
+            self.until(lambda: client.get("/readyz").status_code == httpx.codes.OK)
             yield client
 
     def stop(self):

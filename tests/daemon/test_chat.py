@@ -40,10 +40,8 @@ TEMPLATES = {
 
 
 @pytest.fixture(scope="module")
-def vocabulary(tiny, tmp_path_factory):
-    file = tmp_path_factory.mktemp("vocabulary") / "tokenizer.json"
-    tiny.make_tokenizer()[0].save(str(file))
-    return JsonVocabulary(file, "<|begin|>")
+def vocabulary(tiny):
+    return JsonVocabulary(tiny.make_tokenizer()[0].to_str(), "<|begin|>")
 
 
 @pytest.fixture

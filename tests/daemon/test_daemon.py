@@ -35,11 +35,6 @@ def events(spool):
     return read(spool).events
 
 
-def wait_for(happened):
-    while not happened():
-        pass
-
-
 def test_openais_client_chats(client, tiny):
     answer = client.chat.completions.create(model="parrot", messages=HI)
     (choice,) = answer.choices
@@ -156,7 +151,7 @@ def test_every_request_leaves_an_event_and_no_words(speaking):
     overheard = "whisper nobody"
     speaking.http.post("/v1/completions", json={"prompt": overheard, "max_tokens": 3})
     speaking.http.post("/v1/chat/completions", json={"messages": [{"role": "system", "content": overheard}]})
-    wait_for(lambda: len(events(speaking.spool)) >= before + 2)
+    speaking.until(lambda: len(events(speaking.spool)) >= before + 2)
     answered, refused = events(speaking.spool)[before:]
     assert (answered.release, answered.digest, answered.status) == ("parrot:1.0.0", "sha256:00", 200)
     assert answered.output_tokens == 3
@@ -174,7 +169,7 @@ def test_when_the_client_leaves_the_work_stops(speaking):
         "POST", "/v1/completions", json={"prompt": "x", "max_tokens": 30_000, "stream": True}
     ) as stream:
         assert next(stream.iter_lines()).startswith("data: ")
-    wait_for(lambda: len(events(speaking.spool)) >= before + 2)
+    speaking.until(lambda: len(events(speaking.spool)) >= before + 2)
     unheard, cut_off = events(speaking.spool)[before:]
     assert (unheard.status, unheard.prompt_tokens, unheard.output_tokens) == (499, 32_001, 0)
     assert cut_off.status == 499
@@ -204,7 +199,8 @@ def test_a_stop_does_not_wait_for_a_client_that_does_not_read(parrot, run_daemon
             lines = stream.iter_lines()
             next(lines)
             assert running.stop() == 0
-        assert [event.status for event in events(running.spool)] == [499]
+        (event,) = events(running.spool)
+        assert event.status in {499, 503}
 
 
 def test_a_stop_while_loading_is_a_stop(parrot, run_daemon):

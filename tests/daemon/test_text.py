@@ -1,5 +1,6 @@
 """Text into tokens and back."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,13 @@ MODELS = Path(__file__).parents[2].parent / "shared" / "models"
 
 
 @pytest.fixture(scope="module", params=["byte level", "stories260k", "tinystories-656k"])
-def vocabulary(request, tiny, tmp_path_factory):
+def vocabulary(request, tiny):
     if request.param == "byte level":
-        file = tmp_path_factory.mktemp("vocabulary") / "tokenizer.json"
-        tiny.make_tokenizer()[0].save(str(file))
-        return JsonVocabulary(file, "<|begin|>")
+        return JsonVocabulary(tiny.make_tokenizer()[0].to_str(), "<|begin|>")
     file = MODELS / request.param / "tokenizer.json"
     if not file.exists():
         pytest.skip(f"{file} is not here")
-    return JsonVocabulary(file, {"stories260k": "<s>"}.get(request.param, "<|start_story|>"))
+    return JsonVocabulary(file.read_text(), {"stories260k": "<s>"}.get(request.param, "<|start_story|>"))
 
 
 def written(vocabulary, ids, prompt=()):
@@ -63,7 +62,17 @@ def test_a_character_that_is_never_finished_comes_at_the_end(vocabulary):
     assert set(pieces[-1]) == {"\ufffd"}
 
 
-def test_a_file_that_is_no_tokenizer_is_an_error(tmp_path):
-    (tmp_path / "tokenizer.json").write_text("{}")
+@pytest.mark.parametrize("text", ["on", "<|begin|>on", ""])
+def test_a_bos_that_tokenizer_json_does_not_add_is_added_once(tiny, text):
+    tokenizer, _, _ = tiny.make_tokenizer()
+    silent = json.loads(tokenizer.to_str()) | {"post_processor": None}
+    ours = JsonVocabulary(json.dumps(silent), "<|begin|>", add_bos=True)
+    expected = tokenizer.encode(text.removeprefix("<|begin|>")).ids
+    assert ours.encode(text, begin=True, controls=True) == expected
+    assert ours.encode("on", begin=False, controls=True) == tokenizer.encode("on").ids[1:]
+
+
+@pytest.mark.parametrize("source", ["", "{}", '{"model": null}'])
+def test_what_is_no_tokenizer_is_an_error(source):
     with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
-        JsonVocabulary(tmp_path / "tokenizer.json", None)
+        JsonVocabulary(source, None)

@@ -10,8 +10,8 @@ import paramiko
 import pytest
 
 from slmops.errors import HostKeyError, SlmopsError, UnreachableError
-from slmops.fleet import known_hosts
-from slmops.fleet.ssh import Link, shown_key, split
+from slmops.fleet import address, known_hosts
+from slmops.fleet.ssh import Link, shown_key
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_a_key_that_was_shown_and_trusted_lets_us_in(devices, tmp_path):
 
 
 def test_the_key_shown_is_the_devices_own(devices):
-    own = (Path(devices[0].identity).parent / "edge-1" / "host_key.pub").read_text().split()[1]
+    own = (Path(devices[0].identity).parent / "edge-1" / "host_key.pub").read_text().address.parse()[1]
 
     assert shown_key(devices[0]).get_base64() == own
 
@@ -291,18 +291,18 @@ def test_an_unknown_device_is_refused_though_its_jump_host_is_known(devices, tmp
     ],
 )
 def test_a_host_is_read_as_ssh_reads_it(said, parts):
-    assert split(said) == parts
+    assert address.parse(said) == parts
 
 
 @pytest.mark.parametrize("said", ["a.lan:ssh", "a.lan:", "[::1]:x"])
 @pytest.mark.xfail(raises=ValueError, reason="int() speaks for itself")
 def test_a_port_that_is_no_number_is_refused(said):
     with pytest.raises(SlmopsError, match="port"):
-        split(said)
+        address.parse(said)
 
 
 @pytest.mark.parametrize("said", ["", "me@", ":22", "[::1", "a.lan:70000"])
 @pytest.mark.xfail(reason="split takes any text for a host")
 def test_what_is_no_host_is_refused(said):
     with pytest.raises((SlmopsError, ValueError)):
-        split(said)
+        address.parse(said)

@@ -1,0 +1,195 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmops.device.trial import Standing, Trial, expired, fold, step
+
+SLOTS = ["a", "b", "c"]
+TIMES = st.floats(0, 1e6)
+
+
+def activated(slot, at=0.0, boot="first", deadline=100.0):
+    return {"kind": "activated", "slot": slot, "at": at, "boot": boot, "deadline": deadline}
+
+
+def confirmed(slot, at=0.0):
+    return {"kind": "confirmed", "slot": slot, "at": at}
+
+
+def proved(slot, at=0.0, boot="first", deadline=200.0):
+    return {"kind": "proved", "slot": slot, "at": at, "boot": boot, "deadline": deadline}
+
+
+def rolled_back(slot, at=0.0):
+    return {
+        "kind": "rolled_back",
+        "slot": slot,
+        "at": at,
+        "code": "WHY",
+        "message": "because",
+        "evidence": {},
+    }
+
+
+def record_of(slots):
+    slot, boot = st.sampled_from(slots), st.sampled_from(["first", "second"])
+    return st.one_of(
+        st.builds(activated, slot, TIMES, boot, TIMES),
+        st.builds(proved, slot, TIMES, boot, TIMES),
+        st.builds(confirmed, slot, TIMES),
+        st.builds(rolled_back, slot, TIMES),
+    )
+
+
+records = st.lists(record_of(SLOTS), max_size=25)
+
+
+def timeless(standing):
+    """The standing without when it came about and why the one before it failed."""
+    return replace(standing, since=0.0, failure=None)
+
+
+def test_a_new_device_stands_nowhere():
+    assert fold([]) == Standing()
+
+
+def test_an_activated_slot_serves_on_trial_and_keeps_the_way_back():
+    standing = fold([activated("a"), confirmed("a"), activated("b", at=7.0, boot="x", deadline=9.0)])
+
+    assert (standing.slot, standing.previous, standing.since) == ("b", "a", 7.0)
+    assert standing.trial == Trial(boot="x", deadline=9.0)
+
+
+def test_a_proof_sets_the_deadline_of_the_confirmation():
+    assert fold([activated("a"), proved("a", deadline=300.0)]).trial == Trial("first", 300.0)
+
+
+def test_a_proof_of_another_slot_or_after_the_trial_changes_nothing():
+    on_trial, committed = fold([activated("a")]), fold([activated("a"), confirmed("a")])
+
+    assert step(on_trial, proved("b")) == on_trial
+    assert step(committed, proved("a")) == committed
+
+
+def test_a_rollback_says_why():
+    failure = fold([activated("a"), rolled_back("a", at=3.0)]).failure
+
+    assert failure == {"slot": "a", "code": "WHY", "message": "because", "evidence": {}, "at": 3.0}
+
+
+def test_a_confirmation_forgets_the_failure_before_it():
+    assert fold([activated("a"), rolled_back("a"), activated("a"), confirmed("a")]).failure is None
+
+
+def test_a_second_activation_within_a_trial_goes_back_to_what_was_committed():
+    standing = fold([activated("a"), confirmed("a"), activated("b"), activated("c"), rolled_back("c")])
+
+    assert (standing.slot, standing.trial) == ("a", None)
+
+
+def test_a_committed_slot_goes_back_to_the_one_before_and_no_further():
+    both = [activated("a"), confirmed("a"), activated("b"), confirmed("b")]
+
+    assert timeless(fold([*both, rolled_back("b")])) == Standing(slot="a")
+    assert timeless(fold([*both, rolled_back("b"), rolled_back("a")])) == Standing()
+
+
+@given(records)
+def test_every_prefix_names_a_slot_that_was_activated_or_none(history):
+    for end in range(len(history) + 1):
+        prefix = history[:end]
+        been = {record["slot"] for record in prefix if record["kind"] == "activated"}
+        standing = fold(prefix)
+
+        assert standing.slot is None or standing.slot in been
+        assert standing.previous is None or standing.previous in been
+
+
+@given(records)
+def test_a_confirmed_slot_is_on_trial_no_more(history):
+    standing = fold(history)
+
+    after = step(standing, confirmed(standing.slot))
+
+    assert (after.trial, after.before, after.slot) == (None, None, standing.slot)
+
+
+@given(records, record_of(["d"]).filter(lambda record: record["kind"] == "activated"), TIMES)
+def test_rolling_back_a_trial_restores_exactly_the_standing_before_it(history, began, at):
+    before = fold(history)
+    back = fold([*history, began, proved("d"), rolled_back("d", at)])
+    committed = before if before.trial is None else before.before
+
+    assert timeless(back) == timeless(committed)
+    assert back.since == at
+
+
+@given(records)
+def test_what_a_trial_goes_back_to_is_never_itself_on_trial(history):
+    standing = fold(history)
+
+    if standing.trial is None:
+        assert standing.before is None
+    else:
+        assert standing.before is not None
+        assert standing.before.trial is None
+
+
+@given(records, st.sampled_from([*SLOTS, "z"]))
+def test_nothing_but_an_activation_moves_a_device_to_a_slot_it_does_not_serve(history, slot):
+    standing = fold(history)
+
+    if slot != standing.slot:
+        assert step(standing, confirmed(slot)) == standing
+        assert step(standing, rolled_back(slot)) == standing
+        assert step(standing, proved(slot)) == standing
+
+
+@given(records, st.dictionaries(st.text(), st.integers() | st.text(), max_size=4), st.data())
+def test_records_of_an_unknown_kind_change_nothing(history, said, data):
+    known = {"activated", "proved", "confirmed", "rolled_back"}
+    stranger = {**said, "kind": data.draw(st.text().filter(lambda kind: kind not in known))}
+    at = data.draw(st.integers(0, len(history)))
+
+    assert fold([*history[:at], stranger, *history[at:]]) == fold(history)
+
+
+@given(records)
+@pytest.mark.xfail(
+    strict=True,
+    reason="activating the committed slot while another is on trial makes it its own way back",
+)
+def test_no_slot_is_its_own_way_back(history):
+    standing = fold(history)
+
+    assert standing.slot is None or standing.slot != standing.previous
+
+
+@pytest.mark.xfail(strict=True, reason="the way back of a slot is lost when it is activated over a trial")
+def test_going_back_to_the_committed_slot_by_activation_keeps_its_way_back():
+    committed = [activated("a"), confirmed("a"), activated("b"), confirmed("b")]
+
+    standing = fold([*committed, activated("c"), activated("b"), confirmed("b")])
+
+    assert (standing.slot, standing.previous) == ("b", "a")
+
+
+@given(st.text(), st.text(), TIMES, TIMES)
+def test_a_trial_expires_with_its_time_or_its_boot(began_in, boot, deadline, now):
+    standing = Standing(slot="a", trial=Trial(boot=began_in, deadline=deadline))
+
+    assert expired(standing, boot, now) == (began_in != boot or now >= deadline)
+
+
+@given(TIMES, TIMES)
+def test_a_trial_that_has_expired_stays_expired(now, later):
+    standing = Standing(slot="a", trial=Trial(boot="first", deadline=1000.0))
+
+    assert expired(standing, "first", now + later) or not expired(standing, "first", now)
+
+
+@given(st.text(), st.floats())
+def test_what_is_committed_never_expires(boot, now):
+    assert not expired(Standing(slot="a"), boot, now)
