@@ -97,13 +97,21 @@ def _read_line(line: str, where: str) -> Golden:
     if "expect" not in said:
         raise _fault(where, "'expect' is missing")
     golden = Golden(**said)
+    _check_values(golden, where)
+    return golden
+
+
+def _check_values(golden: Golden, where: str) -> None:
+    if golden.messages == []:
+        raise _fault(where, "messages: expected at least one")
+    if golden.max_tokens < 1:
+        raise _fault(where, "max_tokens: expected at least one")
     if golden.match not in WAYS:
         raise _fault(where, f"match: expected one of {', '.join(WAYS)}, got {golden.match!r}")
     if golden.match == "regex":
         _compiles(str(golden.expect), where)
-    elif golden.match != "json" and not str(golden.expect).strip():
+    if golden.match in ("prefix", "contains", "regex") and not str(golden.expect).strip():
         raise _fault(where, "expect is empty: any answer would pass")
-    return golden
 
 
 def _check_keys(said: dict[str, Any], where: str) -> None:
@@ -113,8 +121,6 @@ def _check_keys(said: dict[str, Any], where: str) -> None:
         kind = KEYS[key]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise _fault(where, f"{key}: expected {kind.__name__}, got {value!r}")
-    if said.get("max_tokens", 1) < 1 or said.get("messages") == []:
-        raise _fault(where, "expected at least one message and one token")
     for message in said.get("messages", []):
         if (
             not isinstance(message, dict)

@@ -155,8 +155,8 @@ def parse_release(data: bytes) -> Release:
     uname = {go: arch for arch, go in GO_ARCH.items()}
     artifacts = []
     for each in _list(said, "manifests"):
-        go_arch = _architecture(each)
-        entry = Entry(blob=_blob(each), arch=uname.get(go_arch, go_arch))
+        blob, go_arch = _blob(each), _architecture(each)
+        entry = Entry(blob=blob, arch=uname.get(go_arch, go_arch))
         artifacts.append((_annotation(each, PROFILE_KEY), entry))
     if len(dict(artifacts)) != len(artifacts):
         raise IntegrityError("release index: a profile stands in it twice")

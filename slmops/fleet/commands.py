@@ -39,7 +39,7 @@ def lacks(runtime: Sequence[str], modules: Sequence[str]) -> str:
     """Print which Python modules the runtime lacks, on one line."""
     find = (
         "import importlib.util as u, sys; "
-        "print('lacks:', *[name for name in sys.argv[1:] if u.find_spec(name) is None])"
+        "print('\\nlacks:', *[name for name in sys.argv[1:] if u.find_spec(name) is None])"
     )
     program = (
         place(runtime[0]) if runtime[0].startswith("~/") else "'" + runtime[0].replace("'", "'\"'\"'") + "'"
@@ -60,7 +60,7 @@ def place(path: str) -> str:
         return '"$HOME"'
     if path.startswith("~/"):
         return f'"$HOME"/{shlex.quote(path[2:])}'
-    return shlex.quote(path if path.startswith("/") else f"./{path}")
+    return shlex.quote(f"./{path}" if path.startswith(("-", "+")) else path)
 
 
 def _sh(text: str) -> str:

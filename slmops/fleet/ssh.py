@@ -128,7 +128,7 @@ class Link:
                 username=device.user or getpass.getuser(),
                 key_filename=device.identity,
                 look_for_keys=device.identity is None,
-                sock=self._gate.tunnel(device.host, device.port) if self._gate else _socket(device),
+                sock=_way(device, self._gate),
                 timeout=device.connect_timeout,
                 banner_timeout=device.connect_timeout,
                 auth_timeout=device.connect_timeout,
@@ -165,8 +165,7 @@ def shown_key(device: Device, trusted: tuple[Path, ...]) -> paramiko.PKey:
     """Return the host key a device shows, without trusting it; its jump host must be trusted already."""
     gate = _gate(device, trusted)
     try:
-        through = gate.tunnel(device.host, device.port) if gate else _socket(device)
-        with paramiko.Transport(through) as transport:
+        with paramiko.Transport(_way(device, gate)) as transport:
             transport.start_client(timeout=device.connect_timeout)
             return transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
@@ -189,6 +188,16 @@ def _gate(device: Device, trusted: tuple[Path, ...]) -> Link | None:
 
 def _files(device: Device, trusted: tuple[Path, ...]) -> tuple[Path, ...]:
     return (*((Path(device.known_hosts),) if device.known_hosts else ()), *trusted)
+
+
+def _way(device: Device, gate: Link | None) -> socket.socket | paramiko.Channel:
+    """Return what leads to the device's sshd: a socket, or a tunnel through its jump host."""
+    if gate is None:
+        return _socket(device)
+    try:
+        return gate.tunnel(device.host, device.port)
+    except UnreachableError as error:
+        raise _unreachable(device, str(error)) from error
 
 
 def _socket(device: Device) -> socket.socket:

@@ -85,15 +85,19 @@ class Layout:
     def set_name(self, name: str, blob: Blob, artifact_type: str) -> None:
         """Let `name` stand for `blob`. A name never moves: raise ReleaseError if it stands for another."""
         with self._locked():
-            held = self.names().get(name)
-            if held is not None and held.digest != blob.digest:
-                raise ReleaseError(
-                    f"{name} is already in the registry as {digests.short(held.digest)}, "
-                    f"and this would be {digests.short(blob.digest)}; a version never changes",
-                    remedy="Choose a new --version.",
-                )
-            if held is None:
+            self.require_free(name, blob)
+            if name not in self.names():
                 self._write_index(name, blob, artifact_type)
+
+    def require_free(self, name: str, blob: Blob) -> None:
+        """Raise ReleaseError if `name` stands for another blob than this."""
+        held = self.names().get(name)
+        if held is not None and held.digest != blob.digest:
+            raise ReleaseError(
+                f"{name} is already in the registry as {digests.short(held.digest)}, "
+                f"and this would be {digests.short(blob.digest)}; a version never changes",
+                remedy="Choose a new --version.",
+            )
 
     def _write_index(self, name: str, blob: Blob, artifact_type: str) -> None:
         index = self._index()

@@ -48,11 +48,6 @@ def publish(layout: Layout, folders: Mapping[str, Path], *, created: str, key: P
         )
     first = next(iter(said.values()))
     reference = catalog.reference(first.name, first.version)
-    if str(reference) in layout.names():
-        raise ReleaseError(
-            f"{reference} is in the registry already; a version never changes",
-            remedy="Choose a new --version.",
-        )
     entries = tuple(
         (profile, _store_artifact(layout, folder, said[profile], created))
         for profile, folder in folders.items()
@@ -61,6 +56,7 @@ def publish(layout: Layout, folders: Mapping[str, Path], *, created: str, key: P
     index = manifest.render_release(release)
     signature = sign.sign(index, key)
     blob = layout.put([index], manifest.INDEX_TYPE)
+    layout.require_free(str(reference), blob)
     _store_signature(layout, blob, signature)
     layout.set_name(str(reference), blob, manifest.RELEASE_TYPE)
     return Signed(release, blob, index, signature)

@@ -29,7 +29,8 @@ def questions(expect, match):
     )
 
 
-TEXTS = questions(st.text(), ["exact", "prefix", "contains"])
+SAID = st.text(min_size=1).filter(str.strip)
+TEXTS = questions(SAID, ["exact", "prefix", "contains"])
 LINE = {"prompt": "2+2=", "expect": "4"}
 
 
@@ -45,7 +46,6 @@ def test_prompts_are_read_as_they_were_written(prompts):
     assert golden.read(golden.render(prompts)) == prompts
 
 
-@pytest.mark.xfail(raises=DocumentError, reason="render leaves out an expected null")
 def test_a_prompt_may_expect_null():
     asked = [Golden(None, "json", prompt="the answer is")]
 
@@ -114,7 +114,6 @@ def test_a_value_of_the_wrong_type_is_refused_naming_its_key(line, key):
         (LINE | {"max_tokens": -1}, "max_tokens"),
     ],
 )
-@pytest.mark.xfail(reason="read looks at types, not at what a question needs")
 def test_a_question_that_asks_nothing_is_refused_naming_its_key(line, key):
     assert key in refused(line)
 
@@ -165,12 +164,10 @@ def test_an_answer_that_is_no_json_does_not_pass_as_json(answer):
 
 
 @pytest.mark.parametrize(("expect", "answer"), [(1, "true"), (False, "0"), ([1], "[true]")])
-@pytest.mark.xfail(reason="compared as Python values, where True == 1")
 def test_a_truth_value_is_no_number_in_json(expect, answer):
     assert not golden.passes(Golden(expect, "json"), answer)
 
 
-@pytest.mark.xfail(raises=RecursionError, reason="json.loads raises RecursionError, which is not caught")
 def test_an_answer_that_nests_without_end_does_not_pass():
     assert not golden.passes(Golden({"a": 1}, "json"), "[" * 100_000)
 
@@ -182,7 +179,6 @@ def test_a_regular_expression_is_searched_for():
     assert not golden.passes(asked, "It is 44.")
 
 
-@pytest.mark.xfail(reason="the pattern is stripped after it was compiled: 'a\\ ' becomes 'a\\'")
 def test_what_was_read_as_a_regular_expression_can_be_judged_by():
     (asked,) = golden.read(json.dumps({"prompt": "?", "expect": "a\\ ", "match": "regex"}))
 

@@ -55,9 +55,6 @@ def test_a_version_that_is_there_is_refused(slmops):
     assert "--version" in ended.err
 
 
-@pytest.mark.xfail(
-    strict=True, reason="it is built whole, then its second artifact folder ends in a traceback"
-)
 def test_a_profile_named_twice_is_refused_before_anything_is_built(slmops, model):
     ended = slmops("quantize", model, *WORDS, "--profile", "local:gguf:Q4_K_M", "--dry-run")
 
@@ -99,9 +96,6 @@ def test_ctrl_c_leaves_nothing_half_written(interrupted, doing):
 
 
 @pytest.mark.journey
-@pytest.mark.xfail(
-    strict=True, reason="typer turns Ctrl-C into exit code 130 and not into Abort, so that nothing is said"
-)
 def test_ctrl_c_is_answered_with_what_became_of_the_work(interrupted):
     _, said, _ = interrupted("building")
 

@@ -195,7 +195,6 @@ def test_confirming_keeps_the_way_back_and_removes_what_is_out_of_reach(device, 
     )
 
 
-@pytest.mark.xfail(strict=True, reason="a trial whose gate never ended can be confirmed")
 def test_what_was_never_proved_is_not_confirmed(places):
     journal.append(places, "activated", slot="a", boot=supervise.boot(), deadline=1e12)
 

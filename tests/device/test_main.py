@@ -45,9 +45,6 @@ def test_another_protocol_is_refused_with_both_numbers(box):
 
 
 @pytest.mark.parametrize("verb", ["stage", "confirm"])
-@pytest.mark.xfail(
-    strict=True, reason="a request that lacks what its verb needs ends the agent with a KeyError"
-)
 def test_a_request_that_lacks_something_is_answered(device, verb):
     assert device.ask(verb).kind == "failed"
 

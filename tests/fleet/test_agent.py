@@ -152,7 +152,6 @@ def test_a_root_that_cannot_be_written_is_refused_with_a_remedy(devices, tmp_pat
     assert "`root`" in told.value.remedy
 
 
-@pytest.mark.xfail(raises=DeviceError, reason="both streams are joined before they are cut into lines")
 def test_a_complaint_in_the_middle_of_a_reply_does_not_break_it(link, agent_of_ours):
     begin, end = wire.render_reply(wire.Reply("done", {"n": 1})).split('"n"')
     agent_of_ours(

@@ -56,14 +56,13 @@ def test_a_command_says_its_exit_code_and_its_lines(link):
 def test_complaints_are_heard_too(link):
     done, lines = heard(link, "echo it broke >&2; exit 1")
 
-    assert (done.code, done.tail, lines) == (1, "it broke\n", ["it broke"])
+    assert (done.code, done.tail, lines) == (1, "it broke", [])
 
 
-@pytest.mark.xfail(reason="both streams are joined before they are cut into lines")
 def test_a_complaint_in_the_middle_of_a_line_does_not_break_it(link):
     _, lines = heard(link, "printf one-; sleep 0.1; echo noise >&2; sleep 0.1; echo half")
 
-    assert sorted(lines) == ["noise", "one-half"]
+    assert lines == ["one-half"]
 
 
 def test_a_quiet_command_says_nothing(link):
@@ -92,14 +91,10 @@ def test_eight_mebibytes_come_back_whole(link):
     assert len(done.tail) <= 2000
 
 
-@pytest.mark.xfail(
-    raises=UnreachableError, reason="paramiko says OSError('Socket is closed'), not BrokenPipeError"
-)
 def test_a_command_that_ends_while_it_is_fed_ends_with_its_own_exit_code(link):
     assert link.run("head -c 1 > /dev/null; sleep 0.2; exit 90", [bytes(8 << 20)]).code == 90
 
 
-@pytest.mark.xfail(reason="each piece is decoded by itself, and a letter that spans two is lost")
 def test_letters_of_several_bytes_come_whole(link):
     _, lines = heard(link, "cat", [b"x", ("é" * 100_000).encode()])
 
@@ -122,7 +117,6 @@ def test_a_device_that_goes_away_while_it_works_is_unreachable(devices):
         link.run("head -c 1; kill -9 $PPID; cat", endless())
 
 
-@pytest.mark.xfail(reason="a link that breaks while we listen is the exit code -1")
 def test_a_device_that_goes_away_while_we_listen_is_unreachable(devices):
     with Link(devices[0], ()) as link, pytest.raises(UnreachableError, match="edge-1 is unreachable: "):
         link.run("kill -9 $PPID; sleep 1")
@@ -141,12 +135,14 @@ def test_an_unknown_host_key_is_refused_with_its_fingerprint_and_the_next_comman
 
     assert isinstance(error, HostKeyError)
     assert f"the host key of [127.0.0.1]:{device.port} is unknown" in str(error)
-    assert known_hosts.fingerprint(shown_key(device)) in str(error)
+    assert known_hosts.fingerprint(shown_key(device, ())) in str(error)
     assert f"slmops device trust [127.0.0.1]:{device.port}" in error.remedy
 
 
 def test_a_key_trusted_for_another_device_is_not_trusted_here(devices, tmp_path):
-    known_hosts.trust(tmp_path / "known_hosts", known_hosts.name_of("127.0.0.1", 1), shown_key(devices[0]))
+    known_hosts.trust(
+        tmp_path / "known_hosts", known_hosts.name_of("127.0.0.1", 1), shown_key(devices[0], ())
+    )
 
     assert isinstance(refused(replace(devices[0], known_hosts=str(tmp_path / "known_hosts"))), HostKeyError)
 
@@ -161,22 +157,22 @@ def test_a_changed_host_key_is_refused_naming_both(devices, stranger, tmp_path):
     assert isinstance(error, HostKeyError)
     assert f"the host key of {name} has changed" in str(error)
     assert known_hosts.fingerprint(key) in str(error)
-    assert known_hosts.fingerprint(shown_key(devices[0])) in str(error)
+    assert known_hosts.fingerprint(shown_key(devices[0], ())) in str(error)
 
 
 def test_a_key_that_was_shown_and_trusted_lets_us_in(devices, tmp_path):
     device = replace(devices[0], known_hosts=None)
     name = known_hosts.name_of(device.host, device.port)
-    known_hosts.trust(tmp_path / "known_hosts", name, shown_key(device))
+    known_hosts.trust(tmp_path / "known_hosts", name, shown_key(device, ()))
 
     with Link(device, (tmp_path / "known_hosts",)) as link:
         assert link.run("true").code == 0
 
 
 def test_the_key_shown_is_the_devices_own(devices):
-    own = (Path(devices[0].identity).parent / "edge-1" / "host_key.pub").read_text().address.parse()[1]
+    own = (Path(devices[0].identity).parent / "edge-1" / "host_key.pub").read_text().split()[1]
 
-    assert shown_key(devices[0]).get_base64() == own
+    assert shown_key(devices[0], ()).get_base64() == own
 
 
 def test_a_closed_port_is_unreachable_and_says_what_to_try(devices):
@@ -187,8 +183,8 @@ def test_a_closed_port_is_unreachable_and_says_what_to_try(devices):
 
     assert f"edge-1 is unreachable: 127.0.0.1:{port}: Connection refused" in str(error)
     assert f"ssh -p {port} " in error.remedy
-    with pytest.raises(UnreachableError, match=f"127.0.0.1:{port} is unreachable"):
-        shown_key(device)
+    with pytest.raises(UnreachableError, match="edge-1 is unreachable"):
+        shown_key(device, ())
 
 
 def test_a_host_that_is_no_host_is_unreachable(devices):
@@ -201,8 +197,8 @@ def test_something_that_is_no_sshd_is_unreachable(devices):
         device = replace(devices[0], port=port, connect_timeout=0.2)
 
         assert "edge-1 is unreachable: " in str(refused(device))
-        with pytest.raises(UnreachableError, match=f"127.0.0.1:{port} is unreachable"):
-            shown_key(device)
+        with pytest.raises(UnreachableError, match="edge-1 is unreachable"):
+            shown_key(device, ())
 
 
 def test_a_key_the_device_does_not_know_is_refused_saying_so(devices, stranger):
@@ -220,7 +216,6 @@ def test_a_key_file_that_is_not_there_is_named(devices, tmp_path):
     assert str(tmp_path / "id") in str(refused(replace(devices[0], identity=str(tmp_path / "id"))))
 
 
-@pytest.mark.xfail(reason="a key that needs a passphrase is called one that the device does not accept")
 def test_a_key_that_needs_a_passphrase_is_called_that(devices, tmp_path):
     words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(tmp_path / "id")]
     subprocess.run(words, check=True)
@@ -253,14 +248,16 @@ def test_a_device_that_its_jump_host_cannot_reach_is_named(devices):
         port = server.getsockname()[1]
     jump = f"127.0.0.1:{devices[1].port}"
 
-    assert f"edge-1 is unreachable: {jump} cannot reach it: " in str(
+    assert f"edge-1 is unreachable: {jump} is unreachable: no way on to " in str(
         refused(replace(devices[0], port=port, jump=jump))
     )
 
 
 def test_an_unknown_jump_host_is_refused_though_the_device_is_known(devices, tmp_path):
     inner, gate = devices
-    known_hosts.trust(tmp_path / "known_hosts", known_hosts.name_of(inner.host, inner.port), shown_key(inner))
+    known_hosts.trust(
+        tmp_path / "known_hosts", known_hosts.name_of(inner.host, inner.port), shown_key(inner, ())
+    )
     through = replace(inner, known_hosts=str(tmp_path / "known_hosts"), jump=f"127.0.0.1:{gate.port}")
 
     error = refused(through)
@@ -271,7 +268,9 @@ def test_an_unknown_jump_host_is_refused_though_the_device_is_known(devices, tmp
 
 def test_an_unknown_device_is_refused_though_its_jump_host_is_known(devices, tmp_path):
     inner, gate = devices
-    known_hosts.trust(tmp_path / "known_hosts", known_hosts.name_of(gate.host, gate.port), shown_key(gate))
+    known_hosts.trust(
+        tmp_path / "known_hosts", known_hosts.name_of(gate.host, gate.port), shown_key(gate, ())
+    )
     through = replace(inner, known_hosts=str(tmp_path / "known_hosts"), jump=f"127.0.0.1:{gate.port}")
 
     assert f"[127.0.0.1]:{inner.port} is unknown" in str(refused(through))
@@ -295,14 +294,12 @@ def test_a_host_is_read_as_ssh_reads_it(said, parts):
 
 
 @pytest.mark.parametrize("said", ["a.lan:ssh", "a.lan:", "[::1]:x"])
-@pytest.mark.xfail(raises=ValueError, reason="int() speaks for itself")
 def test_a_port_that_is_no_number_is_refused(said):
     with pytest.raises(SlmopsError, match="port"):
         address.parse(said)
 
 
 @pytest.mark.parametrize("said", ["", "me@", ":22", "[::1", "a.lan:70000"])
-@pytest.mark.xfail(reason="split takes any text for a host")
 def test_what_is_no_host_is_refused(said):
     with pytest.raises((SlmopsError, ValueError)):
         address.parse(said)

@@ -9,7 +9,7 @@ from slmops.registry import catalog
 from slmops.registry.catalog import Reference
 
 NAMES = st.from_regex(r"[a-z0-9]{1,20}(?:[._-][a-z0-9]{1,20}){0,2}", fullmatch=True)
-VERSIONS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", fullmatch=True)
+VERSIONS = st.from_regex(r"[A-Za-z0-9]{1,9}(?:(?:[._+-]|--)[A-Za-z0-9]{1,9}){0,5}", fullmatch=True)
 REFERENCES = st.builds(Reference, st.sampled_from("ab"), st.text("01a.-+", min_size=1, max_size=5))
 IDENTIFIERS = st.from_regex(r"0|[1-9][0-9]{0,3}|[0-9]{0,2}[a-zA-Z-][a-zA-Z0-9-]{0,4}", fullmatch=True)
 NUMBERS = st.integers(0, 12)
