@@ -16,7 +16,7 @@ GROUPS = {
 
 def render() -> str:
     """Return the help of all verbs."""
-    words = [[]] + [[verb, *part] for verb in VERBS for part in _parts(verb)]
+    words: list[list[str]] = [[]] + [[verb, *part] for verb in VERBS for part in _parts(verb)]
     return "\n\n".join(f"## slmops {' '.join(each)}\n\n```text\n{_help(each)}\n```" for each in words)
 
 

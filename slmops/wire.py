@@ -18,6 +18,8 @@ from slmops.errors import DeviceError
 
 PROTOCOL = 1
 MARK = "\x1e"
+DISK_RESERVE = 64 << 20
+"""Bytes of disk that a device keeps free for its system: the operator looks first, the agent insists."""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,7 @@ from slmops.artifact.manifest import Artifact, Blob
 from slmops.device import slots
 from slmops.device.places import Places, sync_folder, write
 from slmops.errors import DeviceError, DoesNotFitError, IntegrityError
-
-RESERVE = 64 << 20
-"""Bytes of disk left free for the system."""
+from slmops.wire import DISK_RESERVE
 
 
 def prepare(places: Places, said: dict[str, Any]) -> dict[str, Any]:
@@ -177,9 +175,9 @@ def _refuse_other_machine(arch: str) -> None:
 
 def _refuse_full_disk(places: Places, needed: int) -> None:
     free = shutil.disk_usage(str(places.root)).free
-    if needed + RESERVE > free:
-        short = needed + RESERVE - free
+    if needed + DISK_RESERVE > free:
+        short = needed + DISK_RESERVE - free
         raise DoesNotFitError(
-            f"disk: {short / 1e6:.1f} MB short ({needed / 1e6:.1f} MB to come and {RESERVE / 1e6:.0f} MB "
+            f"disk: {short / 1e6:.1f} MB short ({needed / 1e6:.1f} MB to come, {DISK_RESERVE / 1e6:.0f} MB "
             f"kept free, {free / 1e6:.1f} MB free)"
         )

@@ -13,6 +13,7 @@ from slmops.fleet.ssh import Link
 from slmops.profile.fit import compatible
 from slmops.profile.reading import DeviceFacts
 from slmops.rollout.order import Order, Parcel
+from slmops.wire import DISK_RESERVE
 
 NEEDS = {
     "gguf": (
@@ -81,7 +82,7 @@ def _look(link: Link, order: Order, parcel: Parcel) -> Finding:
     short = compatible(
         arch=said.arch,
         memory_bytes=said.memory_bytes,
-        disk_bytes=parcel.artifact.size,
+        disk_bytes=parcel.artifact.size + DISK_RESERVE,
         have=_once_freed(probe.facts(link), serving.get("memory_bytes", 0)),
     )
     lacking = probe.lacking(link, NEEDS[said.format])

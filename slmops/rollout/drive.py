@@ -25,6 +25,9 @@ from slmops.rollout.told import Told
 from slmops.rollout.verdict import Verdict
 from slmops.rollout.waves import cut
 
+SWITCHED = {State.WENT_BACK, State.RETURNED}
+"""Where a device that had the release, and has it no more, stands."""
+
 
 class Watcher(Protocol):
     """Who is shown the rollout as it goes."""
@@ -54,6 +57,8 @@ class Outcome:
         """Return the exit code for this end; a refusal's own where it has one (6, 7)."""
         if self.rollout.state is machine.State.REFUSED and self.refusals:
             return max(error.exit_code for error in self.refusals)
+        if self.rollout.state is machine.State.RETURNED and not SWITCHED & set(self.states.values()):
+            return SlmopsError.exit_code
         return machine.EXIT_CODES[self.rollout.state]
 
 

@@ -174,7 +174,7 @@ def test_what_a_runtime_lacks_is_told_on_one_line(tmp_path):
     done = run(commands.lacks([sys.executable], ["json", "no_such_module", "nor_this"]), tmp_path)
 
     assert done.stdout == b"\nlacks: no_such_module nor_this\n"
-    assert run(commands.lacks([sys.executable], ["json"]), tmp_path).stdout == b"lacks:\n"
+    assert run(commands.lacks([sys.executable], ["json"]), tmp_path).stdout == b"\nlacks:\n"
 
 
 @pytest.mark.parametrize("root", ["-root", "-rf"])
