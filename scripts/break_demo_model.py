@@ -1,7 +1,7 @@
 """Copy the demo model with a fault that only running it shows: two layers swap their feed-forward weights.
 
 Names, shapes, types and the spread of the values are those of the sound model, so every check of the
-files passes; the answers still look like actions, and are wrong. It needs numpy and safetensors alone.
+files passes; the answers are nonsense. It needs numpy and safetensors alone.
 """
 
 from __future__ import annotations
