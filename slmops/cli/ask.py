@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from slmops.cli import home
-from slmops.cli.deploy import FleetFile
+from slmops.cli.options import FleetFile, verb
 from slmops.cli.render import Form, Output, emit
 from slmops.fleet import agent
 from slmops.fleet.load import find, load_fleet
 from slmops.fleet.ssh import Link
 
-app = typer.Typer(help="Ask a device a question; its answer streams through SSH.")
+app = verb("Ask a device a question; its answer streams through SSH.")
 
 
 @app.command()

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event as Flag
 from types import FrameType
 from typing import Annotated
@@ -13,6 +12,7 @@ import typer
 from slmops import digest as digests
 from slmops.cli import home
 from slmops.cli.follow import Follow
+from slmops.cli.options import FleetFile, Selector, Yes, verb
 from slmops.cli.render import Form, Output, counter, emit, err, say, size, table
 from slmops.errors import SlmopsError
 from slmops.fleet.inventory import Device, Fleet
@@ -29,12 +29,7 @@ from slmops.rollout.history import History
 from slmops.rollout.order import Order
 from slmops.rollout.waves import cut
 
-app = typer.Typer(help="Bring a release to a fleet in waves; what fails its golden prompts goes back.")
-FleetFile = Annotated[
-    Path, typer.Argument(metavar="FLEET.yaml", help="The fleet file; `slmops schema fleet`.")
-]
-Selector = Annotated[str, typer.Option("--selector", "-l", help="Only these devices: site=berlin,!canary")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+app = verb("Bring a release to a fleet in waves; what fails its golden prompts goes back.")
 
 
 @app.command()

@@ -6,15 +6,14 @@ from typing import Annotated
 import typer
 
 from slmops.cli import home
+from slmops.cli.options import verb
 from slmops.cli.render import out, say, table
 from slmops.fleet import address, agent, known_hosts
 from slmops.fleet.inventory import Device
 from slmops.fleet.load import find, load_fleet
 from slmops.fleet.ssh import Link, shown_key
 
-app = typer.Typer(
-    help="One device: trust its host key, read its logs, remove slmops from it.", no_args_is_help=True
-)
+app = verb("One device: trust its host key, read its logs, remove slmops from it.", group=True)
 FleetOption = Annotated[
     Path | None, typer.Option("--fleet", "-f", metavar="FLEET.yaml", help="Take devices from here.")
 ]

@@ -10,9 +10,10 @@ from pathlib import Path
 import typer
 
 from slmops.cli import home
+from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, say, table
 
-app = typer.Typer(help="Say what is missing here, with the line that installs it.")
+app = verb("Say what is missing here, with the line that installs it.")
 
 EXTRAS = {
     "build": (

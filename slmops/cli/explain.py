@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from slmops import errors
+from slmops.cli.options import verb
 from slmops.cli.render import out, table
 from slmops.daemon.refusal import RefusedError
 from slmops.errors import SlmopsError, UsageError
@@ -12,7 +13,7 @@ from slmops.fleet.agent import NoAgentError
 from slmops.rollout.apply import StoppedError
 from slmops.rollout.assignment import ImpossibleEventError
 
-app = typer.Typer(help="Explain an error code and what to do about it.")
+app = verb("Explain an error code and what to do about it.")
 
 
 @app.command()

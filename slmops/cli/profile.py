@@ -9,6 +9,7 @@ import typer
 from slmops import document
 from slmops.cli import home
 from slmops.cli.device import at
+from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, say, size, table
 from slmops.fleet import probe
 from slmops.fleet.load import find, load_fleet
@@ -18,7 +19,7 @@ from slmops.profile.device import DeviceProfile
 from slmops.profile.load import load_profile, load_profiles
 from slmops.profile.match import nearest
 
-app = typer.Typer(help="Device profiles: what a device can bear.", no_args_is_help=True)
+app = verb("Device profiles: what a device can bear.", group=True)
 
 
 @app.command("list")

@@ -16,6 +16,7 @@ from slmops.build.recipe import AUTO, Plan, Recipe, Wish
 from slmops.build.run import Built, Progress, Run
 from slmops.build.source import open_model
 from slmops.cli import home
+from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, err, progress, say, size, table
 from slmops.errors import DocumentError, UsageError
 from slmops.profile.load import load_profile
@@ -24,7 +25,7 @@ from slmops.registry import release as releases
 from slmops.registry.layout import Layout
 from slmops.registry.release import Signed
 
-app = typer.Typer(help="Make a release: the best artifact each device can bear, its loss measured.")
+app = verb("Make a release: the best artifact each device can bear, its loss measured.")
 
 
 @app.command()

@@ -6,12 +6,13 @@ import typer
 
 from slmops import digest as digests
 from slmops.cli import home
+from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, out, size, table
 from slmops.registry import catalog
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
 
-app = typer.Typer(help="Releases in the registry: list, show, verify.", no_args_is_help=True)
+app = verb("Releases in the registry: list, show, verify.", group=True)
 Name = Annotated[
     str, typer.Argument(metavar="NAME:VERSION", help="The release, as `slmops release list` says it.")
 ]

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from slmops.cli import home
-from slmops.cli.deploy import FleetFile, Selector, Yes, roll_out
+from slmops.cli.deploy import roll_out
+from slmops.cli.options import FleetFile, Selector, Yes, verb
 from slmops.cli.render import Form, Output, emit, table
 from slmops.cli.status import ask_all
 from slmops.errors import PartialError, SlmopsError, UnreachableError, UsageError
@@ -17,7 +18,7 @@ from slmops.fleet.ssh import Link
 from slmops.fleet.strategy import Strategy
 from slmops.rollout import apply
 
-app = typer.Typer(help="Go back to the release before, or to a given version.")
+app = verb("Go back to the release before, or to a given version.")
 
 
 @app.command()

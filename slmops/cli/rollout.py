@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from slmops.cli import home
+from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, ago, emit, out, table
 from slmops.errors import UsageError
 from slmops.rollout.history import History
 
-app = typer.Typer(help="Past and present rollouts: list, show.", no_args_is_help=True)
+app = verb("Past and present rollouts: list, show.", group=True)
 
 
 @app.command("list")

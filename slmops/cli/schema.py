@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from slmops.cli.options import verb
 from slmops.cli.render import emit
 from slmops.fleet.inventory import Fleet
 from slmops.profile.device import DeviceProfile
 
-app = typer.Typer(help="Print the JSON Schema of a profile or a fleet file, for editors.")
+app = verb("Print the JSON Schema of a profile or a fleet file, for editors.")
 
 
 class Kind(str, Enum):  # noqa: UP042 - typer wants a str to show choices

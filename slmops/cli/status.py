@@ -9,7 +9,7 @@ import typer
 
 from slmops import digest as digests
 from slmops.cli import home
-from slmops.cli.deploy import FleetFile, Selector
+from slmops.cli.options import FleetFile, Selector, verb
 from slmops.cli.render import Form, Output, ago, counter, emit, table
 from slmops.errors import SlmopsError, UnreachableError
 from slmops.fleet import agent
@@ -19,7 +19,7 @@ from slmops.fleet.load import load_fleet
 from slmops.fleet.selector import select
 from slmops.fleet.ssh import Link
 
-app = typer.Typer(help="Which device runs which release, healthy or not, since when.")
+app = verb("Which device runs which release, healthy or not, since when.")
 
 
 @app.command()
