@@ -88,6 +88,8 @@ ENDS: Final = frozenset(
     {S.COMMITTED, S.ALREADY, S.SKIPPED, S.FAILED, S.LOST, S.WENT_BACK, S.RETURNED, S.STUCK}
 )
 GOOD: Final = frozenset({S.COMMITTED, S.ALREADY})
+SWITCHED: Final = frozenset({S.COMMITTED, S.WENT_BACK, S.RETURNED, S.STUCK})
+"""Ends of devices that the release has run on in this rollout."""
 BAD: Final = frozenset({S.FAILED, S.WENT_BACK, S.STUCK})
 
 

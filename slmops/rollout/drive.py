@@ -25,9 +25,6 @@ from slmops.rollout.told import Told
 from slmops.rollout.verdict import Verdict
 from slmops.rollout.waves import cut
 
-SWITCHED = {State.WENT_BACK, State.RETURNED}
-"""Where a device that had the release, and has it no more, stands."""
-
 
 class Watcher(Protocol):
     """Who is shown the rollout as it goes."""
@@ -57,8 +54,6 @@ class Outcome:
         """Return the exit code for this end; a refusal's own where it has one (6, 7)."""
         if self.rollout.state is machine.State.REFUSED and self.refusals:
             return max(error.exit_code for error in self.refusals)
-        if self.rollout.state is machine.State.RETURNED and not SWITCHED & set(self.states.values()):
-            return SlmopsError.exit_code
         return machine.EXIT_CODES[self.rollout.state]
 
 
@@ -139,14 +134,18 @@ class Drive:
         if self.terms.stop.is_set():
             self._move(Event.STOPPED, waves)
             return
-        found = verdict.judge([self.states[device.name] for device in wave], self.strategy)
-        self._move(
-            {Verdict.PASS: Event.PASSED, Verdict.FAIL: Event.SICKENED}.get(found, Event.UNKNOWN), waves
-        )
+        self._move(self._judge([self.states[device.name] for device in wave]), waves)
         if self.rollout.state is machine.State.SOAKING:
             self._soak(wave, waves)
         if self.rollout.state is machine.State.RETURNING:
             self._bring_back(wave, waves)
+
+    def _judge(self, states: list[State]) -> Event:
+        """Say what a wave has come to; one that failed before any switch has nothing to bring back."""
+        found = verdict.judge(states, self.strategy)
+        if found is Verdict.FAIL and not any(state in assignment.SWITCHED for state in states):
+            return Event.TURNED_DOWN
+        return {Verdict.PASS: Event.PASSED, Verdict.FAIL: Event.SICKENED}.get(found, Event.UNKNOWN)
 
     def _soak(self, wave: list[Device], waves: list[list[Device]]) -> None:
         """Wait, then see whether the wave is still healthy; without a soak the gate just passed is enough."""

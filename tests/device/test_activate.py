@@ -263,10 +263,6 @@ def test_a_supervisor_that_is_killed_is_replaced_by_the_next_activation(device, 
 
 
 @pytest.mark.journey
-@pytest.mark.xfail(
-    strict=True,
-    reason="the daemon of a supervisor that was killed is left running, and holds its port and memory",
-)
 def test_a_supervisor_that_takes_over_leaves_one_daemon(device, shop, until):
     device.commit(shop.release())
     os.kill(device.supervisor(), signal.SIGKILL)
@@ -338,10 +334,6 @@ def test_a_retired_device_has_no_process_and_no_file_left(device, shop):
 
 
 @pytest.mark.journey
-@pytest.mark.xfail(
-    strict=True,
-    reason="the daemon inherits the supervisor's blocked SIGTERM: it cannot drain, and is killed after 10 s",
-)
 def test_a_daemon_starts_with_no_signal_blocked(device, shop):
     device.commit(shop.release(keeps_its_mask=True))
 
