@@ -1,4 +1,4 @@
-"""Copy the demo model with a fault that only running it shows: two layers swap their feed-forward weights.
+"""Copy the demo model with a fault that only running it shows: its two layers change places.
 
 Names, shapes, types and the spread of the values are those of the sound model, so every check of the
 files passes; the answers are nonsense. It needs numpy and safetensors alone.
@@ -26,11 +26,11 @@ def main() -> None:
     if out.exists():
         parser.error(f"{out} exists; name a new folder")
     break_model(SOUND, out)
-    print(f"wrote {out}: the feed-forward weights of layers 0 and 1 are exchanged")
+    print(f"wrote {out}: layers 0 and 1 are exchanged")
 
 
 def break_model(sound: Path, out: Path) -> None:
-    """Copy the folder `sound` to `out`, the feed-forward tensors of layers 0 and 1 exchanged."""
+    """Copy the folder `sound` to `out` with the tensors of layers 0 and 1 exchanged."""
     shutil.copytree(sound, out)
     tensors = load_file(sound / "model.safetensors")
     exchanged = {_other_layer(name): tensor for name, tensor in tensors.items()}
@@ -38,8 +38,6 @@ def break_model(sound: Path, out: Path) -> None:
 
 
 def _other_layer(name: str) -> str:
-    if ".mlp." not in name:
-        return name
     here, there = (".0.", ".1.") if ".0." in name else (".1.", ".0.")
     return name.replace(here, there)
 
