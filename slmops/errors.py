@@ -10,6 +10,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def install_line(extra: str) -> str:
+    """Return the line that installs an extra, in a checkout of slmops."""
+    return f"pip install -e '.[{extra}]'   (in the checkout of slmops; scripts/setup does all of it)"
+
+
 class SlmopsError(Exception):
     """Something a person can act on; the command line prints it without a traceback."""
 

@@ -25,7 +25,7 @@ import numpy as np
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.isolate import Progress, isolate, silent
 from slmops.build.open_model import OnnxModel
-from slmops.errors import BuildError, MissingPartError, UsageError
+from slmops.errors import BuildError, MissingPartError, UsageError, install_line
 
 PARTS = ("torch", "transformers", "optimum.exporters.onnx", "onnx", "onnxruntime")
 LIMIT_BYTES = 2_100_000_000
@@ -73,7 +73,7 @@ def _check_parts() -> None:
     if missing:
         raise MissingPartError(
             f"the ONNX export needs {', '.join(missing)}, which is not installed",
-            remedy='pip install "slmops[onnx]"',
+            remedy=install_line("onnx"),
         )
 
 

@@ -64,7 +64,7 @@ class Run:
 
     def __init__(self, source: Source, name: str, recipe: Recipe, room: Path, progress: Progress) -> None:
         """Prepare; `name` is what the person called the source."""
-        self.source, self.name = source, name
+        self.source, self.name = source, called(name)
         self.room, self.progress = room, progress
         self.recipe = replace(recipe, wishes=tuple(self._within_training(wish) for wish in recipe.wishes))
         self.gguf = source if isinstance(source, GgufSource) else None
@@ -228,6 +228,12 @@ class Run:
             },
             source={"id": self.name, "digest": digest, "slmops": version("slmops")},
         )
+
+
+def called(said: str) -> str:
+    """Return what a model card may call the source: a hub id as it is, of a path its last part alone."""
+    path = Path(said).expanduser()
+    return path.resolve().name if path.exists() else said
 
 
 def _trained_context(source: Source) -> int | None:

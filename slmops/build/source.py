@@ -49,7 +49,7 @@ Source = Checkpoint | GgufSource
 def open_model(said: str) -> Source:
     """Open what a person named; raise ModelError saying what was expected."""
     path = Path(said).expanduser()
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" and not path.is_dir():
         return open_gguf(path)
     if path.exists():
         return open_checkpoint(path)
@@ -79,7 +79,9 @@ def _described(file: Path, reader: Any) -> GgufSource:
     arch = str(_said(reader, "general.architecture"))
     heads = int(_said(reader, f"{arch}.attention.head_count"))
     hidden = int(_said(reader, f"{arch}.embedding_length"))
-    tokens = reader.fields["tokenizer.ggml.tokens"]
+    tokens = reader.get_field("tokenizer.ggml.tokens")
+    if tokens is None:
+        raise ModelError(f"{file} has no vocabulary", remedy="Convert the model again, with its tokenizer.")
     shapes = {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in reader.tensors}
     ends = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     ids = {name: _maybe(reader, f"tokenizer.ggml.{key}_token_id") for name, key in ends.items()}
@@ -92,7 +94,7 @@ def _described(file: Path, reader: Any) -> GgufSource:
             layers=int(_said(reader, f"{arch}.block_count")),
             hidden=hidden,
             heads=heads,
-            kv_heads=int(_maybe(reader, f"{arch}.attention.head_count_kv") or heads),
+            kv_heads=_most(_maybe(reader, f"{arch}.attention.head_count_kv")) or heads,
             head_dim=int(_maybe(reader, f"{arch}.attention.key_length") or hidden // heads),
             vocab=len(tokens.data),
             parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
@@ -104,6 +106,11 @@ def _described(file: Path, reader: Any) -> GgufSource:
         tensors=shapes,
         header_bytes=file.stat().st_size - sum(int(tensor.n_bytes) for tensor in reader.tensors),
     )
+
+
+def _most(said: Any) -> int:
+    """Return a count that may be written layer by layer: the largest is what memory must hold."""
+    return int(max(said)) if isinstance(said, list) else int(said or 0)
 
 
 def _said(reader: Any, key: str) -> Any:
@@ -120,16 +127,20 @@ def _maybe(reader: Any, key: str) -> Any:
     return None if field is None else field.contents()
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _fetch(hub_id: str) -> Path:
     """Return the folder of a model of the hub, fetched if it is not in the cache."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only for hub ids
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
     name, _, revision = hub_id.partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=_WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"{hub_id} is no local path and could not be fetched from the hub: {str(error).splitlines()[0]}",
+            f"{hub_id} is no local path and could not be fetched from the hub: {_first_line(error)}",
             remedy="Give a local folder; or check the network, HF_TOKEN for gated models, HF_HUB_OFFLINE.",
         ) from error

@@ -4,6 +4,7 @@
 """
 
 import importlib
+import signal
 import sys
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from slmops import __version__
-from slmops.errors import SlmopsError
+from slmops.errors import MissingPartError, SlmopsError, install_line
 
 VERBS: Final[dict[str, str]] = {
     "doctor": "Say what is missing here, with the line that installs it.",
@@ -55,7 +56,14 @@ class LazyVerbs(TyperGroup):
             return None
         if self.asked_for_help:
             return TyperCommand(name=cmd_name, help=VERBS[cmd_name])
-        module = importlib.import_module(f"slmops.cli.{cmd_name}")
+        try:
+            module = importlib.import_module(f"slmops.cli.{cmd_name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("slmops"):
+                raise
+            raise MissingPartError(
+                f"slmops {cmd_name} needs {error.name}, which is not installed", remedy=install_line("build")
+            ) from error
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
@@ -97,6 +105,8 @@ def _global(
 
 def main() -> None:
     """Run the command line; every failure a person can meet ends here, without a traceback."""
+    # Ended by a service manager or a time limit, a build cleans up as it does after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:

@@ -12,6 +12,8 @@ from slmops.fleet import agent
 from slmops.fleet.load import find, load_fleet
 from slmops.fleet.ssh import Link
 
+SLACK = 15.0
+"""Seconds over the device's own limit: its error says more than a silent link."""
 app = verb("Ask a device a question; its answer streams through SSH.")
 
 
@@ -24,7 +26,7 @@ def ask(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.", min=0.0, max=2.0)] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text; no chat template.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds the device may be silent.")] = 300.0,
+    timeout: Annotated[float, typer.Option(help="Seconds the model may be silent.", min=1.0)] = 300.0,
     output: Output = Form.TABLE,
 ) -> None:
     """Ask a device a question; its answer streams through SSH.
@@ -49,7 +51,7 @@ def ask(
 
     with Link(find(devices, device), home.known_hosts()) as link:
         said |= {"raw": raw, "timeout": timeout}
-        answer = agent.call(link, "ask", said, note=hear, silence=timeout)
+        answer = agent.call(link, "ask", said, note=hear, silence=timeout + SLACK)
     if output is Form.JSON:
         emit({"device": device, "release": answer["release"], "answer": "".join(pieces)})
     else:

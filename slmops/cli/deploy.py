@@ -63,7 +63,7 @@ def roll_out(
     layout = Layout(home.registry())
     order = orders.take(layout, releases.find(layout, catalog.parse(release)), home.signers())
     terms = Terms(fleet.rollout, home.known_hosts(), Flag())
-    with Follow() as follow, counter("looking at devices") as bar:
+    with counter("looking at devices") as bar:
         row = bar.add_task("", total=len(devices))
         findings = look_at_all(devices, order, terms, lambda finding: bar.advance(row))
     if dry_run or ask or output is Form.TABLE:
@@ -146,9 +146,20 @@ def _raise_first(findings: list[Finding]) -> None:
 def _show_outcome(release: str, outcome: Outcome, output: Form) -> None:
     end = outcome.rollout.state.value
     if output is Form.JSON:
-        devices = {name: state.value for name, state in outcome.states.items()}
-        emit({"release": release, "rollout": outcome.number, "state": end, "devices": devices,
-              "messages": outcome.messages, "exit_code": outcome.exit_code})  # fmt: skip
+        emit(
+            {
+                "release": release,
+                "rollout": outcome.number,
+                "state": end,
+                "devices": {name: state.value for name, state in outcome.states.items()},
+                "messages": outcome.messages,
+                "refusals": [
+                    {"code": refusal.code, "message": str(refusal), "remedy": refusal.remedy}
+                    for refusal in outcome.refusals
+                ],
+                "exit_code": outcome.exit_code,
+            }
+        )
     for refusal in outcome.refusals:
         err.print(f"[bold red]error[/] [dim]{refusal.code}[/]", end=" ")
         say(f"{refusal}" + (f"\nnext  {refusal.remedy}" if refusal.remedy else ""))

@@ -12,6 +12,7 @@ import typer
 from slmops.cli import home
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, say, table
+from slmops.errors import install_line
 
 app = verb("Say what is missing here, with the line that installs it.")
 
@@ -28,7 +29,17 @@ EXTRAS = {
         "transformers",
     ),
     "onnx": ("onnx", "onnxruntime", "optimum.exporters.onnx"),
-    "daemon": ("jinja2", "llama_cpp", "msgspec", "onnxruntime", "prometheus_client", "starlette", "uvicorn"),
+    "daemon": (
+        "jinja2",
+        "numpy",
+        "tokenizers",
+        "llama_cpp",
+        "msgspec",
+        "onnxruntime",
+        "prometheus_client",
+        "starlette",
+        "uvicorn",
+    ),
 }
 FOR = {
     "build": "slmops quantize to GGUF",
@@ -98,9 +109,7 @@ def _extra(name: str) -> Finding:
     lacking = [module for module in EXTRAS[name] if not _there(module)]
     if not lacking:
         return Finding(f"extra {name}", FOR[name], "ok")
-    return Finding(
-        f"extra {name}: {', '.join(lacking)}", FOR[name], "missing", f'pip install "slmops[{name}]"'
-    )
+    return Finding(f"extra {name}: {', '.join(lacking)}", FOR[name], "missing", install_line(name))
 
 
 def _there(module: str) -> bool:

@@ -10,7 +10,6 @@ from slmops.cli.render import err, progress, say, size
 from slmops.fleet.inventory import Device
 from slmops.rollout import assignment, machine
 from slmops.rollout.assignment import State
-from slmops.rollout.check import Finding
 from slmops.rollout.machine import Rollout
 from slmops.rollout.told import Told
 
@@ -36,12 +35,6 @@ class Follow:
         self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
     ) -> None:
         self._bars.stop()
-
-    def checked(self, finding: Finding) -> None:
-        """Show what the look at one device has shown, where that is not simply good."""
-        reason = finding.unreachable or finding.refusal
-        if reason is not None:
-            self._print(f"  {finding.device.name:<16} {reason}")
 
     def rollout(self, rollout: Rollout, devices: Sequence[Device]) -> None:
         """Show where the rollout stands."""

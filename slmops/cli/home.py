@@ -7,6 +7,7 @@ import platformdirs
 
 from slmops.artifact import sign
 from slmops.cli.render import say
+from slmops.errors import MissingPartError
 
 
 def folder() -> Path:
@@ -46,5 +47,11 @@ def release_key() -> Path:
 
 
 def signers() -> str:
-    """Return the allowed-signers text for the release key."""
-    return sign.allowed_signers(release_key().with_suffix(".pub").read_text())
+    """Return the allowed-signers text for the release key; raise MissingPartError when there is none."""
+    public = folder() / "keys" / "release.pub"
+    if not public.exists():
+        raise MissingPartError(
+            f"the release key is not there: {public}",
+            remedy="Restore it, or set SLMOPS_HOME to where your releases were made.",
+        )
+    return sign.allowed_signers(public.read_text())

@@ -117,7 +117,7 @@ def _wish(said: str, format_: str, type_: str) -> Wish:
 
 
 def _golden(given: Path | None, model: Path) -> list[Golden]:
-    own = model / goldens.FILE_NAME
+    own = model.expanduser() / goldens.FILE_NAME
     path = given or (own if own.is_file() else None)
     if path is None:
         return []
@@ -205,5 +205,9 @@ def _show(signed: Signed, built: list[Built], output: Form) -> None:
         for one in built
     ]  # fmt: skip
     table(("profile", "type", "size", "bits/weight", "memory", "KL (nats)", "top-1", "why"), rows)
+    for one in built:
+        if one.fallbacks:
+            label = one.description.type
+            say(f"{one.profile.name}: {one.fallbacks} tensors cannot be {label} and got a larger type.")
     say(f"Release {signed.release.reference} ({digests.short(signed.blob.digest)}) is in the registry.")
     return None

@@ -34,11 +34,11 @@ def rollback(
     """Go back to the release before, or to a given version.
 
     Without --to every device serves its previous slot again, at once and without a transfer, and proves it
-    by its golden prompts. Exit codes: 0 all went back, 4 some did not, 6 some were unreachable.
+    by its golden prompts. Exit codes: 0 all went back, 1 none did, 4 some did not, 6 some were unreachable.
     """
     whole, devices = load_fleet(fleet)
     picked = select(devices, selector)
-    rows = ask_all(picked, whole.rollout.max_parallel)
+    rows = ask_all(picked, max(whole.rollout.max_parallel, 32))
     if to:
         outcome = roll_out(whole, picked, f"{_name(rows)}:{to}", ask=not yes, dry_run=False, output=output)
         raise typer.Exit(outcome.exit_code if outcome is not None else 0)
@@ -55,7 +55,8 @@ def rollback(
     if any(end["outcome"] == "unreachable" for end in ends):
         raise typer.Exit(UnreachableError.exit_code)
     if any(end["outcome"] != "ok" for end in ends):
-        raise typer.Exit(PartialError.exit_code)
+        some = any(end["outcome"] == "ok" for end in ends)
+        raise typer.Exit(PartialError.exit_code if some else SlmopsError.exit_code)
 
 
 def _name(rows: list[dict[str, Any]]) -> str:

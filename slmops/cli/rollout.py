@@ -34,7 +34,8 @@ def list_(limit: Annotated[int, typer.Option(help="How many.")] = 20, output: Ou
 @app.command()
 def show(
     number: Annotated[
-        int | None, typer.Argument(help="The rollout's number; without one, the latest.")
+        int | None,
+        typer.Argument(help="The rollout's number; without one, the latest.", min=1, max=2**63 - 1),
     ] = None,
     output: Output = Form.TABLE,
 ) -> None:

@@ -26,10 +26,10 @@ app = verb("Which device runs which release, healthy or not, since when.")
 def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABLE) -> None:
     """Show which device runs which release and digest, healthy or not, since when.
 
-    Exit codes: 0 all were reached, 6 some were not.
+    Exit codes: 0 all told where they stand, 1 some could not, 6 some were not reached.
     """
     whole, devices = load_fleet(fleet)
-    rows = ask_all(select(devices, selector), whole.rollout.max_parallel)
+    rows = ask_all(select(devices, selector), max(whole.rollout.max_parallel, 32))
     if output is Form.JSON:
         emit({"fleet": whole.name, "devices": rows})
     else:
@@ -46,13 +46,16 @@ def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABL
             "remark",
         )
         table(columns, [_shown(row) for row in rows])
-    if any(row["health"] == "unreachable" for row in rows):
+    healths = {row["health"] for row in rows}
+    if "unreachable" in healths:
         raise typer.Exit(UnreachableError.exit_code)
+    if "unknown" in healths:
+        raise typer.Exit(SlmopsError.exit_code)
 
 
 def ask_all(devices: list[Device], parallel: int) -> list[dict[str, Any]]:
     """Ask every device where it stands, `parallel` at a time; one row each, in fleet order."""
-    with ThreadPoolExecutor(max(parallel, 32)) as pool, counter("asking devices") as bar:
+    with ThreadPoolExecutor(parallel) as pool, counter("asking devices") as bar:
         task = bar.add_task("", total=len(devices))
         rows = []
         for row in pool.map(lambda device: _ask(device, home.known_hosts()), devices):
@@ -80,15 +83,19 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         **row,
         "release": release.get("reference"),
         "previous": (said["previous"] or {}).get("reference"),
-        "type": release and f"{release['format']} {release['type']}",
+        "type": _type(release),
         "digest": release.get("digest"),
         "health": health if standing["slot"] else "no release",
         "since": standing["since"] or None,
         "port": said["port"],
         "telemetry": said["telemetry"],
-        "remark": _failure(standing.get("failure")),
+        "remark": release.get("damage") or _failure(standing.get("failure")),
         "failure": standing.get("failure"),
     }
+
+
+def _type(release: dict[str, Any]) -> str | None:
+    return f"{release['format']} {release['type']}" if release.get("format") else None
 
 
 def _failure(failure: dict[str, Any] | None) -> str:

@@ -6,11 +6,11 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from slmops.device import gate, journal, service, slots, supervise
+from slmops.device import gate, journal, service, slots, supervise, talk
 from slmops.device.gate import Verdict
 from slmops.device.places import Places
-from slmops.device.trial import Standing
-from slmops.errors import DeviceError
+from slmops.device.trial import Standing, expired
+from slmops.errors import DeviceError, SlmopsError
 
 Note = gate.Note
 INCONSISTENT = "INCONSISTENT"
@@ -29,12 +29,12 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
         raise DeviceError(f"slot {slot[:12]} is not staged", remedy="Deploy again.")
     slots.verify(places, slot)
     with journal.locked(places):
-        standing = journal.standing(places)
-        if standing.slot != slot or standing.trial is not None:
-            standing = _begin(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"])
-        slots.point(places, standing)
+        # Who ends a trial that nobody confirms must be there before the trial begins.
         service.ensure(places, places.read_config())
-        verdict = gate.prove(places, slot, said, note)
+        standing = _put_to_the_proof(places, slot, said)
+        slots.point(places, standing)
+        service.nudge(places)
+        verdict = _proved(places, slot, said, note)
         if standing.trial is None:
             return _report(places, verdict)
         if verdict.outcome == "pass":
@@ -43,6 +43,30 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
             supervise.roll_back(places, verdict.code, verdict.message, verdict.evidence)
             verdict = _with_the_way_back(verdict, _settle(places, said, note))
     return _report(places, verdict)
+
+
+def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standing:
+    """Begin the slot's trial; a committed slot is left as it is, or started anew when it does not answer."""
+    standing = journal.standing(places)
+    if standing.slot != slot or standing.trial is not None:
+        return _begin(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"])
+    serving = talk.ready(places) or {}
+    if serving.get("digest") == f"sha256:{slot}":
+        return standing
+    return journal.append(places, "restarted", slot=slot, settings=_settings(places))
+
+
+def _proved(places: Places, slot: str, said: dict[str, Any], note: Note) -> Verdict:
+    """Return the gate's verdict; a gate that cannot be held has not been passed."""
+    try:
+        return gate.prove(places, slot, said, note)
+    except (SlmopsError, OSError) as error:
+        return Verdict("fail", "GATE_BROKEN", f"the gate could not be held: {error}", {})
+
+
+def _settings(places: Places) -> dict[str, Any]:
+    config = places.read_config()
+    return {"runtime": config["runtime"], "port": config["port"]}
 
 
 def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:
@@ -56,7 +80,8 @@ def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:
 def _begin(places: Places, kind: str, slot: str, seconds: float) -> Standing:
     """Write that a stage of the trial begins, and when it will have had its time."""
     deadline = time.monotonic() + seconds
-    return journal.append(places, kind, slot=slot, boot=supervise.boot(), deadline=deadline)
+    more = {"settings": _settings(places)} if kind == "activated" else {}
+    return journal.append(places, kind, slot=slot, boot=supervise.boot(), deadline=deadline, **more)
 
 
 def confirm(places: Places, slot: str) -> dict[str, Any]:
@@ -68,6 +93,8 @@ def confirm(places: Places, slot: str) -> dict[str, Any]:
                 f"slot {slot[:12]} serves no more: the device went back ({_why(standing)})",
                 remedy="See `slmops status`; deploy again.",
             )
+        if expired(standing, supervise.boot(), time.monotonic()):
+            raise DeviceError("the trial has had its time; the device goes back", remedy="Deploy again.")
         if standing.trial is not None and not standing.trial.proved:
             raise DeviceError(f"slot {slot[:12]} has not passed its gate", remedy="Deploy again.")
         if standing.trial is not None:
@@ -97,7 +124,7 @@ def _settle(places: Places, said: dict[str, Any], note: Note) -> Verdict:
     slot = journal.standing(places).slot
     if slot is None:
         return Verdict("pass", "EMPTY", "the device had no release before; it serves none", {})
-    return gate.prove(places, slot, said, note)
+    return _proved(places, slot, said, note)
 
 
 def _report(places: Places, verdict: Verdict) -> dict[str, Any]:

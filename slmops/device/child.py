@@ -28,12 +28,17 @@ class Child:
 
     pid: int
     slot: str
+    since: float
+    """The standing's `since` it was started for: a later one wants it started anew."""
     started: float
     """Seconds of the monotonic clock."""
 
 
-def start(places: Places, config: dict[str, Any], slot: str) -> Child:
-    """Start the daemon on a slot, in a session of its own, its output going to the log."""
+def start(places: Places, config: dict[str, Any], slot: str, since: float) -> Child:
+    """Start the daemon on a slot, in a session of its own, its output going to the log.
+
+    `config` holds `runtime` (argv of a Python) and `port`. Raise OSError when it cannot be started.
+    """
     _bound_log(places)
     if places.port.exists():
         places.port.unlink()
@@ -59,7 +64,7 @@ def start(places: Places, config: dict[str, Any], slot: str) -> Child:
             start_new_session=True,
             preexec_fn=_unblock,  # noqa: PLW1509 - the supervisor has one thread
         )
-    child = Child(pid=process.pid, slot=slot, started=time.monotonic())
+    child = Child(pid=process.pid, slot=slot, since=since, started=time.monotonic())
     process.returncode = 0  # the supervisor reaps by pid; keep Popen from warning about it
     return child
 
@@ -94,10 +99,22 @@ def stop(child: Child) -> None:
 
 
 def remember(
-    places: Places, slot: str | None, child: Child | None, crashes: int, last_exit: int | None
+    places: Places,
+    slot: str | None,
+    since: float,
+    child: Child | None,
+    *,
+    crashes: int,
+    last_exit: int | None,
 ) -> None:
     """Write down what runs, for the agent's other processes and for a successor of this one."""
-    said = {"slot": slot, "child": child and asdict(child), "crashes": crashes, "last_exit": last_exit}
+    said = {
+        "slot": slot,
+        "since": since,
+        "child": child and asdict(child),
+        "crashes": crashes,
+        "last_exit": last_exit,
+    }
     write_json(places.daemon, said)
 
 

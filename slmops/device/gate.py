@@ -12,8 +12,9 @@ from typing import Any
 
 from slmops.artifact import golden as goldens
 from slmops.artifact.golden import Golden
-from slmops.device import slots, supervise, talk
+from slmops.device import journal, slots, supervise, talk
 from slmops.device.places import Places, read_json
+from slmops.device.trial import Standing
 from slmops.errors import DeviceError
 
 Note = Callable[["dict[str, Any]"], None]
@@ -56,12 +57,17 @@ def _await_ready(places: Places, slot: str, seconds: float, note: Note) -> Verdi
         if said is not None and said.get("digest") == digest:
             return None
         state = read_json(places.daemon) or {}
-        if state.get("crashes", 0) >= supervise.CRASHES and state.get("slot") == slot:
+        if state.get("crashes", 0) >= supervise.CRASHES and _is_of(state, journal.standing(places)):
             why = f"the daemon ended {state['crashes']} times, last with exit code {state.get('last_exit')}"
             return Verdict("fail", "RUN_CRASHLOOP", why, {"log": supervise.log_tail(places)})
         time.sleep(0.05)
     why = f"the daemon was not ready within {seconds:.0f} s"
     return Verdict("fail", "ACT_TIMEOUT", why, {"log": supervise.log_tail(places)})
+
+
+def _is_of(state: dict[str, Any], standing: Standing) -> bool:
+    """Say whether what the supervisor wrote down is of the present standing and not of one before."""
+    return (state.get("slot"), state.get("since")) == (standing.slot, standing.since)
 
 
 def _ask_all(places: Places, asked: list[Golden], end: float, note: Note, *, chat: bool) -> Verdict:

@@ -6,6 +6,7 @@ nothing reaches its final place before every digest holds.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -51,18 +52,22 @@ def prepare(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def receive(
-    places: Places, slot: str, name: str, source: BinaryIO, progress: Callable[[int], None]
+    places: Places, said: dict[str, Any], source: BinaryIO, progress: Callable[[int], None]
 ) -> dict[str, Any]:
     """Read the rest of one file from `source`; keep what came if the link breaks, so that it can go on.
 
-    The file takes its name only when its digest holds. `progress` is told the bytes that are here.
+    `said` holds `slot`, `name` and `offset`, where `source` begins. The file takes its name only when its
+    digest holds. `progress` is told the bytes that are here.
     """
-    folder = places.incoming / digests.hexdigits("sha256:" + slot)
+    name, offset = said["name"], said["offset"]
+    folder = places.incoming / digests.hexdigits("sha256:" + said["slot"])
     built = manifest.parse_artifact((folder / ".manifest.json").read_bytes())
     blob = dict(built.files)[name]
     part = folder / (name + ".part")
     state = hashlib.sha256()
     with part.open("ab+") as file:
+        _sole_writer(file, name)
+        file.truncate(offset)
         file.seek(0)
         for piece in digests.pieces(file):
             state.update(piece)
@@ -117,6 +122,16 @@ def stage(places: Places, slot: str) -> None:
     slots.remove(folder)
 
 
+def _sole_writer(file: BinaryIO, name: str) -> None:
+    """Hold the file as long as it is open; a connection that was cut may still be writing it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DeviceError(
+            f"{name} is being sent by another connection", remedy="Try again in a minute."
+        ) from error
+
+
 def _is_whole(places: Places, slot: str) -> bool:
     """Say whether a slot is there, every byte of it; one that has rotted is made anew."""
     try:
@@ -162,6 +177,8 @@ def _held(places: Places, slot: str) -> tuple[tuple[str, Blob], ...]:
 
 def _require(path: Path, blob: Blob) -> None:
     if not path.is_file() or digests.of_file(path) != blob.digest:
+        if path.is_file():
+            path.unlink()
         raise IntegrityError(
             f"{path.name} is not here whole", remedy="Deploy again: it sends what is missing."
         )

@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ Handler = Callable[[Places, "dict[str, Any]"], "dict[str, Any]"]
 
 def main(words: list[str]) -> int:
     """Answer one request; return the exit code."""
-    root, verb = Path(words[0]), words[1]
+    root, verb = Path(words[0]).absolute(), words[1]
     os.umask(0o077)
     places = Places(root)
     if verb == "supervise":
@@ -89,18 +90,27 @@ def enroll(places: Places, said: dict[str, Any]) -> dict[str, Any]:
             remedy="Sign with the key it knows, or remove trust/allowed_signers in its directory by hand.",
         )
     settings = {key: said[key] for key in ("device", "profile", "runtime", "port", "service")}
-    write_json(places.config, settings)
+    with journal.locked(places):
+        write_json(places.config, settings)
     return {}
+
+
+def prepare(places: Places, said: dict[str, Any]) -> dict[str, Any]:
+    """Verify a release and say what of it is missing here."""
+    places.read_config()
+    with journal.locked(places):
+        return install.prepare(places, said)
 
 
 def receive(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Take the bytes that follow the request as the rest of one file."""
-    return install.receive(places, said["slot"], said["name"], sys.stdin.buffer, lambda here: None)
+    return install.receive(places, said, sys.stdin.buffer, lambda here: None)
 
 
 def stage(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Make a slot of what was received."""
-    install.stage(places, said["slot"])
+    with journal.locked(places):
+        install.stage(places, said["slot"])
     return {"slot": said["slot"]}
 
 
@@ -127,10 +137,16 @@ def logs(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def retire(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    """Stop the daemon and remove everything this agent ever wrote."""
+    """Stop the daemon and remove everything this agent ever wrote, and nothing else."""
     with journal.locked(places):
         service.end(places)
-        slots.remove(places.root)
+        for path in places.own():
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            elif path.is_dir():
+                slots.remove(path)
+        with suppress(OSError):
+            places.root.rmdir()
     return {}
 
 
@@ -146,7 +162,7 @@ def _tell(reply: Reply) -> None:
 VERBS: dict[str, Handler] = {
     "hello": hello,
     "enroll": enroll,
-    "prepare": install.prepare,
+    "prepare": prepare,
     "receive": receive,
     "stage": stage,
     "activate": lambda places, said: activate.activate(places, said, _note),

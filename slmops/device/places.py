@@ -44,6 +44,14 @@ class Places:
         self.log = root / "log" / "daemon.log"
         self.spool = root / "spool"
 
+    def own(self) -> list[Path]:
+        """Return every path the agent makes under its root."""
+        names = (
+            *("agent", "agent.pyz", "config.json", "trust", "incoming", "slots", "current", "previous"),
+            *("journal.jsonl", "run", "log", "spool", "lock"),
+        )
+        return [self.root / name for name in names]
+
     def slot(self, name: str) -> Path:
         """Return the folder of a slot."""
         return self.slots / name

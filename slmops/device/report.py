@@ -9,6 +9,7 @@ from slmops import __version__
 from slmops import digest as digests
 from slmops.device import journal, slots, talk
 from slmops.device.places import Places, read_json
+from slmops.errors import IntegrityError
 from slmops.telemetry import spool
 from slmops.telemetry.summary import summarise
 
@@ -27,6 +28,7 @@ def report(places: Places) -> dict[str, Any]:
         "previous": _release(places, standing.previous),
         "healthy": serving is not None and serving.get("digest") == f"sha256:{standing.slot}",
         "port": talk.port(places),
+        "slots": slots.names(places) if places.slots.is_dir() else [],
         "daemon": read_json(places.daemon) or {},
         "telemetry": asdict(summarise(own)),
     }
@@ -35,10 +37,14 @@ def report(places: Places) -> dict[str, Any]:
 def _release(places: Places, slot: str | None) -> dict[str, Any] | None:
     if slot is None or not places.slot(slot).exists():
         return None
-    said = slots.description(places, slot)
+    digest = f"sha256:{slot}"
+    try:
+        said = slots.description(places, slot)
+    except (IntegrityError, OSError) as error:
+        return {"reference": None, "digest": digest, "memory_bytes": 0, "damage": str(error)}
     return {
         "reference": said.reference,
-        "digest": f"sha256:{slot}",
+        "digest": digest,
         "format": said.format,
         "type": said.type,
         "memory_bytes": said.memory_bytes,

@@ -17,15 +17,13 @@ from typing import Any
 from slmops.device.places import Places, read_json, write
 from slmops.errors import DeviceError
 
-KINDS = ("auto", "systemd", "process")
-
 UNIT = """\
 [Unit]
 Description=slmops: keeps the inference daemon of {root} running
 After=network.target
 
 [Service]
-ExecStart={python} {agent} {root} supervise
+ExecStart="{python}" "{agent}" "{root}" supervise
 Restart=always
 RestartSec=2
 KillMode=mixed
@@ -84,8 +82,17 @@ def _alive(places: Places) -> int | None:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return int(said["pid"])
+            pid = int(said["pid"])
+            return pid if _is_ours(places, pid) else None
     return None
+
+
+def _is_ours(places: Places, pid: int) -> bool:
+    """Say whether that process is a supervisor of this root, and not one that got its number later."""
+    try:
+        return str(places.root).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _await_supervisor(places: Places) -> None:
@@ -121,7 +128,8 @@ def _start_unit(places: Places) -> None:
     unit = _unit_path(places)
     unit.parent.mkdir(parents=True, exist_ok=True)
     target = "multi-user.target" if os.geteuid() == 0 else "default.target"
-    text = UNIT.format(python=sys.executable, agent=places.agent_link, root=places.root, target=target)
+    paths = {"python": sys.executable, "agent": places.agent_link, "root": places.root}
+    text = UNIT.format(target=target, **{key: str(path).replace("%", "%%") for key, path in paths.items()})
     write(unit, text.encode())
     for words in (["daemon-reload"], ["enable", "--now", unit.name]):
         done = subprocess.run([*control, *words], capture_output=True, check=False)

@@ -21,10 +21,13 @@ from slmops.device.places import Places, write_json
 from slmops.device.trial import Standing, expired
 from slmops.errors import DeviceError
 
+TAIL_BYTES = 1 << 20
 HELD_LOCK = "SLMOPS_SUPERVISOR_LOCK"
 """Names the descriptor of the lock to the process that this one becomes."""
 CRASHES = 3
 """Ends of the daemon within one trial that end the trial."""
+NOT_STARTED = 127
+"""The exit code of a daemon whose program does not start, as a shell has it."""
 STEADY = 60.0
 """Seconds a committed daemon must have lived for its end to count as a first one."""
 TICK = 0.5
@@ -76,6 +79,7 @@ class _Watch:
         self.places = places
         self.child = children.recall(places)
         self.slot = self.child.slot if self.child else None
+        self.since = self.child.since if self.child else 0.0
         self.crashes = 0
         self.last_exit: int | None = None
         self.not_before = 0.0
@@ -94,25 +98,41 @@ class _Watch:
 
     def _look(self) -> None:
         standing = journal.standing(self.places)
-        if standing.slot == self.slot:
+        if self._is_of(standing):
             self._bury(standing)
-            standing = self._judge(standing)
-        if standing.slot != self.slot:
-            self._stop(standing.slot)
-        if self.child is None and standing.slot is not None and time.monotonic() >= self.not_before:
-            self.child = children.start(self.places, self.places.read_config(), standing.slot)
-            self._remember()
+        else:
+            self._stop(standing)
+        judged = self._judge(standing)
+        if not self._is_of(judged):
+            self._stop(judged)
+        if self.child is None and judged.slot is not None and time.monotonic() >= self.not_before:
+            self._start(judged, judged.slot)
+
+    def _is_of(self, standing: Standing) -> bool:
+        return (self.slot, self.since) == (standing.slot, standing.since)
+
+    def _start(self, standing: Standing, slot: str) -> None:
+        config = {**self.places.read_config(), **(standing.settings or {})}
+        try:
+            self.child = children.start(self.places, config, slot, standing.since)
+        except OSError as error:
+            with self.places.log.open("a", encoding="utf-8") as log:
+                log.write(f"the daemon cannot be started: {error}\n")
+            self._count_end(NOT_STARTED, lived=0.0, standing=standing)
+        self._remember()
 
     def _bury(self, standing: Standing) -> None:
-        """Note the end of a daemon; the next start waits longer each time, half a minute at most."""
+        """Note the end of a daemon."""
         code = children.reap(self.child) if self.child is not None else None
-        if code is None or self.child is None:
-            return
-        lived = time.monotonic() - self.child.started
+        if code is not None and self.child is not None:
+            self._count_end(code, time.monotonic() - self.child.started, standing)
+            self._remember()
+
+    def _count_end(self, code: int, lived: float, standing: Standing) -> None:
+        """Count an end; the next start waits longer each time, half a minute at most."""
         self.crashes = 1 if lived > STEADY and standing.trial is None else self.crashes + 1
         self.last_exit, self.child = code, None
         self.not_before = time.monotonic() + min(30.0, 0.2 * 2 ** min(self.crashes, 8))
-        self._remember()
 
     def _judge(self, standing: Standing) -> Standing:
         """End a trial that had its time or keeps crashing, unless an operator's verb is at work on it."""
@@ -127,15 +147,18 @@ class _Watch:
         except DeviceError:
             return standing
 
-    def _stop(self, then: str | None = None) -> None:
-        """End the daemon; `then` is the slot that serves next."""
+    def _stop(self, then: Standing | None = None) -> None:
+        """End the daemon; `then` is the standing to serve next."""
         if self.child is not None:
             children.stop(self.child)
-        self.slot, self.child, self.crashes, self.not_before = then, None, 0, 0.0
+        then = then or Standing()
+        self.slot, self.since, self.child, self.crashes, self.not_before = then.slot, then.since, None, 0, 0.0
         self._remember()
 
     def _remember(self) -> None:
-        children.remember(self.places, self.slot, self.child, self.crashes, self.last_exit)
+        children.remember(
+            self.places, self.slot, self.since, self.child, crashes=self.crashes, last_exit=self.last_exit
+        )
 
 
 def roll_back(places: Places, code: str, message: str, evidence: dict[str, Any]) -> Standing:
@@ -158,5 +181,5 @@ def log_tail(places: Places, lines: int = 20) -> list[str]:
     if not places.log.exists():
         return []
     with places.log.open("rb") as file:
-        file.seek(max(0, places.log.stat().st_size - 16384))
+        file.seek(max(0, places.log.stat().st_size - TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()[-lines:]

@@ -7,6 +7,7 @@ journal says. So a power cut between the two changes nothing.
     activated    a slot serves, on trial; the one before it stays as the way back
     proved       it passed its gate here; now somebody must confirm it in time
     confirmed    the trial is over: the slot is committed
+    restarted    a committed slot that did not answer is started anew
     rolled_back  the slot before serves again
 
 Laws: a fold of any prefix names a slot that was activated, or none; no slot is confirmed that was
@@ -42,6 +43,10 @@ class Standing:
     trial: Trial | None = None
     since: float = 0.0
     """Unix time of the last change of slot."""
+    settings: dict[str, Any] | None = None
+    """How the slot's daemon is run (runtime, port): each slot keeps its own, so that the way back
+    never depends on what came after it."""
+    previous_settings: dict[str, Any] | None = None
     before: Standing | None = None
     """The standing a rolled-back trial returns to."""
     failure: dict[str, Any] | None = None
@@ -63,12 +68,10 @@ def step(standing: Standing, record: dict[str, Any]) -> Standing:
         return _activated(standing, record)
     if kind == "proved" and record.get("slot") == standing.slot and standing.trial is not None:
         return replace(standing, trial=Trial(boot=record["boot"], deadline=record["deadline"], proved=True))
-    if (
-        kind == "confirmed"
-        and record.get("slot") == standing.slot
-        and (not standing.trial or standing.trial.proved)
-    ):
+    if kind == "confirmed" and record.get("slot") == standing.slot and _may_be_confirmed(standing):
         return replace(standing, trial=None, before=None, failure=None)
+    if kind == "restarted" and record.get("slot") == standing.slot:
+        return replace(standing, since=record["at"], settings=record.get("settings"))
     if kind == "rolled_back" and record.get("slot") == standing.slot:
         return _rolled_back(standing, record)
     return standing
@@ -86,17 +89,21 @@ def expired(standing: Standing, boot: str, now: float) -> bool:
 
 def _activated(standing: Standing, record: dict[str, Any]) -> Standing:
     committed = standing if standing.trial is None else (standing.before or Standing())
+    # A slot is never its own way back: activating the committed one keeps the way back it has.
+    again = record["slot"] == committed.slot
     return Standing(
         slot=record["slot"],
-        # A slot is never its own way back: activating the committed one keeps the way back it has.
-        previous=committed.previous if record["slot"] == committed.slot else committed.slot,
+        previous=committed.previous if again else committed.slot,
         trial=Trial(boot=record["boot"], deadline=record["deadline"]),
         since=record["at"],
+        settings=record.get("settings"),
+        previous_settings=committed.previous_settings if again else committed.settings,
         before=replace(committed, failure=None),
     )
 
 
 def _rolled_back(standing: Standing, record: dict[str, Any]) -> Standing:
-    to = standing.before if standing.trial is not None else Standing(slot=standing.previous)
+    committed = Standing(slot=standing.previous, settings=standing.previous_settings)
+    to = standing.before if standing.trial is not None else committed
     failure = {key: record.get(key) for key in ("slot", "code", "message", "evidence", "at")}
     return replace(to or Standing(), since=record["at"], failure=failure)

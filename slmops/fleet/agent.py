@@ -85,7 +85,7 @@ def greet(link: Link) -> dict[str, Any]:
 
 def _push(link: Link) -> None:
     agent = bundle()
-    done = link.run(commands.push_agent(link.device.root, agent.tag, len(agent.data)), [agent.data])
+    done = link.run(commands.push_agent(link.device.root, agent.tag), [agent.data])
     if done.code != 0:
         raise DeviceError(
             f"{link.device.name}: {link.device.root} cannot take the agent: {done.tail.strip()[-300:]}",

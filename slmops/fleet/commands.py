@@ -25,13 +25,17 @@ def agent(root: str, verb: str, tag: str | None = None) -> str:
     )
 
 
-def push_agent(root: str, tag: str, size: int) -> str:
-    """Take an agent of `size` bytes from standard input; it appears whole or not at all."""
+def push_agent(root: str, tag: str) -> str:
+    """Take an agent from standard input, `tag` being what its sha256 begins with.
+
+    It appears whole, on disk for good, or not at all.
+    """
     folder = f"{place(root)}/agent"
     fresh = f"{folder}/.{tag}.new"
     return _sh(
-        f'umask 077; mkdir -p -- {folder} && cat > {fresh} && test "$(wc -c < {fresh})" -eq {size} '
-        f"&& mv -- {fresh} {folder}/{tag}.pyz"
+        f"umask 077; mkdir -p -- {folder} && cat > {fresh} "
+        f'&& test "$(sha256sum < {fresh} | cut -c1-{len(tag)})" = {tag} '
+        f"&& sync && mv -- {fresh} {folder}/{tag}.pyz"
     )
 
 
@@ -41,9 +45,8 @@ def lacks(runtime: Sequence[str], modules: Sequence[str]) -> str:
         "import importlib.util as u, sys; "
         "print('\\nlacks:', *[name for name in sys.argv[1:] if u.find_spec(name) is None])"
     )
-    program = (
-        place(runtime[0]) if runtime[0].startswith("~/") else "'" + runtime[0].replace("'", "'\"'\"'") + "'"
-    )
+    # `exec` takes even a first word such as NAME=value or `if` for a program.
+    program = place(runtime[0]) if runtime[0].startswith("~/") else f"''{shlex.quote(runtime[0])}"
     return _sh(
         " ".join(["exec", program, *(shlex.quote(word) for word in [*runtime[1:], "-c", find, *modules])])
     )

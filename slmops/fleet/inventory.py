@@ -21,6 +21,8 @@ MOST = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Word = Annotated[str, Field(min_length=1)]
+ROOT = r"^(~/|[^~]).*[^/]$"
+"""A directory of the agent's own: neither a home nor the top of the disk."""
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 
 
@@ -41,7 +43,9 @@ class Settings(BaseModel):
         description="One more known_hosts file, relative to the fleet file.",
     )
     jump: str | None = Field(None, description="Host to go through, as [user@]host[:port].")
-    root: str | None = Field(None, description="The agent's directory on the device. Default: ~/.slmops.")
+    root: Annotated[str, Field(pattern=ROOT)] | None = Field(
+        None, description="The agent's directory on the device. Default: ~/.slmops."
+    )
     runtime: Word | Annotated[list[Word], Field(min_length=1)] | None = Field(
         None, description="Python on the device that has slmops[daemon] installed. Default: python3."
     )

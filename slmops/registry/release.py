@@ -71,7 +71,10 @@ def find(layout: Layout, reference: Reference) -> Signed:
         hint = f"; of {reference.name} it has {', '.join(there)}" if there else ""
         raise ReleaseError(f"the registry has no release {reference}{hint}")
     index = layout.get(blob)
-    return Signed(manifest.parse_release(index), blob, index, _load_signature(layout, names, blob))
+    release = manifest.parse_release(index)
+    if release.reference != str(reference):
+        raise IntegrityError(f"{reference} in {layout.folder} stands for {release.reference}")
+    return Signed(release, blob, index, _load_signature(layout, names, blob))
 
 
 def references(layout: Layout) -> list[Reference]:

@@ -21,6 +21,10 @@ SLACK = 60.0
 """Seconds over a stage's own deadline that the operator waits to hear of its end."""
 
 
+HASHING = 600.0
+"""Seconds a device may be silent while it hashes files of some gigabytes on a slow card."""
+
+
 class StoppedError(SlmopsError):
     """The operator asked to stop; this device is left as it was."""
 
@@ -100,7 +104,7 @@ def _send(link: Link, order: Order, parcel: Parcel, stop: Flag, tell: Tell) -> N
         "manifest": parcel.manifest.decode(),
         "profile": device.profile,
     }
-    prepared = agent.call(link, "prepare", said)
+    prepared = agent.call(link, "prepare", said, silence=HASHING)
     whole = sum(each["size"] - each["offset"] for each in prepared["missing"])
     sent = 0
 
@@ -115,9 +119,9 @@ def _send(link: Link, order: Order, parcel: Parcel, stop: Flag, tell: Tell) -> N
                 tell(Told(device.name, None, "", {"step": "sending", "done": sent, "whole": whole}))
 
     for each in prepared["missing"]:
-        wanted = {"slot": parcel.slot, "name": each["name"]}
-        agent.call(link, "receive", wanted, data=data(each), silence=600)
-    agent.call(link, "stage", {"slot": parcel.slot}, silence=600)
+        wanted = {"slot": parcel.slot, "name": each["name"], "offset": each["offset"]}
+        agent.call(link, "receive", wanted, data=data(each), silence=HASHING)
+    agent.call(link, "stage", {"slot": parcel.slot}, silence=HASHING)
 
 
 def _try(link: Link, parcel: Parcel, strategy: Strategy, tell: Tell) -> bool:
@@ -132,7 +136,8 @@ def _try(link: Link, parcel: Parcel, strategy: Strategy, tell: Tell) -> bool:
     )
     passed = bool(answer["outcome"] == "pass")
     told = {"code": answer["code"], **answer["evidence"]}
-    back = Event.JAM if answer["code"] == "INCONSISTENT" else Event.FALL_BACK
+    stayed = answer["standing"]["slot"] == parcel.slot
+    back = Event.JAM if stayed or answer["code"] == "INCONSISTENT" else Event.FALL_BACK
     tell(Told(name, Event.PASS if passed else back, str(answer["message"]), told))
     return passed
 

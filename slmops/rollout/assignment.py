@@ -72,7 +72,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.TRIAL, E.FALL_BACK): S.WENT_BACK,
     (S.TRIAL, E.JAM): S.STUCK,
     (S.TRIAL, E.REFUSE): S.FAILED,
-    (S.PROVED, E.REFUSE): S.FAILED,
+    (S.PROVED, E.REFUSE): S.WENT_BACK,
     # A link may break at any step; the device then decides alone.
     (S.WAITING, E.LOSE): S.LOST,
     (S.SENDING, E.LOSE): S.LOST,

@@ -15,26 +15,17 @@ from slmops.profile.reading import DeviceFacts
 from slmops.rollout.order import Order, Parcel
 from slmops.wire import DISK_RESERVE
 
-NEEDS = {
-    "gguf": (
-        "slmops.daemon",
-        "llama_cpp",
-        "starlette",
-        "uvicorn",
-        "msgspec",
-        "prometheus_client",
-        "tokenizers",
-    ),
-    "onnx": (
-        "slmops.daemon",
-        "onnxruntime",
-        "starlette",
-        "uvicorn",
-        "msgspec",
-        "prometheus_client",
-        "tokenizers",
-    ),
-}
+SERVING = (
+    "slmops.daemon",
+    "jinja2",
+    "msgspec",
+    "numpy",
+    "prometheus_client",
+    "starlette",
+    "tokenizers",
+    "uvicorn",
+)
+NEEDS = {"gguf": (*SERVING, "llama_cpp"), "onnx": (*SERVING, "onnxruntime")}
 """Python modules the daemon needs on the device, by the artifact's format."""
 
 
@@ -82,7 +73,7 @@ def _look(link: Link, order: Order, parcel: Parcel) -> Finding:
     short = compatible(
         arch=said.arch,
         memory_bytes=said.memory_bytes,
-        disk_bytes=parcel.artifact.size + DISK_RESERVE,
+        disk_bytes=0 if parcel.slot in told.get("slots", []) else parcel.artifact.size + DISK_RESERVE,
         have=_once_freed(probe.facts(link), serving.get("memory_bytes", 0)),
     )
     lacking = probe.lacking(link, NEEDS[said.format])

@@ -6,9 +6,10 @@ One thread drives: it alone touches the machine, the assignments and the history
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from threading import Thread
 from typing import Protocol
 
 from slmops.errors import SlmopsError
@@ -28,9 +29,6 @@ from slmops.rollout.waves import cut
 
 class Watcher(Protocol):
     """Who is shown the rollout as it goes."""
-
-    def checked(self, finding: Finding) -> None:
-        """See what the look at one device has shown."""
 
     def rollout(self, rollout: Rollout, devices: Sequence[Device]) -> None:
         """See that the rollout moved; `devices` are those of its wave."""
@@ -90,7 +88,12 @@ class Drive:
         self.rollout = machine.step(self.rollout, Event.STARTED)
         refusals = self._judge_findings(findings)
         if self.rollout.state is machine.State.CHECKING:
-            self._roll(findings)
+            try:
+                self._roll(findings)
+            except KeyboardInterrupt:
+                if self.number is not None:
+                    self.history.moved(self.number, machine.State.INTERRUPTED.value, self.rollout.wave)
+                raise
         return Outcome(self.rollout, self.states, self.messages, self.number, refusals)
 
     def _judge_findings(self, findings: Sequence[Finding]) -> list[SlmopsError]:
@@ -167,41 +170,47 @@ class Drive:
     def _bring_back(self, wave: list[Device], waves: list[list[Device]]) -> None:
         committed = [device for device in wave if self.states[device.name] is State.COMMITTED]
         self._work(committed, self._take_back)
-        stuck = any(self.states[device.name] is State.STUCK for device in wave)
+        stuck = any(self.states[device.name] in (State.STUCK, State.COMMITTED) for device in wave)
         self._move(Event.JAMMED if stuck else Event.WENT_HOME, waves)
 
     def _take_back(self, device: Device, tell: apply.Tell) -> None:
         apply.take_back(device, self.order.parcel(device).slot, self.terms, tell)
 
     def _work(self, devices: Iterable[Device], job: Callable[[Device, apply.Tell], None]) -> None:
-        """Do `job` for each device, `max_parallel` at a time; nobody new starts once a bound is crossed."""
+        """Do `job` for each device, `max_parallel` at a time; nobody new starts once a bound is crossed.
+
+        The threads are daemons: whoever leaves by a second Ctrl-C leaves the devices to decide alone.
+        """
         told: SimpleQueue[Told | None] = SimpleQueue()
-        waiting, running = list(devices), set[Future[None]]()
+        waiting, running = list(devices), 0
         whole = [device.name for device in waiting]
-        with ThreadPoolExecutor(self.strategy.max_parallel) as pool:
-            while waiting or running:
-                while waiting and len(running) < self.strategy.max_parallel and not self._must_wait(whole):
-                    future = pool.submit(job, waiting.pop(0), told.put)
-                    future.add_done_callback(lambda _: told.put(None))
-                    running.add(future)
-                if not running:
-                    break
-                self._hear(told.get())
-                for future in [future for future in running if future.done()]:
-                    running.remove(future)
-                    future.result()
-            while not told.empty():
-                self._hear(told.get())
+
+        def do(device: Device) -> None:
+            try:
+                job(device, told.put)
+            finally:
+                told.put(None)
+
+        while waiting or running:
+            while waiting and running < self.strategy.max_parallel and not self._must_wait(whole):
+                Thread(target=do, args=(waiting.pop(0),), daemon=True).start()
+                running += 1
+            if not running:
+                break
+            heard = told.get()
+            if heard is None:
+                running -= 1
+            else:
+                self._hear(heard)
 
     def _must_wait(self, wave: list[str]) -> bool:
-        if self.terms.stop.is_set():
-            return True
-        rolling = self.rollout.state is machine.State.ROLLING
-        return rolling and verdict.too_sick([self.states[name] for name in wave], self.strategy)
+        """Say whether nobody new may start; a sick wave's way home is never cut short."""
+        if self.rollout.state is not machine.State.ROLLING:
+            return False
+        states = [self.states[name] for name in wave]
+        return self.terms.stop.is_set() or verdict.too_sick(states, self.strategy)
 
-    def _hear(self, told: Told | None) -> None:
-        if told is None:
-            return
+    def _hear(self, told: Told) -> None:
         name = told.device
         if told.event is not None:
             self.states[name] = assignment.step(self.states[name], told.event)

@@ -78,7 +78,6 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.SOAKING, E.STOPPED): S.INTERRUPTED,
     (S.RETURNING, E.WENT_HOME): S.RETURNED,
     (S.RETURNING, E.JAMMED): S.STUCK,
-    (S.RETURNING, E.STOPPED): S.STUCK,
 }
 
 EXIT_CODES: Final[dict[State, int]] = {

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from slmops.artifact import sign
 from slmops.cli.doctor import EXTRAS
 from slmops.profile.load import load_profiles
 from slmops.rollout.history import History
@@ -178,6 +179,7 @@ def test_a_release_that_lost_a_blob_does_not_verify(slmops, released):
 def test_a_release_signed_by_another_key_does_not_verify(slmops, released, home):
     for file in (home / "keys").iterdir():
         file.unlink()
+    sign.make_key(home / "keys" / "release", "another")
 
     ended = slmops("release", "verify", released.signed.release.reference)
 

@@ -42,6 +42,12 @@ def until(holds):
     return found
 
 
+def kept(places, slot, name):
+    """How much of a file is on the device already."""
+    part = places.incoming / slot / f"{name}.part"
+    return part.stat().st_size if part.exists() else 0
+
+
 @dataclass(frozen=True)
 class Parcel:
     """A release as an operator sends it, for the one profile it has."""
@@ -164,9 +170,11 @@ class Box:
 
     def send(self, parcel, name, data):
         """Send (the rest of) one file, from this process."""
-        (self.places.root / "wire").write_bytes(data)
-        with (self.places.root / "wire").open("rb") as source:
-            return install.receive(self.places, parcel.slot, name, source, lambda here: None)
+        wire = self.places.root.with_name("wire")
+        wire.write_bytes(data)
+        with wire.open("rb") as source:
+            said = {"slot": parcel.slot, "name": name, "offset": kept(self.places, parcel.slot, name)}
+            return install.receive(self.places, said, source, lambda here: None)
 
     def activate(self, parcel, **times):
         """Stage a release and put it on trial; return the gate's verdict."""

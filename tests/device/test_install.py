@@ -39,7 +39,10 @@ class Sender:
         source = self.folder / "sent"
         source.write_bytes(data)
         with source.open("rb") as file:
-            return install.receive(self.places, self.parcel.slot, name, file, progress)
+            part = self.places.incoming / self.parcel.slot / f"{name}.part"
+            offset = part.stat().st_size if part.exists() else 0
+            said = {"slot": self.parcel.slot, "name": name, "offset": offset}
+            return install.receive(self.places, said, file, progress)
 
     def send_all(self):
         for each in self.prepare()["missing"]:
@@ -188,7 +191,8 @@ def test_no_more_is_read_than_belongs_to_the_file(sender, tmp_path):
     source.write_bytes(whole + b"the next request")
 
     with source.open("rb") as file:
-        install.receive(sender.places, sender.parcel.slot, "model.gguf", file, lambda here: None)
+        said = {"slot": sender.parcel.slot, "name": "model.gguf", "offset": 0}
+        install.receive(sender.places, said, file, lambda here: None)
 
         assert file.read() == b"the next request"
 
@@ -315,4 +319,4 @@ def test_a_slot_is_named_by_hex_digits_alone(here, slot, tmp_path):
     empty.touch()
 
     with empty.open("rb") as file, pytest.raises(IntegrityError, match="not a digest"):
-        install.receive(here, slot, "model.gguf", file, lambda here: None)
+        install.receive(here, {"slot": slot, "name": "model.gguf", "offset": 0}, file, lambda here: None)

@@ -114,7 +114,9 @@ def test_a_release_comes_in_over_the_wire(device, shop):
     parcel = shop.release()
 
     for each in device.get("prepare", **parcel.said())["missing"]:
-        answer = device.ask("receive", parcel.files[each["name"]], slot=parcel.slot, name=each["name"])
+        answer = device.ask(
+            "receive", parcel.files[each["name"]], slot=parcel.slot, name=each["name"], offset=0
+        )
         assert answer.said == {"name": each["name"], "size": each["size"]}
     assert device.get("stage", slot=parcel.slot) == {"slot": parcel.slot}
 
@@ -128,7 +130,9 @@ def test_a_link_that_breaks_within_a_file_says_how_far_it_came(device, shop):
     parcel = shop.release()
     device.get("prepare", **parcel.said())
 
-    answer = device.ask("receive", parcel.files["README.md"][:1000], slot=parcel.slot, name="README.md")
+    answer = device.ask(
+        "receive", parcel.files["README.md"][:1000], slot=parcel.slot, name="README.md", offset=0
+    )
 
     assert (answer.code, answer.said["code"]) == (1, "SLM-DEVICE")
     assert "the link ended after 1000 of" in answer.said["message"]

@@ -1,5 +1,6 @@
 """Every remote command, run by real shells in a real directory."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -39,6 +40,9 @@ def run(command, home, data=b"", shell="sh", path=PATH):
     )
 
 
+TAG = hashlib.sha256(b"agent").hexdigest()[:12]
+
+
 def there(folder):
     return [path.name for path in Path(folder).iterdir()]
 
@@ -49,12 +53,12 @@ def there(folder):
 @example("$(touch planted)", "sh")
 def test_a_root_of_any_name_takes_the_agent_and_nothing_else_happens(name, shell):
     with TemporaryDirectory() as home:
-        done = run(commands.push_agent(f"{home}/{name}", "0123456789ab", 5), home, b"agent", shell)
+        done = run(commands.push_agent(f"{home}/{name}", TAG), home, b"agent", shell)
 
         assert done.returncode == 0, done.stderr
         assert there(home) == [name]
-        assert there(f"{home}/{name}/agent") == ["0123456789ab.pyz"]
-        assert Path(home, name, "agent", "0123456789ab.pyz").read_bytes() == b"agent"
+        assert there(f"{home}/{name}/agent") == [f"{TAG}.pyz"]
+        assert Path(home, name, "agent", f"{TAG}.pyz").read_bytes() == b"agent"
 
 
 @shells
@@ -63,7 +67,7 @@ def test_a_root_of_any_name_takes_the_agent_and_nothing_else_happens(name, shell
 @example("$HOME", "sh")
 def test_a_root_in_the_home_of_whoever_logs_in_takes_the_agent(name, shell):
     with TemporaryDirectory() as home:
-        done = run(commands.push_agent(f"~/{name}", "tag", 5), home, b"agent", shell)
+        done = run(commands.push_agent(f"~/{name}", TAG), home, b"agent", shell)
 
         assert done.returncode == 0, done.stderr
         assert there(home) == [name]
@@ -155,18 +159,18 @@ def test_a_missing_or_too_old_python_has_an_exit_code_of_its_own(tmp_path, pytho
     assert done.returncode == commands.NO_PYTHON
 
 
-@pytest.mark.parametrize("data", [b"", b"agen", b"agent and more"])
+@pytest.mark.parametrize("data", [b"", b"agen", b"agent and more", b"other"])
 def test_an_agent_that_did_not_arrive_whole_never_appears(tmp_path, data):
-    done = run(commands.push_agent(str(tmp_path), "tag", 5), tmp_path, data)
+    done = run(commands.push_agent(str(tmp_path), TAG), tmp_path, data)
 
     assert done.returncode != 0
-    assert not (tmp_path / "agent" / "tag.pyz").exists()
+    assert not (tmp_path / "agent" / f"{TAG}.pyz").exists()
 
 
 def test_the_agent_is_for_its_owner_alone(tmp_path):
-    run(commands.push_agent("~/root", "tag", 5), tmp_path, b"agent")
+    run(commands.push_agent("~/root", TAG), tmp_path, b"agent")
 
-    for path in ("root", "root/agent", "root/agent/tag.pyz"):
+    for path in ("root", "root/agent", f"root/agent/{TAG}.pyz"):
         assert (tmp_path / path).stat().st_mode & 0o077 == 0
 
 
@@ -179,8 +183,8 @@ def test_what_a_runtime_lacks_is_told_on_one_line(tmp_path):
 
 @pytest.mark.parametrize("root", ["-root", "-rf"])
 def test_a_root_that_looks_like_an_option_is_a_directory(tmp_path, root):
-    assert run(commands.push_agent(root, "tag", 5), tmp_path, b"agent").returncode == 0
-    assert (tmp_path / root / "agent" / "tag.pyz").exists()
+    assert run(commands.push_agent(root, TAG), tmp_path, b"agent").returncode == 0
+    assert (tmp_path / root / "agent" / f"{TAG}.pyz").exists()
 
 
 @pytest.mark.parametrize("root", ["-root", "+root"])

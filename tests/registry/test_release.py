@@ -275,3 +275,12 @@ def test_the_signature_refers_to_the_release_as_oci_referrers_do(layout, signed,
 def test_a_version_that_oci_cannot_name_is_refused(folder, publish, version):
     with pytest.raises(UsageError, match="release version"):
         publish({"pi": folder("pi", version)})
+
+
+@pytest.mark.usefixtures("signed")
+def test_a_name_that_stands_for_another_release_is_refused(layout):
+    index = layout.folder / "index.json"
+    index.write_text(index.read_text().replace('"demo:1.0.0"', '"demo:9.9.9"'))
+
+    with pytest.raises(IntegrityError, match=r"demo:9\.9\.9 .* stands for demo:1\.0\.0"):
+        release.find(layout, Reference("demo", "9.9.9"))

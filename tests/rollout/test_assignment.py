@@ -70,7 +70,9 @@ def test_states_that_lead_nowhere_are_ends_and_so_is_a_commitment():
 @pytest.mark.parametrize("state", sorted(set(State) - ENDS, key=lambda state: state.value))
 def test_a_device_under_way_may_be_lost_and_may_refuse(state):
     assert step(state, Event.LOSE) is State.LOST
-    assert step(state, Event.REFUSE) is State.FAILED
+    # A proved device that refuses its confirmation has gone back by itself.
+    refused = State.WENT_BACK if state is State.PROVED else State.FAILED
+    assert step(state, Event.REFUSE) is refused
 
 
 def test_no_device_is_both_good_and_bad_and_one_that_is_lost_is_neither():

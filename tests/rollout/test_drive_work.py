@@ -1,0 +1,77 @@
+"""Drive with jobs that need no network: who starts, who is waited for, and what an interruption leaves."""
+
+from threading import Event as Flag
+
+from slmops.fleet.inventory import Device
+from slmops.fleet.strategy import Strategy
+from slmops.rollout.apply import Terms
+from slmops.rollout.assignment import Event, State
+from slmops.rollout.drive import Drive
+from slmops.rollout.history import History
+from slmops.rollout.machine import Rollout
+from slmops.rollout.machine import State as Stage
+from slmops.rollout.told import Told
+
+
+class Watcher:
+    def rollout(self, rollout, devices):
+        pass
+
+    def device(self, told, state):
+        pass
+
+
+def driven(tmp_path, states, stage, **strategy):
+    """A drive in the middle of a wave of devices that stand as said."""
+    drive = Drive(
+        "fleet",
+        None,
+        Terms(Strategy(**strategy), (), Flag()),
+        history=History(tmp_path / "history"),
+        watcher=Watcher(),
+    )
+    drive.rollout = Rollout(waves=1, state=stage)
+    drive.states = dict(states)
+    return drive, [Device(name=name, host=name) for name in states]
+
+
+def commits(device, tell):
+    for event in (Event.SEND, Event.STAGE, Event.TRY, Event.PASS, Event.CONFIRM):
+        tell(Told(device.name, event))
+
+
+def test_everyone_is_worked_on_and_heard_to_the_end(tmp_path):
+    drive, devices = driven(tmp_path, dict.fromkeys("abcde", State.WAITING), Stage.ROLLING, max_parallel=2)
+
+    drive._work(devices, commits)
+
+    assert set(drive.states.values()) == {State.COMMITTED}
+
+
+def test_nobody_new_starts_once_a_bound_is_crossed(tmp_path):
+    drive, devices = driven(tmp_path, dict.fromkeys("abc", State.WAITING), Stage.ROLLING, max_parallel=1)
+
+    drive._work(devices, lambda device, tell: tell(Told(device.name, Event.REFUSE, "no")))
+
+    assert drive.states == {"a": State.FAILED, "b": State.WAITING, "c": State.WAITING}
+
+
+def test_a_stop_lets_those_under_way_end_and_starts_nobody(tmp_path):
+    drive, devices = driven(tmp_path, dict.fromkeys("abc", State.WAITING), Stage.ROLLING, max_parallel=1)
+
+    def stopped(device, tell):
+        drive.terms.stop.set()
+        commits(device, tell)
+
+    drive._work(devices, stopped)
+
+    assert drive.states == {"a": State.COMMITTED, "b": State.WAITING, "c": State.WAITING}
+
+
+def test_a_stop_does_not_cut_short_the_way_home_of_a_sick_wave(tmp_path):
+    drive, devices = driven(tmp_path, dict.fromkeys("abc", State.COMMITTED), Stage.RETURNING, max_parallel=1)
+    drive.terms.stop.set()
+
+    drive._work(devices, lambda device, tell: tell(Told(device.name, Event.RETURN)))
+
+    assert set(drive.states.values()) == {State.RETURNED}
