@@ -11,8 +11,8 @@ from typing import ClassVar
 
 
 def install_line(extra: str) -> str:
-    """Return the line that installs an extra, in a checkout of slmops."""
-    return f"pip install -e '.[{extra}]'   (in the checkout of slmops; scripts/setup does all of it)"
+    """Return the line that installs an extra, to be run in the checkout of slmops."""
+    return f"pip install -e '.[{extra}]'"
 
 
 class SlmopsError(Exception):

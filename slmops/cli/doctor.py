@@ -62,7 +62,7 @@ class Finding:
 
 @app.command()
 def doctor(output: Output = Form.TABLE) -> None:
-    """Say what is missing here, with the line that installs it.
+    """Say what is missing here, with the line that installs it (in the checkout of slmops).
 
     Exit code 1 when something that deploying needs is missing; builders and servers are extras.
     """
@@ -109,7 +109,8 @@ def _extra(name: str) -> Finding:
     lacking = [module for module in EXTRAS[name] if not _there(module)]
     if not lacking:
         return Finding(f"extra {name}", FOR[name], "ok")
-    return Finding(f"extra {name}: {', '.join(lacking)}", FOR[name], "missing", install_line(name))
+    lacks = f"{FOR[name]}; lacks {', '.join(lacking)}"
+    return Finding(f"extra {name}", lacks, "missing", install_line(name))
 
 
 def _there(module: str) -> bool:
