@@ -2,13 +2,15 @@
 
 import importlib
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
-def pytest_sessionstart():
+@pytest.fixture(scope="session", autouse=True)
+def _hypothesis_has_read_its_modules():
     """Read a module of Hypothesis that it reads late.
 
     pytest rewrites what is imported, and doing that inside a property trips over CPython 3.11's recursion
