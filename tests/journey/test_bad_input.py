@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from slmops.artifact import description as descriptions
+from slmops.artifact import sign
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
 
@@ -170,6 +171,7 @@ def test_a_device_refuses_a_release_signed_by_another_key_than_it_knows(operator
     operator("deploy", fleet, "--release", "home-commands:1.0.0", "--yes")
     (operator.home / "keys/release").unlink()
     (operator.home / "keys/release.pub").unlink()
+    sign.make_key(operator.home / "keys/release", "another")
     assert "signature" in operator("deploy", fleet, "--release", "home-commands:1.0.1", "--yes", exits=7)
 
     published(operator, tmp_path / "artifact")
