@@ -16,7 +16,7 @@ def install_line(extra: str) -> str:
 
 
 class SlmopsError(Exception):
-    """Something a person can act on; the command line prints it without a traceback."""
+    """Something failed that none of the other codes names; the message says what."""
 
     code: ClassVar[str] = "SLM-FAILURE"
     exit_code: ClassVar[int] = 1
@@ -56,18 +56,25 @@ class ModelError(SlmopsError):
     """The model given cannot be read as what it claims to be."""
 
     code = "SLM-MODEL"
+    remedy = (
+        "Check the folder or file; a Hugging Face folder has config.json, safetensors and tokenizer.json."
+    )
 
 
 class BuildError(SlmopsError):
     """An artifact could not be built, or was built and is not what it must be."""
 
     code = "SLM-BUILD"
+    remedy = "Try another --type, or --format; F16 and F32 lose nothing."
 
 
 class DoesNotFitError(SlmopsError):
     """The device cannot bear what was asked of it; nothing was sent."""
 
     code = "SLM-FIT"
+    remedy = (
+        "Correct the `profile` of the device (slmops profile detect HOST), or build a smaller type for it."
+    )
 
 
 class ReleaseError(SlmopsError):
@@ -90,18 +97,21 @@ class UnreachableError(SlmopsError):
 
     code = "SLM-UNREACHABLE"
     exit_code = 6
+    remedy = "Try the same host with ssh; check host, port, user, identity and jump in the fleet file."
 
 
 class HostKeyError(UnreachableError):
     """A device showed a host key that is unknown, or not the one that is trusted."""
 
     code = "SLM-HOSTKEY"
+    remedy = "Compare fingerprints, then run `slmops device trust --fleet FLEET.yaml`."
 
 
 class DeviceError(SlmopsError):
     """The device was reached and could not do what it was asked."""
 
     code = "SLM-DEVICE"
+    remedy = "Read its log (slmops device logs), then deploy again."
 
 
 class PartialError(SlmopsError):
@@ -109,3 +119,4 @@ class PartialError(SlmopsError):
 
     code = "SLM-PARTIAL"
     exit_code = 4
+    remedy = "Run the same command again for the rest."

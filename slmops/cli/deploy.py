@@ -12,7 +12,7 @@ import typer
 from slmops import digest as digests
 from slmops.cli import home
 from slmops.cli.follow import Follow
-from slmops.cli.options import FleetFile, Selector, Yes, verb
+from slmops.cli.options import FleetFile, Selector, Yes, ask_first, verb
 from slmops.cli.render import Form, Output, counter, emit, err, say, size, table
 from slmops.errors import SlmopsError
 from slmops.fleet.inventory import Device, Fleet
@@ -26,6 +26,7 @@ from slmops.rollout.apply import Terms
 from slmops.rollout.check import Finding
 from slmops.rollout.drive import Drive, Outcome, look_at_all
 from slmops.rollout.history import History
+from slmops.rollout.machine import State
 from slmops.rollout.order import Order
 from slmops.rollout.waves import cut
 
@@ -72,12 +73,12 @@ def roll_out(
         _raise_first(findings)
         return None
     if ask and all(finding.refusal is None for finding in findings):
-        typer.confirm(f"Deploy {release} to {fleet.name}?", abort=True, err=True)
+        ask_first(f"Deploy {release} to {fleet.name}?")
     history = History(home.history())
-    with Follow() as follow, _stoppable(terms.stop):
+    with Follow(fleet.rollout.soak) as follow, _stoppable(terms.stop):
         outcome = Drive(fleet.name, order, terms, history=history, watcher=follow).run(findings)
     history.close()
-    _show_outcome(release, outcome, output)
+    _show_outcome(release, findings, outcome, output)
     return outcome
 
 
@@ -87,6 +88,7 @@ def _stoppable(stop: Flag) -> Iterator[None]:
 
     def on_interrupt(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
+            say("Devices on trial go back by themselves; the same deploy again finishes all.")
             raise KeyboardInterrupt
         stop.set()
         say("Stopping: devices on trial end it, no other begins. Ctrl-C again leaves them to decide alone.")
@@ -127,6 +129,10 @@ def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], output: Form
     table(columns, shown, on=err)
 
 
+def _lost(findings: list[Finding]) -> list[str]:
+    return [finding.device.name for finding in findings if finding.unreachable is not None]
+
+
 def _does(finding: Finding) -> str:
     if finding.unreachable is not None:
         return "unreachable"
@@ -143,7 +149,7 @@ def _raise_first(findings: list[Finding]) -> None:
         raise reasons[0]
 
 
-def _show_outcome(release: str, outcome: Outcome, output: Form) -> None:
+def _show_outcome(release: str, findings: list[Finding], outcome: Outcome, output: Form) -> None:
     end = outcome.rollout.state.value
     if output is Form.JSON:
         emit(
@@ -163,6 +169,9 @@ def _show_outcome(release: str, outcome: Outcome, output: Form) -> None:
     for refusal in outcome.refusals:
         err.print(f"[bold red]error[/] [dim]{refusal.code}[/]", end=" ")
         say(f"{refusal}" + (f"\nnext  {refusal.remedy}" if refusal.remedy else ""))
+    if outcome.rollout.state is State.UNREACHABLE:
+        names = ",".join(f"!{name}" for name in _lost(findings))
+        say(f"More are out of reach than max_unreachable allows. Leave them out: -l '{names}'")
     number = f" See `slmops rollout show {outcome.number}`." if outcome.number is not None else ""
     if outcome.exit_code == 0:
         say(f"{release}: {end}.")

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from slmops.cli import home
-from slmops.cli.options import verb
+from slmops.cli.options import ask_first, verb
 from slmops.cli.render import out, say, table
+from slmops.errors import UsageError
 from slmops.fleet import address, agent, known_hosts
 from slmops.fleet.inventory import Device
 from slmops.fleet.load import find, load_fleet
@@ -41,11 +42,11 @@ def trust(
     ]
     table(("host", "key", "fingerprint"), marks)
     if not yes:
-        typer.confirm("Are these the devices' own fingerprints?", abort=True, err=True)
+        ask_first("Are these the devices' own fingerprints?")
     file = home.folder() / "known_hosts"
     for name, (_, key) in zip(names, shown, strict=True):
         known_hosts.trust(file, name, key)
-    say(f"Trusted {len(names)} host keys in {file}.")
+    say(f"Trusted {len(names)} host key{'s' if len(names) > 1 else ''} in {file}.")
 
 
 @app.command()
@@ -69,9 +70,7 @@ def retire(
     """Stop the daemon and remove all that slmops ever put on the device."""
     device = _targets(host, fleet)[0]
     if not yes:
-        typer.confirm(
-            f"Remove slmops, its releases and its records from {device.name}?", abort=True, err=True
-        )
+        ask_first(f"Remove slmops, its releases and its records from {device.name}?")
     with Link(device, home.known_hosts()) as link:
         agent.call(link, "retire")
     say(f"{device.name} is as it was before slmops.")
@@ -86,5 +85,7 @@ def _targets(host: str, fleet: Path | None) -> list[Device]:
 
 def at(host: str) -> Device:
     """Return a device of no fleet, from `[user@]host[:port]`."""
+    if not host:
+        raise UsageError("which host? Give [user@]host[:port], or --fleet FLEET.yaml")
     user, name, port = address.parse(host)
     return Device(name=name, host=name, user=user, port=port)

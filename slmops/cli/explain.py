@@ -28,7 +28,7 @@ def explain(
             [(k.code, k.exit_code, (k.__doc__ or "").splitlines()[0]) for k in known.values()],
         )
         return
-    kind = known.get(code.upper())
+    kind = known.get(code.upper()) or known.get(f"SLM-{code.upper()}")
     if kind is None:
         raise UsageError(f"there is no error code {code!r}", remedy="Run `slmops explain` for all of them.")
     out.print(f"{kind.code} (exit code {kind.exit_code}): {kind.__doc__}", markup=False)

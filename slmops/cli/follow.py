@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from rich.progress import TaskID
 
-from slmops.cli.render import err, progress, say, size
+from slmops.cli.render import ago, err, progress, say, size
 from slmops.fleet.inventory import Device
 from slmops.rollout import assignment, machine
 from slmops.rollout.assignment import State
@@ -23,8 +23,9 @@ NAMED = 6
 class Follow:
     """Shows a rollout while it is driven. Use it in a `with`."""
 
-    def __init__(self) -> None:
-        self._bars = progress()
+    def __init__(self, soak: float) -> None:
+        """Show on a bar of its own; `soak` is how many seconds each wave is left alone."""
+        self._bars, self._soak = progress(), soak
         self._rows: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -38,12 +39,13 @@ class Follow:
 
     def rollout(self, rollout: Rollout, devices: Sequence[Device]) -> None:
         """Show where the rollout stands."""
-        wave = "canary" if rollout.wave == 0 else f"wave {rollout.wave + 1}"
+        wave = f"wave {rollout.wave + 1} of {rollout.waves}" + (" (canary)" if rollout.wave == 0 else "")
         names = ", ".join(device.name for device in devices[:NAMED]) + (", ..." if devices[NAMED:] else "")
         said = {
-            machine.State.ROLLING: f"{wave} of {rollout.waves}: {names}",
+            machine.State.ROLLING: f"{wave}: {names}",
             machine.State.RETURNING: f"{wave} is sick: its committed devices go back",
-            machine.State.SOAKING: f"{wave} passed",
+            machine.State.SOAKING: f"{wave} passed its gates"
+            + (f"; it soaks for {ago(self._soak)}, then its health is looked at again" if self._soak else ""),
         }.get(rollout.state, f"rollout {rollout.state.value}")
         self._print(said)
         if rollout.state is machine.State.ROLLING:

@@ -110,10 +110,15 @@ def _wishes(profiles: list[str], format_: str, type_: str) -> tuple[Wish, ...]:
 def _wish(said: str, format_: str, type_: str) -> Wish:
     name, _, rest = said.partition(":")
     own_format, _, own_type = rest.partition(":")
-    wish = Wish(load_profile(name, home.profiles()), own_format or format_, own_type or type_)
+    wish = Wish(load_profile(name, home.profiles()), own_format or format_, _type(own_type or type_))
     if wish.format not in (AUTO, "gguf", "onnx"):
         raise UsageError(f"format {wish.format!r}: expected auto, gguf or onnx")
     return wish
+
+
+def _type(said: str) -> str:
+    """Return the type as it is written; people write q4_k_m too."""
+    return said if said == AUTO else said.upper()
 
 
 def _golden(given: Path | None, model: Path) -> list[Golden]:
@@ -132,7 +137,7 @@ def _golden(given: Path | None, model: Path) -> list[Golden]:
 @contextmanager
 def _bar() -> Iterator[Progress]:
     """Show what is being done; where there is no terminal, a line for each new thing."""
-    with progress() as bar:
+    with progress(transient=True) as bar:
         row = bar.add_task("", total=1.0, note="")
         said: list[str] = []
 

@@ -43,7 +43,7 @@ def list_(output: Output = Form.TABLE) -> None:
 
 @app.command()
 def show(name: Name, output: Output = Form.TABLE) -> None:
-    """Show a release: its artifact for each profile, what it measured, its files."""
+    """Show a release: its artifact for each profile and what it measured; -o json adds every file."""
     layout = Layout(home.registry())
     signed = releases.find(layout, catalog.parse(name))
     artifacts: list[dict[str, Any]] = []

@@ -57,7 +57,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], on: Console = o
     drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for column in drawn.columns:
         column.overflow = "fold"
-    drawn.columns[0].no_wrap = True
+    for column in drawn.columns[:-1]:
+        column.no_wrap = True
     for row in rows:
         drawn.add_row(*(cell(value) for value in row))
     on.print(drawn)
@@ -70,8 +71,11 @@ def cell(value: Any) -> Text:
     return Text(text, style=style)
 
 
-def progress() -> Progress:
-    """Return a bar for long work, on standard error; where there is no terminal, it shows nothing."""
+def progress(*, transient: bool = False) -> Progress:
+    """Return a bar for long work, on standard error; where there is no terminal, it shows nothing.
+
+    A transient one goes when the work is done.
+    """
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -79,7 +83,7 @@ def progress() -> Progress:
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         console=err,
-        transient=False,
+        transient=transient,
         disable=not err.is_terminal,
     )
 

@@ -7,7 +7,7 @@ import typer
 
 from slmops.cli import home
 from slmops.cli.deploy import roll_out
-from slmops.cli.options import FleetFile, Selector, Yes, verb
+from slmops.cli.options import FleetFile, Selector, Yes, ask_first, verb
 from slmops.cli.render import Form, Output, emit, table
 from slmops.cli.status import ask_all
 from slmops.errors import PartialError, SlmopsError, UnreachableError, UsageError
@@ -25,7 +25,10 @@ app = verb("Go back to the release before, or to a given version.")
 def rollback(
     fleet: FleetFile,
     to: Annotated[
-        str, typer.Option(help="Version to go to, in waves; its files are on most devices still.")
+        str,
+        typer.Option(
+            help="Version (or NAME:VERSION) to go to, in waves; its files are on most devices still."
+        ),
     ] = "",
     yes: Yes = False,
     selector: Selector = "",
@@ -40,12 +43,13 @@ def rollback(
     picked = select(devices, selector)
     rows = ask_all(picked, max(whole.rollout.max_parallel, 32))
     if to:
-        outcome = roll_out(whole, picked, f"{_name(rows)}:{to}", ask=not yes, dry_run=False, output=output)
+        release = to if ":" in to else f"{_name(rows)}:{to}"
+        outcome = roll_out(whole, picked, release, ask=not yes, dry_run=False, output=output)
         raise typer.Exit(outcome.exit_code if outcome is not None else 0)
     if not yes:
         shown = [(row["device"], row.get("release"), row.get("previous"), row["health"]) for row in rows]
         table(("device", "serves", "goes back to", "health"), shown)
-        typer.confirm(f"Take {len(rows)} devices back?", abort=True, err=True)
+        ask_first(f"Take {sum(map(_can, rows))} of {len(rows)} devices back?")
     with ThreadPoolExecutor(whole.rollout.max_parallel) as pool:
         ends = list(pool.map(lambda device, row: _go_back(device, row, whole.rollout), picked, rows))
     if output is Form.JSON:
@@ -54,9 +58,13 @@ def rollback(
         table(("device", "outcome", "serves", "message"), [list(end.values())[:4] for end in ends])
     if any(end["outcome"] == "unreachable" for end in ends):
         raise typer.Exit(UnreachableError.exit_code)
-    if any(end["outcome"] != "ok" for end in ends):
+    if any(end["outcome"] not in ("ok", "stays") for end in ends):
         some = any(end["outcome"] == "ok" for end in ends)
         raise typer.Exit(PartialError.exit_code if some else SlmopsError.exit_code)
+
+
+def _can(row: dict[str, Any]) -> bool:
+    return row.get("previous") is not None
 
 
 def _name(rows: list[dict[str, Any]]) -> str:
@@ -79,6 +87,8 @@ def _go_back(device: Device, row: dict[str, Any], strategy: Strategy) -> dict[st
     }
     if row["health"] == "unreachable" or not row.get("digest"):
         return {**end, "outcome": "unreachable" if row["health"] == "unreachable" else "no release"}
+    if not _can(row):
+        return {**end, "outcome": "stays", "message": "nothing to go back to"}
     try:
         with Link(device, home.known_hosts()) as link:
             answer = apply.go_back(link, row["digest"].partition(":")[2], strategy)

@@ -70,7 +70,7 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         with Link(device, trusted) as link:
             said = agent.call(link, "status")
     except NoAgentError:
-        return {**row, "health": "no release", "remark": "slmops was never here"}
+        return {**row, "health": "no release", "remark": "nothing of slmops is here"}
     except UnreachableError as error:
         return {**row, "health": "unreachable", "remark": str(error)}
     except SlmopsError as error:
@@ -89,13 +89,21 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         "since": standing["since"] or None,
         "port": said["port"],
         "telemetry": said["telemetry"],
-        "remark": release.get("damage") or _failure(standing.get("failure")),
+        "remark": release.get("damage") or _remark(health, standing),
         "failure": standing.get("failure"),
     }
 
 
 def _type(release: dict[str, Any]) -> str | None:
     return f"{release['format']} {release['type']}" if release.get("format") else None
+
+
+def _remark(health: str, standing: dict[str, Any]) -> str:
+    if health == "on trial":
+        return "goes back by itself unless it is confirmed: deploy again"
+    if health == "unhealthy" and standing["slot"]:
+        return "the daemon does not answer: slmops device logs, then deploy again"
+    return _failure(standing.get("failure"))
 
 
 def _failure(failure: dict[str, Any] | None) -> str:

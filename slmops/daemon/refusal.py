@@ -19,7 +19,7 @@ NOT_READY = 503
 
 
 class RefusedError(SlmopsError):
-    """Raised anywhere between the request and its first token; answered in OpenAI's error shape."""
+    """A request to the daemon cannot be answered as it is; it is told so in OpenAI's error shape."""
 
     code: ClassVar[str] = "SLM-REQUEST"
 

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from slmops.errors import UsageError
 from slmops.fleet.inventory import Device
 
+NAMED = 8
+"""Devices that an error names."""
+
 
 def select(devices: Iterable[Device], phrase: str) -> list[Device]:
     """Return the devices the phrase picks; raise UsageError when it picks none or cannot be read."""
@@ -20,8 +23,11 @@ def select(devices: Iterable[Device], phrase: str) -> list[Device]:
     there = list(devices)
     picked = [device for device in there if all(_holds(device, term) for term in terms)]
     if not picked:
-        names = ", ".join(device.name for device in there[:8])
-        raise UsageError(f"selector {phrase!r} picks none of {len(there)} devices ({names}, ...)")
+        names = ", ".join(device.name for device in there[:NAMED]) + (", ..." if there[NAMED:] else "")
+        raise UsageError(
+            f"selector {phrase!r} picks none of {len(there)} devices ({names})",
+            remedy="A term is key=value, or the name of a device, group or label; ! turns it round.",
+        )
     return picked
 
 

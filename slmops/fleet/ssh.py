@@ -2,9 +2,10 @@
 
 import codecs
 import getpass
+import shlex
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ class Finished:
 
     code: int
     tail: str
+
+
+class _OursError(Exception):
+    """An OSError of the caller's own callback or file, on its way past those of the link."""
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):
@@ -90,7 +95,10 @@ class Link:
 
         def hear(line: str) -> None:
             tail.append(line)
-            on_line(line)
+            try:
+                on_line(line)
+            except OSError as error:
+                raise _OursError(error) from error
 
         try:
             transport = self._transport()
@@ -99,10 +107,12 @@ class Link:
             channel.exec_command(command)
             errors = Thread(target=_cut_errors, args=(channel, tail.append), daemon=True)
             errors.start()
-            _feed(channel, feed)
+            _feed(channel, _ours(feed))
             _cut(channel.recv, hear)
             errors.join(self.device.connect_timeout)
             code = channel.recv_exit_status()
+        except _OursError as error:
+            raise error.args[0] from None
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(str(error) or type(error).__name__) from error
         if code == -1 and not transport.is_active():
@@ -210,10 +220,19 @@ def _socket(device: Device) -> socket.socket:
 
 
 def _unreachable(device: Device, why: str) -> UnreachableError:
-    return UnreachableError(
-        f"{device.name} is unreachable: {why}",
-        remedy=f"Try `ssh -p {device.port} {device.user or getpass.getuser()}@{device.host}`.",
-    )
+    words = ["ssh", "-p", str(device.port), f"{device.user or getpass.getuser()}@{device.host}"]
+    words[1:1] = [
+        *(["-i", device.identity] if device.identity else []),
+        *(["-J", device.jump] if device.jump else []),
+    ]
+    return UnreachableError(f"{device.name} is unreachable: {why}", remedy=f"Try `{shlex.join(words)}`.")
+
+
+def _ours(feed: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from feed
+    except OSError as error:
+        raise _OursError(error) from error
 
 
 def _feed(channel: paramiko.Channel, feed: Iterable[bytes]) -> None:

@@ -182,7 +182,7 @@ def test_a_closed_port_is_unreachable_and_says_what_to_try(devices):
     error = refused(device)
 
     assert f"edge-1 is unreachable: 127.0.0.1:{port}: Connection refused" in str(error)
-    assert f"ssh -p {port} " in error.remedy
+    assert f" -p {port} " in error.remedy
     with pytest.raises(UnreachableError, match="edge-1 is unreachable"):
         shown_key(device, ())
 
@@ -303,3 +303,20 @@ def test_a_port_that_is_no_number_is_refused(said):
 def test_what_is_no_host_is_refused(said):
     with pytest.raises((SlmopsError, ValueError)):
         address.parse(said)
+
+
+def test_a_callback_that_breaks_is_not_a_link_that_broke(link):
+    def breaks(_line):
+        raise BrokenPipeError("the reader has gone")
+
+    with pytest.raises(BrokenPipeError, match="the reader has gone"):
+        link.run("echo one", on_line=breaks)
+
+
+def test_a_file_that_cannot_be_read_is_not_a_link_that_broke(link):
+    def feed():
+        yield b"begun"
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        link.run("cat", feed())
