@@ -42,6 +42,7 @@ def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABL
             "health",
             "since",
             "requests",
+            "p95 s",
             "tok/s",
             "remark",
         )
@@ -89,6 +90,7 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         "since": standing["since"] or None,
         "port": said["port"],
         "telemetry": said["telemetry"],
+        "p95_seconds": said.get("p95_seconds"),
         "remark": release.get("damage") or _remark(health, standing),
         "failure": standing.get("failure"),
     }
@@ -116,8 +118,12 @@ def _shown(row: dict[str, Any]) -> list[Any]:
         row["device"], row["profile"], row.get("release"), row.get("type"),
         digests.short(row["digest"]) if row.get("digest") else None, row["health"],
         ago(time.time() - row["since"]) if row.get("since") else None,
-        telemetry.get("requests"), _rate(telemetry), row.get("remark"),
+        telemetry.get("requests"), _seconds(row.get("p95_seconds")), _rate(telemetry), row.get("remark"),
     ]  # fmt: skip
+
+
+def _seconds(value: float | None) -> str | None:
+    return f"{value:.2g}" if value is not None else None
 
 
 def _rate(telemetry: dict[str, Any]) -> str | None:

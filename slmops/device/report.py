@@ -11,7 +11,7 @@ from slmops.device import journal, slots, talk
 from slmops.device.places import Places, read_json
 from slmops.errors import IntegrityError
 from slmops.telemetry import spool
-from slmops.telemetry.summary import summarise
+from slmops.telemetry.summary import quantile, summarise
 
 
 def report(places: Places) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def report(places: Places) -> dict[str, Any]:
     standing = journal.standing(places)
     serving = talk.ready(places)
     spooled = spool.read(places.spool)
-    own = [event for event in spooled.events if event.digest == f"sha256:{standing.slot}"]
+    seen = summarise(event for event in spooled.events if event.digest == f"sha256:{standing.slot}")
     return {
         "agent": __version__,
         "signers": digests.of_bytes(places.signers.read_bytes()) if places.signers.exists() else None,
@@ -30,7 +30,8 @@ def report(places: Places) -> dict[str, Any]:
         "port": talk.port(places),
         "slots": slots.names(places) if places.slots.is_dir() else [],
         "daemon": read_json(places.daemon) or {},
-        "telemetry": asdict(summarise(own)),
+        "telemetry": asdict(seen),
+        "p95_seconds": quantile(seen.seconds, 0.95),
     }
 
 

@@ -62,6 +62,8 @@ def bring(device: Device, order: Order, terms: Terms, tell: Tell) -> None:
             tell(Told(name, Event.CONFIRM))
     except UnreachableError as error:
         tell(Told(name, Event.LOSE, str(error)))
+    except StoppedError as error:
+        tell(Told(name, Event.LEFT_OUT, str(error)))
     except SlmopsError as error:
         tell(Told(name, Event.REFUSE, str(error), {"code": error.code, "remedy": error.remedy}))
 

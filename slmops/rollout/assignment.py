@@ -61,6 +61,9 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.WAITING, E.FOUND_CURRENT): S.ALREADY,
     (S.WAITING, E.LEFT_OUT): S.SKIPPED,
     (S.WAITING, E.SEND): S.SENDING,
+    # A stop leaves a device out up to the switch; it has not failed.
+    (S.SENDING, E.LEFT_OUT): S.SKIPPED,
+    (S.STAGED, E.LEFT_OUT): S.SKIPPED,
     (S.SENDING, E.STAGE): S.STAGED,
     (S.STAGED, E.TRY): S.TRIAL,
     (S.TRIAL, E.PASS): S.PROVED,

@@ -133,11 +133,11 @@ class Drive:
 
     def _roll_wave(self, waves: list[list[Device]]) -> None:
         wave = waves[self.rollout.wave]
-        self._work(wave, lambda device, tell: apply.bring(device, self.order, self.terms, tell))
-        if self.terms.stop.is_set():
-            self._move(Event.STOPPED, waves)
-            return
-        self._move(self._judge([self.states[device.name] for device in wave]), waves)
+        self._work(wave, self._bring)
+        found = self._judge([self.states[device.name] for device in wave])
+        # A stop ends the rollout here, but a sick wave comes home all the same.
+        stopped = self.terms.stop.is_set() and found is not Event.SICKENED
+        self._move(Event.STOPPED if stopped else found, waves)
         if self.rollout.state is machine.State.SOAKING:
             self._soak(wave, waves)
         if self.rollout.state is machine.State.RETURNING:
@@ -172,6 +172,9 @@ class Drive:
         self._work(committed, self._take_back)
         stuck = any(self.states[device.name] in (State.STUCK, State.COMMITTED) for device in wave)
         self._move(Event.JAMMED if stuck else Event.WENT_HOME, waves)
+
+    def _bring(self, device: Device, tell: apply.Tell) -> None:
+        apply.bring(device, self.order, self.terms, tell)
 
     def _take_back(self, device: Device, tell: apply.Tell) -> None:
         apply.take_back(device, self.order.parcel(device).slot, self.terms, tell)

@@ -75,3 +75,45 @@ def test_a_stop_does_not_cut_short_the_way_home_of_a_sick_wave(tmp_path):
     drive._work(devices, lambda device, tell: tell(Told(device.name, Event.RETURN)))
 
     assert set(drive.states.values()) == {State.RETURNED}
+
+
+class Rehearsal(Drive):
+    """A drive whose devices do as they are told beforehand, the operator's stop coming with the first."""
+
+    def _bring(self, device, tell):
+        self.terms.stop.set()
+        for event in self.then[device.name]:
+            tell(Told(device.name, event))
+
+    def _take_back(self, device, tell):
+        tell(Told(device.name, Event.RETURN))
+
+
+def wave_that_is_stopped(tmp_path, then):
+    """Drive one wave that ends as `then` says after a stop; return where the rollout and its devices stand."""
+    drive, devices = driven(tmp_path, dict.fromkeys(then, State.WAITING), Stage.ROLLING, max_parallel=2)
+    drive.then = then
+    drive._roll_wave([devices])
+    return drive.rollout.state, drive.states
+
+
+PASSED = (Event.SEND, Event.STAGE, Event.TRY, Event.PASS, Event.CONFIRM)
+
+
+def test_a_sick_wave_comes_home_though_the_operator_stopped(tmp_path):
+    sick = (Event.SEND, Event.STAGE, Event.TRY, Event.FALL_BACK)
+
+    state, devices = wave_that_is_stopped(tmp_path, {"a": sick, "b": PASSED})
+
+    assert state is Stage.RETURNED
+    assert devices["a"] is State.WENT_BACK
+    assert devices["b"] in (State.RETURNED, State.WAITING)
+
+
+def test_a_device_that_a_stop_left_out_makes_no_wave_sick(tmp_path):
+    left_out = (Event.SEND, Event.STAGE, Event.LEFT_OUT)
+
+    state, devices = wave_that_is_stopped(tmp_path, {"a": PASSED, "b": left_out})
+
+    assert state is Stage.INTERRUPTED
+    assert devices["a"] is State.COMMITTED
