@@ -21,9 +21,21 @@ class Watcher:
         pass
 
 
+class Rehearsal(Drive):
+    """A drive whose devices do as they are told beforehand, the operator's stop coming with the first."""
+
+    def _bring(self, device, tell):
+        self.terms.stop.set()
+        for event in self.then[device.name]:
+            tell(Told(device.name, event))
+
+    def _take_back(self, device, tell):
+        tell(Told(device.name, Event.RETURN))
+
+
 def driven(tmp_path, states, stage, **strategy):
     """A drive in the middle of a wave of devices that stand as said."""
-    drive = Drive(
+    drive = Rehearsal(
         "fleet",
         None,
         Terms(Strategy(**strategy), (), Flag()),
@@ -77,20 +89,8 @@ def test_a_stop_does_not_cut_short_the_way_home_of_a_sick_wave(tmp_path):
     assert set(drive.states.values()) == {State.RETURNED}
 
 
-class Rehearsal(Drive):
-    """A drive whose devices do as they are told beforehand, the operator's stop coming with the first."""
-
-    def _bring(self, device, tell):
-        self.terms.stop.set()
-        for event in self.then[device.name]:
-            tell(Told(device.name, event))
-
-    def _take_back(self, device, tell):
-        tell(Told(device.name, Event.RETURN))
-
-
 def wave_that_is_stopped(tmp_path, then):
-    """Drive one wave that ends as `then` says after a stop; return where the rollout and its devices stand."""
+    """Drive one wave that ends as `then` says after a stop; return where all of it stands."""
     drive, devices = driven(tmp_path, dict.fromkeys(then, State.WAITING), Stage.ROLLING, max_parallel=2)
     drive.then = then
     drive._roll_wave([devices])
