@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
-from slmops.build.checkpoint import Checkpoint, read_rows
+from slmops.build.checkpoint import Checkpoint
 from slmops.build.family import GgufTensor, build_of, family_of, layout, metadata
 from slmops.build.ggml import Quantizer
+from slmops.build.pieces import pieces
 from slmops.build.scheme import (
     FILE_TYPES,
     GGML_TYPES,
@@ -40,7 +40,6 @@ from slmops.build.scheme import (
 from slmops.build.vocabulary import Ends, vocabulary
 from slmops.errors import BuildError, ModelError
 
-Rows = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Told how many weights are written, and of how many."""
 
@@ -168,8 +167,7 @@ def _write(
         writer.write_padding(file, file.tell())
         done, total = 0, sum(math.prod(tensor.shape) for tensor in plan.tensors)
         for tensor in plan.tensors:
-            for rows in _pieces(checkpoint, tensor):
-                _check_numbers(tensor, rows)
+            for rows in pieces(checkpoint, tensor, PIECE):
                 file.write(quantizer(plan.scheme.types[tensor.name], np.atleast_2d(rows)).data)
                 done += rows.size
                 progress(done, total)
@@ -184,33 +182,6 @@ def _add(writer: GGUFWriter, key: str, value: Value) -> None:
         writer.add_string(key, value)
     else:
         writer.add_key_value(key, value, kinds[type(value)])
-
-
-def _pieces(checkpoint: Checkpoint, tensor: GgufTensor) -> Iterator[Rows]:
-    """Yield the tensor's rows in order, whole heads where heads are rearranged."""
-    if tensor.values:
-        yield np.array(tensor.values, np.float32)
-        return
-    entry = checkpoint.tensors[tensor.source]
-    head = tensor.rotated_heads or 1
-    step = max(1, PIECE * entry.shape[0] // math.prod(entry.shape) // head) * head
-    for start in range(0, entry.shape[0], step):
-        rows = read_rows(entry, start, min(start + step, entry.shape[0]))
-        yield _interleaved(rows, head) if tensor.rotated_heads else rows
-
-
-def _interleaved(rows: Rows, head: int) -> Rows:
-    """Return the rows with the two halves of each head laced into pairs."""
-    halves = rows.reshape(-1, 2, head // 2, *rows.shape[1:])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
-
-
-def _check_numbers(tensor: GgufTensor, rows: Rows) -> None:
-    if not np.isfinite(rows).all():
-        raise ModelError(
-            f"{tensor.source} holds {np.count_nonzero(~np.isfinite(rows))} weights that are NaN or infinite",
-            remedy="Start from an earlier checkpoint: the training diverged.",
-        )
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Mapping[str, Any]:
