@@ -12,6 +12,10 @@ tokenizers by hash and not this one, so it is told that it is of gpt-2's kind an
 alone syncs its file to disk and checks for weights that are no numbers. One conversion serves both types, but
 each type's row carries it whole; what of it is imports, the same for every size of model, is shown.
 
+A .gguf as the source is quantised again by llama.cpp itself, in a child of slmops with a bounded buffer; the
+peer is the same function called outright on the same BF16 file. And all types that `auto` would build are
+written from one reading of the weights, against the sum of each alone.
+
 Peak memory is that of the resident set and counts pages of mapped files, which the kernel may take back;
 llama.cpp maps its input, slmops reads its own. To show what grows with the model, slmops also quantises one
 that is four times larger (not with --quick).
@@ -30,6 +34,8 @@ from typing import Final
 from _measure import ROOT, Case, Sample, median, peak, progress, quick, ratio, rounds, run, save, show
 
 TYPES: Final = ("Q8_0", "Q4_K_M")
+LADDER: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+ALL, EACH = f"{len(LADDER)} types in one reading", f"{len(LADDER)} types, each alone"
 VOCABULARY: Final = 32_000
 IMPORT, CONVERT, CONVERT_IMPORTS = "import llama_cpp", "convert to BF16", "the converter's imports"
 
@@ -56,6 +62,20 @@ from pathlib import Path
 from slmops.build.checkpoint import open_checkpoint
 from slmops.build.quantize_gguf import quantize_gguf
 quantize_gguf(open_checkpoint(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
+"""
+AGAIN: Final = """
+import sys
+from pathlib import Path
+from slmops.build.requantize_gguf import requantize_gguf
+requantize_gguf(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+"""
+TOGETHER: Final = """
+import sys
+from pathlib import Path
+from slmops.build.checkpoint import open_checkpoint
+from slmops.build.quantize_gguf import plan_gguf, write_all
+checkpoint, room = open_checkpoint(Path(sys.argv[1])), Path(sys.argv[2])
+write_all(checkpoint, {room / f"{name}.gguf": plan_gguf(checkpoint, name) for name in sys.argv[3:]})
 """
 CONVERTER: Final = """
 import runpy, sys
@@ -89,6 +109,7 @@ def main() -> None:
         room = Path(folder)
         model = make(room / "model", SMALL if small else USUAL)
         cases = {f"slmops {type_}": ours(model, type_, room) for type_ in TYPES}
+        cases |= {ALL: partial(together, model, room, LADDER), EACH: partial(one_by_one, model, room)}
         llama_cpp = converter()
         if llama_cpp is not None:
             cases |= peers(llama_cpp, model, room)
@@ -145,6 +166,29 @@ def ours(model: Path, type_name: str, room: Path) -> Case:
     return partial(writing, out, python(OURS, model, type_name, out))
 
 
+def together(model: Path, room: Path, types: tuple[str, ...]) -> Sample:
+    """Write several types in one process; the sample has the bytes of all."""
+    taken = run(python(TOGETHER, model, room, *types))
+    return replace(taken, bytes=sum((room / f"{name}.gguf").stat().st_size for name in types))
+
+
+def one_by_one(model: Path, room: Path) -> Sample:
+    """Write the same types in a process each; the sample has the sum of all and the highest peak."""
+    taken = [together(model, room, (name,)) for name in LADDER]
+    return Sample(
+        sum(one.wall_s for one in taken),
+        sum(one.cpu_s for one in taken),
+        max(one.peak_mb for one in taken),
+        sum(one.bytes or 0 for one in taken),
+    )
+
+
+def again(between: Path, type_name: str, room: Path) -> Case:
+    """Return slmops' way from a .gguf."""
+    out = room / "again.gguf"
+    return partial(writing, out, python(AGAIN, between, type_name, out))
+
+
 def peers(llama_cpp: Path, model: Path, room: Path) -> dict[str, Case]:
     """Return llama.cpp's two steps, and what of them is imports."""
     between, out = room / "between.gguf", room / "llama.gguf"
@@ -157,6 +201,7 @@ def peers(llama_cpp: Path, model: Path, room: Path) -> dict[str, Case]:
             f"quantise {type_}": partial(writing, out, python(QUANTISE, between, out, type_))
             for type_ in TYPES
         },
+        **{f"slmops .gguf to {type_}": again(between, type_, room) for type_ in TYPES},
     }
 
 
@@ -180,9 +225,11 @@ def table(found: dict[str, Sample]) -> list[tuple[str, ...]]:
                 (f"    of it, {CONVERT_IMPORTS}", found[CONVERT_IMPORTS], mine),
                 (f"  llama.cpp 2: quantise {type_}", second, mine),
                 ("  llama.cpp, both steps", both, mine),
+                (f"  slmops .gguf to {type_}", found[f"slmops .gguf to {type_}"], mine),
             ]
         if (larger := found.get(f"slmops {type_}, 4x model")) is not None:
             lines.append((f"slmops {type_}, 4x model", larger, mine))
+    lines += [(ALL, found[ALL], found[ALL]), (f"  {EACH}", found[EACH], found[ALL])]
     return [row(*line) for line in lines]
 
 

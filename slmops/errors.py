@@ -42,7 +42,7 @@ class DocumentError(SlmopsError):
 
     code = "SLM-DOCUMENT"
     exit_code = 2
-    remedy = "Print the schema with `slmops schema fleet` or `slmops schema profile`."
+    remedy = "Print the schema with `slmops schema` and what it is: fleet, profile or recipe."
 
 
 class MissingPartError(SlmopsError):
@@ -66,6 +66,13 @@ class BuildError(SlmopsError):
 
     code = "SLM-BUILD"
     remedy = "Try another --type, or --format; F16 and F32 lose nothing."
+
+
+class QualityError(SlmopsError):
+    """What was built for a device does not come close enough to its source."""
+
+    code = "SLM-QUALITY"
+    remedy = "Ask for less quality, or give the device a smaller type or a model that is smaller by itself."
 
 
 class DoesNotFitError(SlmopsError):

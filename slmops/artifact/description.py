@@ -17,6 +17,8 @@ from slmops.errors import IntegrityError
 
 FILE_NAME = "artifact.json"
 SCHEMA = 1
+GENERATION, CLASSIFICATION = "generation", "classification"
+TASKS = (GENERATION, CLASSIFICATION)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,14 @@ class Description:
     """Defaults of sampling: temperature, top_p, top_k, max_tokens."""
     golden: str | None = None
     """File name of the golden prompts."""
+    task: str = GENERATION
+    """What it does with a text: generation goes on from it, classification gives it a label."""
+    labels: list[str] = field(default_factory=list)
+    """Of a classifier: its labels, in the order of its logits."""
+    predicted: dict[str, float] = field(default_factory=dict)
+    """What memory_bytes is made of: weights, kv_cache, compute, runtime (bytes); and how many layers."""
     measured: dict[str, float] = field(default_factory=dict)
-    """Loss against the source model: kl_mean, kl_p99 (nats), top1 (share), tokens."""
+    """Loss against the source model: kl_mean, kl_p99 (nats), top1 (share), tokens (or texts), accuracy."""
     source: dict[str, str] = field(default_factory=dict)
     """Where the model came from: id, digest, builder versions."""
     schema: int = SCHEMA
@@ -102,10 +110,19 @@ def parse(data: bytes) -> Description:
         description = Description(**said)
     except TypeError as error:
         raise IntegrityError(f"{FILE_NAME} is incomplete: {error}") from error
+    _check_kinds(description)
+    if description.task not in TASKS or (description.task == CLASSIFICATION) != bool(description.labels):
+        raise IntegrityError(
+            f"{FILE_NAME}: expected task {GENERATION} without labels or {CLASSIFICATION} with some, "
+            f"got {description.task!r} with {len(description.labels)}"
+        )
+    return description
+
+
+def _check_kinds(description: Description) -> None:
     for each in fields(Description):
         value = getattr(description, each.name)
         if not isinstance(value, _KINDS[str(each.type).partition("[")[0]]) or (
             isinstance(value, bool) and each.type != "bool"
         ):
             raise IntegrityError(f"{FILE_NAME}: {each.name}: expected {each.type}, got {value!r}")
-    return description

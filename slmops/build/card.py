@@ -10,8 +10,10 @@ import json
 from slmops.artifact.description import Description
 
 
-def render(said: Description, *, size: int, bits_per_weight: float, reason: str, fallbacks: int) -> str:
-    """Return the card; `size` in bytes, `fallbacks` the tensors that did not get the type of the label."""
+def render(
+    said: Description, *, size: int, bits_per_weight: float, reason: str, fallback_share: float
+) -> str:
+    """Return the card; `size` in bytes; `fallback_share` of the weights are not of the label's type."""
     measured = said.measured
     front = {
         "library_name": "gguf" if said.format == "gguf" else "onnxruntime",
@@ -19,7 +21,7 @@ def render(said: Description, *, size: int, bits_per_weight: float, reason: str,
         "base_model": said.source["id"],
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in front.items()]
-    honest = f"; {fallbacks} tensors could not have that type" if fallbacks else ""
+    honest = f"; {fallback_share:.0%} of the weights could not have that type" if fallback_share else ""
     what = (
         f"{said.architecture}, {said.parameters:,} parameters, {said.format} {said.type}: {size:,} bytes, "
         f"{bits_per_weight:.2f} bits per weight{honest}."
@@ -40,6 +42,7 @@ def render(said: Description, *, size: int, bits_per_weight: float, reason: str,
             f"| KL divergence, mean (nats) | {measured['kl_mean']:.3g} |",
             f"| KL divergence, 99th percentile (nats) | {measured['kl_p99']:.3g} |",
             f"| same top token | {measured['top1']:.2%} |",
+            *_perplexity(measured),
             f"| tokens compared | {measured['tokens']:.0f} |",
             "",
             f"Why this type: {reason}",
@@ -48,3 +51,11 @@ def render(said: Description, *, size: int, bits_per_weight: float, reason: str,
             "",
         ]
     )
+
+
+def _perplexity(measured: dict[str, float]) -> list[str]:
+    if "perplexity" not in measured:
+        return []
+    own, source = measured["perplexity"], measured["source_perplexity"]
+    low, high = measured["perplexity_low"], measured["perplexity_high"]
+    return [f"| perplexity (95 % interval), source's | {own:.4g} ({low:.4g} to {high:.4g}), {source:.4g} |"]

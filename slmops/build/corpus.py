@@ -150,6 +150,7 @@ def _with_specials(tokenizer: Mapping[str, Any]) -> Iterator[str]:
         for token in tokenizer.get("added_tokens", [])
         if not (token["lstrip"] or token["rstrip"] or token["single_word"])
         and not (token["normalized"] and normalizes)
+        and not (normalizes and SPACE in token["content"])
     ]
     for special in dict.fromkeys([*plain[:_SPECIALS], *plain[-_SPECIALS:]]):
         yield special

@@ -49,16 +49,25 @@ class Quantizer:
     def __exit__(self, *_error: object) -> None:
         self._pool.shutdown()
 
-    def __call__(self, type_name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Return `rows` (n, columns) as bytes of `type_name`; raise BuildError for a value out of range."""
+    def __call__(
+        self,
+        type_name: str,
+        rows: npt.NDArray[np.float32],
+        importance: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Return `rows` (n, columns) as bytes of `type_name`; raise BuildError for a value out of range.
+
+        `importance` (columns) weighs the rounding error of each column; types without scales ignore it.
+        """
         kind, columns = GGML_TYPES[type_name], rows.shape[-1]
         made = np.empty((len(rows), kind.size((columns,))), np.uint8)
         share = -(-len(rows) // self._threads)
+        weights = None if importance is None else importance.ctypes.data
 
         def quantize(start: int) -> None:
             part, into = rows[start : start + share], made[start : start + share]
             self._ggml.ggml_quantize_chunk(
-                kind.id, part.ctypes.data, into.ctypes.data, 0, len(part), columns, None
+                kind.id, part.ctypes.data, into.ctypes.data, 0, len(part), columns, weights
             )
 
         list(self._pool.map(quantize, range(0, len(rows), share)))

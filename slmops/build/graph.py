@@ -1,11 +1,9 @@
-"""An ONNX decoder's graph: one embedding for both ends, activations rounded token by token, short names.
+"""An ONNX decoder's graph: its matrices by name, one embedding for both ends, no twins.
 
-Pure: graphs in, graphs changed in place. Knows nothing of files, of torch or of how the graph was
-exported; finds what it needs by operator and shape.
+Pure: graphs in, graphs changed in place. Knows nothing of files, of torch, of how the graph was exported
+or of types; finds what it needs by operator, name and shape.
 
-Laws: each change computes the same function up to 8-bit rounding; only standard ONNX operators are
-used, so every runtime on x86 and ARM reads the result; a token's logits do not depend on which
-other tokens were fed in the same call.
+Laws: each change computes the same function; only standard ONNX operators are put in.
 """
 
 from __future__ import annotations
@@ -18,8 +16,52 @@ from slmops.errors import BuildError
 
 OPSET = 18
 """First opset in which ReduceMax takes its axes as an input."""
-MIDDLE = 128
-"""What stands for zero in a symmetric row of unsigned bytes."""
+SMALL = 1024
+"""Bytes up to which constants are compared with each other."""
+Key = tuple[object, ...]
+
+
+def weights(graph: GraphProto) -> dict[str, TensorProto]:
+    """Return the tensors of the graph by name."""
+    return {tensor.name: tensor for tensor in graph.initializer}
+
+
+def matrices(graph: GraphProto) -> list[tuple[str, NodeProto]]:
+    """Return the products with a matrix of weights, each with the matrix' name in the checkpoint.
+
+    A traced node is named by the module it was made in: /model/layers.0/mlp/down_proj/MatMul.
+    """
+    known = weights(graph)
+    return [
+        (f"{node.name.strip('/').rpartition('/')[0].replace('/', '.')}.weight", node)
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in known and len(known[node.input[1]].dims) == 2  # noqa: PLR2004
+    ]
+
+
+def lookup(graph: GraphProto) -> NodeProto:
+    """Return the node that turns ids into vectors."""
+    known = weights(graph)
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] in known and "input_ids" in _origins(graph, node):
+            return node
+    raise BuildError(
+        "the exported graph looks up no embedding by input_ids: the family is not one this version knows",
+        remedy="Use --format gguf, or a model of another family.",
+    )
+
+
+def split_gemm(model: ModelProto) -> None:
+    """Write each Gemm as a product and a sum: GPT-2's layers, which are then like all others."""
+    known = weights(model.graph)
+    rewrite(
+        model.graph,
+        {
+            node.output[0]: _product_and_sum(node, known)
+            for node in model.graph.node
+            if _is_layer(node, known)
+        },
+    )
 
 
 def read_embedding_by_column(model: ModelProto) -> None:
@@ -28,70 +70,56 @@ def read_embedding_by_column(model: ModelProto) -> None:
     The exporter writes a tied embedding twice: as rows to look up, and transposed for the head.
     """
     graph = model.graph
-    weights, lookup = _weights(graph), _lookup(graph)
-    rows = numpy_helper.to_array(weights[lookup.input[0]])
-    heads = [
-        weights[node.input[1]] for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights
-    ]
+    known, node = weights(graph), lookup(graph)
+    (name, ids), out = node.input, node.output[0]
+    rows = numpy_helper.to_array(known[name])
+    heads = [known[product.input[1]] for _, product in matrices(graph)]
     shared = [head.name for head in heads if list(head.dims) == [*reversed(rows.shape)] and _same(head, rows)]
-    name, ids, out = lookup.input[0], lookup.input[1], lookup.output[0]
-    graph.initializer.remove(weights[name])
     if not shared:
-        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(rows.T), name))
+        known[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(rows.T), name))
     instead = [
         helper.make_node("Gather", [[*shared, name][0], ids], [f"{out}.columns"], axis=1),
         helper.make_node("Transpose", [f"{out}.columns"], [out], perm=[1, 2, 0]),
     ]
-    _rewrite(graph, {out: instead})
+    rewrite(graph, {out: instead})
+    drop_unread(model)
 
 
-def round_embedding(model: ModelProto) -> None:
-    """Read the embedding from unsigned bytes with a scale per token: the head's own, if it is shared."""
-    graph = model.graph
-    weights, lookup = _weights(graph), _lookup(graph)
-    name, ids, out = lookup.input[0], lookup.input[1], lookup.output[0]
-    rounded, scale, zero = (f"{name}_{part}" for part in ("quantized", "scale", "zero_point"))
-    if rounded not in weights:
-        columns = _round_columns(numpy_helper.to_array(weights[name]))
-        graph.initializer.extend(map(numpy_helper.from_array, columns, (rounded, scale, zero)))
-    graph.initializer.remove(weights[name])
-    instead = [
-        helper.make_node("Gather", [rounded, ids], [f"{out}.byte"], axis=1),
-        helper.make_node("Gather", [zero, ids], [f"{out}.zero"]),
-        helper.make_node("Gather", [scale, ids], [f"{out}.scale"]),
-        helper.make_node("Cast", [f"{out}.byte"], [f"{out}.value"], to=TensorProto.FLOAT),
-        helper.make_node("Cast", [f"{out}.zero"], [f"{out}.middle"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", [f"{out}.value", f"{out}.middle"], [f"{out}.steps"]),
-        helper.make_node("Mul", [f"{out}.steps", f"{out}.scale"], [out]),
-    ]
-    _rewrite(graph, {out: instead})
+def merge_twins(model: ModelProto) -> None:
+    """Compute once what is computed alike several times, and keep each small constant once.
 
-
-def round_by_token(model: ModelProto) -> None:
-    """Give each token its own scale where all tokens of a call shared one.
-
-    ONNX Runtime's dynamic quantiser rounds the activations of a call by the largest among them, and
-    decoders have tokens (the first one above all) whose values are a hundred times the others'.
+    A trace asks for the length of its input at every place that needs it: half of its nodes are twins.
     """
     graph = model.graph
-    constants = {"axis": np.array([-1], np.int64), "least": np.array(1e-30, np.float32)}
-    constants |= {"reach": np.array(MIDDLE - 1, np.float32), "middle": np.array(MIDDLE, np.float32)}
-    constants |= {"zero": np.array(MIDDLE, np.uint8)}
-    graph.initializer.extend(
-        numpy_helper.from_array(value, f"token.{name}") for name, value in constants.items()
-    )
-    shared = {node.output[1]: node for node in graph.node if node.op_type == "DynamicQuantizeLinear"}
-    zeros = {node.output[2] for node in shared.values()}
-    joint = {node.output[0]: node for node in graph.node if node.op_type == "Mul" and node.input[0] in shared}
-    scaled = [node for node in graph.node if node.op_type == "Mul" and node.input[1] in joint]
-    _rewrite(
-        graph,
-        {node.output[0]: _rounding(node.input[0], node.output[0], scale) for scale, node in shared.items()}
-        | {out: [] for out in joint}
-        | {node.output[0]: _scaling(node, *joint[node.input[1]].input) for node in scaled},
-    )
+    final = {value.name for value in graph.output}
+    for node in filter(_constant, graph.node):
+        graph.initializer.append(numpy_helper.from_array(_value(node), node.output[0]))
+    first: dict[Key, list[str]] = {}
+    alias = {
+        tensor.name: first.setdefault(_content(tensor), [tensor.name])[0] for tensor in graph.initializer
+    }
+    kept = GraphProto()
     for node in graph.node:
-        node.input[:] = ["token.zero" if name in zeros else name for name in node.input]
+        if _constant(node):
+            continue
+        node.input[:] = [alias.get(name, name) for name in node.input]
+        twin = first.setdefault(_meaning(node), list(node.output))
+        if twin == list(node.output) or final.intersection(node.output):
+            kept.node.append(node)
+        else:
+            alias |= zip(node.output, twin, strict=True)
+    del graph.node[:]
+    graph.node.extend(kept.node)
+    drop_unread(model)
+
+
+def drop_unread(model: ModelProto) -> None:
+    """Take out the tensors that no node reads, without copying the others."""
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input}
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name not in read:
+            del graph.initializer[index]
 
 
 def shorten(model: ModelProto) -> None:
@@ -116,67 +144,65 @@ def shorten(model: ModelProto) -> None:
     graph.ClearField("value_info")
 
 
-def _scaling(node: NodeProto, token_scale: str, column_scale: str) -> list[NodeProto]:
-    """Return nodes that scale by column, then by token.
-
-    By the product of both, ONNX Runtime would fuse them into its MatMulIntegerToFloat, which adds
-    the bias of a layer before a scale that is not a scalar.
-    """
-    (given, _), out = node.input, node.output[0]
-    return [
-        helper.make_node("Mul", [given, column_scale], [f"{out}.by_column"]),
-        helper.make_node("Mul", [f"{out}.by_column", token_scale], [out]),
-    ]
-
-
-def _rounding(given: str, out: str, scale: str) -> list[NodeProto]:
-    """Return nodes for `out = round(given / scale) + MIDDLE` with `scale` such that each row just fits."""
-    return [
-        helper.make_node("Abs", [given], [f"{out}.size"]),
-        helper.make_node("ReduceMax", [f"{out}.size", "token.axis"], [f"{out}.largest"], keepdims=1),
-        helper.make_node("Max", [f"{out}.largest", "token.least"], [f"{out}.range"]),
-        helper.make_node("Div", [f"{out}.range", "token.reach"], [scale]),
-        helper.make_node("Div", [given, scale], [f"{out}.steps"]),
-        helper.make_node("Add", [f"{out}.steps", "token.middle"], [f"{out}.shifted"]),
-        helper.make_node("Round", [f"{out}.shifted"], [f"{out}.rounded"]),
-        helper.make_node("Cast", [f"{out}.rounded"], [out], to=TensorProto.UINT8),
-    ]
-
-
-def _weights(graph: GraphProto) -> dict[str, TensorProto]:
-    return {tensor.name: tensor for tensor in graph.initializer}
-
-
-def _lookup(graph: GraphProto) -> NodeProto:
-    """Return the node that turns ids into vectors."""
-    weights = _weights(graph)
-    for node in graph.node:
-        if node.op_type == "Gather" and node.input[0] in weights and node.input[1] == "input_ids":
-            return node
-    raise BuildError(
-        "the exported graph looks up no embedding by input_ids: the family is not one this version knows",
-        remedy="Use --format gguf, or a Llama, Qwen2 or Qwen3 model.",
-    )
-
-
-def _same(head: TensorProto, rows: npt.NDArray[np.float32]) -> bool:
-    return np.array_equal(numpy_helper.to_array(head), rows.T)
-
-
-def _round_columns(
-    columns: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Return bytes, scales and zero points with `columns ~ (bytes - zero) * scale`."""
-    least, most = np.minimum(columns.min(axis=0), 0), np.maximum(columns.max(axis=0), 0)
-    scale = np.maximum((most - least) / 255, np.finfo(np.float32).tiny).astype(np.float32)
-    zero = np.rint(-least / scale)
-    return np.clip(np.rint(columns / scale) + zero, 0, 255).astype(np.uint8), scale, zero.astype(np.uint8)
-
-
-def _rewrite(graph: GraphProto, instead: dict[str, list[NodeProto]]) -> None:
+def rewrite(graph: GraphProto, instead: dict[str, list[NodeProto]]) -> None:
     """Put other nodes, in place, where the nodes with these first outputs stand."""
     rest = GraphProto()
     for node in graph.node:
         rest.node.extend(instead.get(node.output[0], [node]))
     del graph.node[:]
     graph.node.extend(rest.node)
+
+
+def _is_layer(node: NodeProto, known: dict[str, TensorProto]) -> bool:
+    said = {part.name: helper.get_attribute_value(part) for part in node.attribute}
+    plain = said.get("alpha", 1.0) == said.get("beta", 1.0) == 1.0 and not said.get("transA")
+    return bool(node.op_type == "Gemm" and node.input[1] in known and plain)
+
+
+def _product_and_sum(node: NodeProto, known: dict[str, TensorProto]) -> list[NodeProto]:
+    """Return the two nodes; the weight is turned in place where the layer wants it turned."""
+    (given, weight), out = node.input[:2], node.output[0]
+    if any(part.name == "transB" and part.i for part in node.attribute):
+        turned = np.ascontiguousarray(numpy_helper.to_array(known[weight]).T)
+        known[weight].CopyFrom(numpy_helper.from_array(turned, weight))
+    if len(node.input) == 2:  # noqa: PLR2004 - no bias
+        return [helper.make_node("MatMul", [given, weight], [out], name=node.name)]
+    return [
+        helper.make_node("MatMul", [given, weight], [f"{out}.product"], name=node.name),
+        helper.make_node("Add", [f"{out}.product", node.input[2]], [out]),
+    ]
+
+
+def _origins(graph: GraphProto, node: NodeProto) -> set[str]:
+    """Return the name of the ids of a lookup, and what they were before reshaping."""
+    makers = {made.output[0]: made for made in graph.node if made.op_type in ("Reshape", "Cast", "Identity")}
+    names, name = set[str](), node.input[1]
+    while name not in names:
+        names.add(name)
+        name = makers[name].input[0] if name in makers else name
+    return names
+
+
+def _same(head: TensorProto, rows: npt.NDArray[np.float32]) -> bool:
+    return np.array_equal(numpy_helper.to_array(head), rows.T)
+
+
+def _constant(node: NodeProto) -> bool:
+    return bool(node.op_type == "Constant" and node.attribute[0].name == "value")
+
+
+def _value(constant: NodeProto) -> npt.NDArray[np.generic]:
+    return np.asarray(numpy_helper.to_array(constant.attribute[0].t))
+
+
+def _content(tensor: TensorProto) -> Key:
+    """Return what is equal for two small tensors with the same numbers."""
+    if tensor.ByteSize() > SMALL:
+        return (tensor.name,)
+    return ("", tensor.data_type, *tensor.dims, numpy_helper.to_array(tensor).tobytes())
+
+
+def _meaning(node: NodeProto) -> Key:
+    """Return what is equal for two nodes that compute the same of the same inputs."""
+    parts = sorted(part.SerializeToString(deterministic=True) for part in node.attribute)
+    return (node.domain, node.op_type, len(node.output), *node.input, *parts)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
@@ -35,34 +37,61 @@ class Phrasing(Protocol):
     def ids(self, question: Golden) -> list[int]:
         """Return the tokens that a server feeds for `question`."""
 
+    def written(self, text: str | Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the tokens of a whole text or a whole conversation, as a model reads it in training."""
+
     def text(self, ids: Sequence[int]) -> str:
         """Return what a server answers for `ids`."""
 
 
-class CheckpointPhrasing:
-    """The words of a Hugging Face folder, by the tokenizers library."""
+@dataclass(frozen=True)
+class Words:
+    """A tokenizer.json, and what a server must know beside it."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Read the checkpoint's tokenizer.json."""
-        if checkpoint.tokenizer is None:
-            raise ModelError(
-                f"{checkpoint.folder} has no tokenizer.json",
-                remedy="Save one once: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
-            )
-        self._tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer))
-        self._special = checkpoint.special_tokens
-        self._begins = checkpoint.bos_id if checkpoint.add_bos else None
-        self.chat_template = checkpoint.chat_template
-        self.stop_ids = frozenset(checkpoint.stop_ids)
-        self.begin_ids = [id_ for id_ in [checkpoint.bos_id, *checkpoint.stop_ids] if id_ is not None][:1]
-        self.unknown_id = self._tokenizer.token_to_id(self._special.get("unk_token", ""))
+    tokenizer: Path
+    special_tokens: Mapping[str, str]
+    """bos_token, eos_token, unk_token, pad_token: those that have a name."""
+    stop_ids: tuple[int, ...]
+    add_bos: bool
+    """A text begins with the BOS token, whether tokenizer.json puts it there or not."""
+    chat_template: str | None
+    bos_id: int | None = None
+    """None: that of bos_token."""
+
+
+class TokenizerPhrasing:
+    """The words of a tokenizer.json, by the tokenizers library."""
+
+    def __init__(self, words: Words) -> None:
+        """Read the tokenizer."""
+        self._tokenizer = Tokenizer.from_file(str(words.tokenizer))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._special = words.special_tokens
+        bos_id = words.bos_id
+        if bos_id is None:
+            bos_id = self._tokenizer.token_to_id(words.special_tokens.get("bos_token", ""))
+        self._begins = bos_id if words.add_bos else None
+        self.chat_template = words.chat_template
+        self.stop_ids = frozenset(words.stop_ids)
+        self.begin_ids = [id_ for id_ in [bos_id, *words.stop_ids] if id_ is not None][:1]
+        self.unknown_id = self._tokenizer.token_to_id(words.special_tokens.get("unk_token", ""))
 
     def ids(self, question: Golden) -> list[int]:
         """Return the tokens that a server feeds for `question`."""
         if question.messages is None:
-            ids = list(self._tokenizer.encode(question.prompt or "").ids)
-            return ids if self._begins is None or ids[:1] == [self._begins] else [self._begins, *ids]
-        text = render_chat(self.chat_template or "", question.messages, self._special)
+            return self.written(question.prompt or "")
+        return self._chat(question.messages, answer=True)
+
+    def written(self, text: str | Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the tokens of a whole text or a whole conversation, as a model reads it in training."""
+        if not isinstance(text, str):
+            return self._chat(text, answer=False)
+        ids = list(self._tokenizer.encode(text).ids)
+        return ids if self._begins is None or ids[:1] == [self._begins] else [self._begins, *ids]
+
+    def _chat(self, messages: Sequence[Mapping[str, str]], *, answer: bool) -> list[int]:
+        text = render_chat(self.chat_template, messages, self._special, answer=answer)
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def text(self, ids: Sequence[int]) -> str:
@@ -70,13 +99,38 @@ class CheckpointPhrasing:
         return str(self._tokenizer.decode(list(ids)))
 
 
+class CheckpointPhrasing(TokenizerPhrasing):
+    """The words of a Hugging Face folder."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Read the checkpoint's tokenizer.json; raise ModelError when it has none."""
+        if checkpoint.tokenizer is None:
+            raise ModelError(
+                f"{checkpoint.folder} has no tokenizer.json",
+                remedy="Save one once: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
+            )
+        super().__init__(
+            Words(
+                checkpoint.tokenizer,
+                special_tokens=checkpoint.special_tokens,
+                stop_ids=checkpoint.stop_ids,
+                add_bos=checkpoint.add_bos,
+                chat_template=checkpoint.chat_template,
+                bos_id=checkpoint.bos_id,
+            )
+        )
+
+
 class GgufPhrasing:
-    """The words inside a GGUF, by llama.cpp."""
+    """The words inside a GGUF, by llama.cpp, which ends the process on a character it has no token for."""
 
     unknown_id: int | None = None
 
-    def __init__(self, llama: Any) -> None:
-        """Take an open `llama_cpp.Llama`."""
+    def __init__(self, file: Path) -> None:
+        """Read the vocabulary of `file`, and not its weights."""
+        from llama_cpp import Llama  # noqa: PLC0415 - carried by child processes alone
+
+        llama = Llama(str(file), vocab_only=True, n_ctx=8, n_batch=8, verbose=False)
         self._llama = llama
         self.chat_template = llama.metadata.get("tokenizer.chat_template")
         self.begin_ids = [id_ for id_ in (llama.token_bos(), llama.token_eos()) if id_ >= 0][:1]
@@ -86,11 +140,19 @@ class GgufPhrasing:
     def ids(self, question: Golden) -> list[int]:
         """Return the tokens that a server feeds for `question`."""
         if question.messages is None:
-            return list(self._llama.tokenize((question.prompt or "").encode(), special=True))
+            return self.written(question.prompt or "")
+        return self._chat(question.messages, answer=True)
+
+    def written(self, text: str | Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the tokens of a whole text or a whole conversation, as a model reads it in training."""
+        if not isinstance(text, str):
+            return self._chat(text, answer=False)
+        return list(self._llama.tokenize(text.encode(), special=True))
+
+    def _chat(self, messages: Sequence[Mapping[str, str]], *, answer: bool) -> list[int]:
         begin, end = (self.text_of_special(id_) for id_ in (self._llama.token_bos(), self._llama.token_eos()))
-        text = render_chat(
-            self.chat_template or "", question.messages, {"bos_token": begin, "eos_token": end}
-        )
+        special = {"bos_token": begin, "eos_token": end}
+        text = render_chat(self.chat_template, messages, special, answer=answer)
         return list(self._llama.tokenize(text.encode(), add_bos=False, special=True))
 
     def text(self, ids: Sequence[int]) -> str:
@@ -103,15 +165,25 @@ class GgufPhrasing:
 
 
 def render_chat(
-    template: str, messages: Sequence[Mapping[str, str]], special_tokens: Mapping[str, str]
+    template: str | None,
+    messages: Sequence[Mapping[str, str]],
+    special_tokens: Mapping[str, str],
+    *,
+    answer: bool = True,
 ) -> str:
-    """Return the text that opens the assistant's turn after `messages`, as transformers renders it."""
+    """Return `messages` as transformers renders them; with `answer`, the assistant's turn is opened."""
+    if not template:
+        raise ModelError(
+            "the model has no chat template to write messages with", remedy="Give plain texts and prompts."
+        )
     house = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     house.filters["tojson"] = lambda value, **how: json.dumps(value, ensure_ascii=False, **how)
     house.globals["strftime_now"] = datetime.now(UTC).astimezone().strftime
     try:
         found = house.from_string(template)
-        return found.render(messages=list(messages), add_generation_prompt=True, tools=None, **special_tokens)
+        return found.render(
+            messages=list(messages), add_generation_prompt=answer, tools=None, **special_tokens
+        )
     except TemplateError as error:
         raise ModelError(
             f"the model's chat template cannot be rendered: {error}",

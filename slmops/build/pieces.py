@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from slmops.build.checkpoint import Checkpoint, read_rows
+from slmops.build.checkpoint import Checkpoint
 from slmops.build.family import GgufTensor
+from slmops.build.read_tensors import read_columns, read_rows
 from slmops.errors import ModelError
 
 Rows = npt.NDArray[np.float32]
@@ -27,12 +28,19 @@ def pieces(checkpoint: Checkpoint, tensor: GgufTensor, most: int) -> Iterator[Ro
         yield np.array(tensor.values, np.float32)
         return
     entry = checkpoint.tensors[tensor.source]
-    head = tensor.rotated_heads or 1
-    step = max(1, most * entry.shape[0] // math.prod(entry.shape) // head) * head
-    for start in range(0, entry.shape[0], step):
-        rows = read_rows(entry, start, min(start + step, entry.shape[0]))
+    read = read_columns if tensor.transposed else read_rows
+    length, together = tensor.shape[0], tensor.rotated_heads or 1
+    step = max(1, most * length // math.prod(tensor.shape) // together) * together
+    for start in range(0, length, step):
+        rows = read(entry, start, min(start + step, length))
         _check_numbers(tensor, rows)
-        yield _interleaved(rows, head) if tensor.rotated_heads else rows
+        yield _moved(rows, tensor)
+
+
+def _moved(rows: Rows, tensor: GgufTensor) -> Rows:
+    if tensor.rotated_heads:
+        return _interleaved(rows, tensor.rotated_heads)
+    return rows + np.float32(1) if tensor.plus_one else rows
 
 
 def _interleaved(rows: Rows, head: int) -> Rows:

@@ -1,10 +1,11 @@
-"""Write a checkpoint as a quantised GGUF file in one streaming pass.
+"""Write a checkpoint as GGUF files of one or several types in one streaming pass.
 
 safetensors -> ggml's own quantiser (the shared library inside llama-cpp-python) -> GGUF; no torch, no
 intermediate file. What the tensors are called and which type they get is decided elsewhere.
 
-Laws: the same checkpoint and type give the same bytes; memory is bounded by PIECE, not by the model;
-`out` appears whole or not at all; a weight that is no number, or that the type cannot hold, is an error.
+Laws: the same checkpoint, types and importance give the same bytes, whatever else is made in the same
+pass; memory is bounded by PIECE, not by the model; each file appears whole or not at all; a weight that
+is no number, or that the type cannot hold, is an error.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.family import GgufTensor, build_of, family_of, layout, metadata
 from slmops.build.ggml import Quantizer
-from slmops.build.pieces import pieces
+from slmops.build.importance import Importance
+from slmops.build.pieces import Rows, pieces
 from slmops.build.scheme import (
     FILE_TYPES,
     GGML_TYPES,
@@ -34,12 +37,15 @@ from slmops.build.scheme import (
     Scheme,
     Value,
     choose,
+    compose,
     keys_bytes,
     predicted_bytes,
 )
+from slmops.build.sketch import Sketch
 from slmops.build.vocabulary import Ends, vocabulary
 from slmops.errors import BuildError, ModelError
 
+Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Told how many weights are written, and of how many."""
 
@@ -57,6 +63,8 @@ class GgufReport:
     """ggml type of every tensor, by GGUF name."""
     fallbacks: tuple[Fallback, ...]
     """Tensors whose shape did not allow the type they should have had."""
+    fallback_share: float
+    """Share of the weights in them, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class GgufPlan:
     keys: dict[str, Value]
     tensors: tuple[GgufTensor, ...]
     scheme: Scheme
+    importance: Importance | None
     predicted_bytes: int
 
 
@@ -74,23 +83,40 @@ def unheard(_done: int, _total: int) -> None:
     """Take no notice of progress."""
 
 
-def plan_gguf(checkpoint: Checkpoint, type_name: str) -> GgufPlan:
-    """Return what `quantize_gguf` would write, and raise what it would; reads no weights."""
+def plan_gguf(
+    checkpoint: Sketch,
+    type_name: str,
+    types: Mapping[str, str] | None = None,
+    importance: Importance | None = None,
+) -> GgufPlan:
+    """Return what `quantize_gguf` would write, and raise what it would; reads no weights.
+
+    `types` gives a ggml type for each tensor by GGUF name, and `type_name` is then a mere label.
+    """
     tensors, said = _for_any_type(checkpoint)
     shapes = {tensor.name: tensor.shape for tensor in tensors}
-    scheme = choose(shapes, type_name, build_of(checkpoint.architecture, checkpoint.config))
-    keys: dict[str, Value] = {"general.file_type": FILE_TYPES[type_name].id, **said}
+    build = build_of(checkpoint.architecture, checkpoint.config)
+    if types is None:
+        scheme = choose(shapes, type_name, replace(build, importance=importance is not None))
+    else:
+        scheme = compose(shapes, types)
+    keys: dict[str, Value] = {"general.file_type": FILE_TYPES[scheme.file_type].id, **said}
+    if importance is not None:
+        keys |= {
+            "quantize.imatrix.dataset": importance.digest,
+            "quantize.imatrix.entries_count": len(importance.columns),
+            "quantize.imatrix.chunks_count": importance.sequences,
+        }
     arch = family_of(checkpoint.architecture).arch
     size = predicted_bytes(shapes, scheme, keys_bytes({"general.architecture": arch, **keys}))
-    return GgufPlan(arch=arch, keys=keys, tensors=tensors, scheme=scheme, predicted_bytes=size)
+    return GgufPlan(arch, keys, tensors, scheme, importance, size)
 
 
 @lru_cache(maxsize=1)
-def _for_any_type(checkpoint: Checkpoint) -> tuple[tuple[GgufTensor, ...], dict[str, Value]]:
+def _for_any_type(checkpoint: Sketch) -> tuple[tuple[GgufTensor, ...], dict[str, Value]]:
     """Return what does not depend on the type; kept, because a large vocabulary takes half a second."""
     config = checkpoint.config
-    shapes = {name: entry.shape for name, entry in checkpoint.tensors.items()}
-    tensors = layout(checkpoint.architecture, config, shapes)
+    tensors = layout(checkpoint.architecture, config, checkpoint.shapes)
     keys: dict[str, Value] = {
         "general.type": "model",
         "general.quantization_version": 2,
@@ -106,14 +132,34 @@ def quantize_gguf(
     checkpoint: Checkpoint, type_name: str, out: Path, progress: Progress = unheard
 ) -> GgufReport:
     """Write `checkpoint` to `out` as `type_name`; on any error `out` is as it was."""
-    plan = plan_gguf(checkpoint, type_name)
-    with Quantizer() as quantizer, whole_file(out, plan.predicted_bytes) as partial:
-        _write(checkpoint, plan, quantizer, partial, progress)
+    return write_all(checkpoint, {out: plan_gguf(checkpoint, type_name)}, progress)[out]
+
+
+def write_all(
+    checkpoint: Checkpoint, plans: Mapping[Path, GgufPlan], progress: Progress = unheard
+) -> dict[Path, GgufReport]:
+    """Write a file for each plan, all from one reading of the weights; what two files share is rounded once.
+
+    On any error no file is written.
+    """
+    with contextlib.ExitStack() as stack:
+        quantizer = stack.enter_context(Quantizer())
+        needed = sum(plan.predicted_bytes for plan in plans.values())
+        writers = [
+            stack.enter_context(_opened(plan, stack.enter_context(whole_file(out, needed))))
+            for out, plan in plans.items()
+        ]
+        _write(checkpoint, writers, quantizer, progress)
+    return {out: _report(out, plan.scheme) for out, plan in plans.items()}
+
+
+def _report(out: Path, scheme: Scheme) -> GgufReport:
     return GgufReport(
         bytes=out.stat().st_size,
-        bits_per_weight=plan.scheme.bits_per_weight,
-        types=plan.scheme.types,
-        fallbacks=plan.scheme.fallbacks,
+        bits_per_weight=scheme.bits_per_weight,
+        types=scheme.types,
+        fallbacks=scheme.fallbacks,
+        fallback_share=scheme.fallback_share,
     )
 
 
@@ -149,9 +195,9 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write(
-    checkpoint: Checkpoint, plan: GgufPlan, quantizer: Quantizer, partial: Path, progress: Progress
-) -> None:
+@contextlib.contextmanager
+def _opened(plan: GgufPlan, partial: Path) -> Iterator[_Opened]:
+    """Yield the file with its header written, ready for the tensors in their order."""
     writer = GGUFWriter(None, plan.arch)
     for key, value in plan.keys.items():
         _add(writer, key, value)
@@ -163,15 +209,49 @@ def _write(
         writer.write_header_to_file(partial)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        file = writer.fout[0]
-        writer.write_padding(file, file.tell())
-        done, total = 0, sum(math.prod(tensor.shape) for tensor in plan.tensors)
-        for tensor in plan.tensors:
-            for rows in pieces(checkpoint, tensor, PIECE):
-                file.write(quantizer(plan.scheme.types[tensor.name], np.atleast_2d(rows)).data)
-                done += rows.size
-                progress(done, total)
-            writer.write_padding(file, file.tell())
+        yield _Opened(plan, writer)
+
+
+def _write(
+    checkpoint: Checkpoint, files: Sequence[_Opened], quantizer: Quantizer, progress: Progress
+) -> None:
+    tensors = files[0].plan.tensors
+    done, total = 0, sum(math.prod(tensor.shape) for tensor in tensors)
+    for each in files:
+        each.pad()
+    for tensor in tensors:
+        for rows in pieces(checkpoint, tensor, PIECE):
+            rounded: dict[tuple[str, bool], Bytes] = {}
+            for each in files:
+                each.add(tensor, rows, quantizer, rounded)
+            done += rows.size
+            progress(done, total)
+        for each in files:
+            each.pad()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A GGUF file whose tensor data is being written."""
+
+    plan: GgufPlan
+    writer: Any
+
+    def add(
+        self, tensor: GgufTensor, rows: Rows, quantizer: Quantizer, rounded: dict[tuple[str, bool], Bytes]
+    ) -> None:
+        """Write some rows of `tensor`; `rounded` has what other files made of them."""
+        type_name, importance = self.plan.scheme.types[tensor.name], self.plan.importance
+        weights = None if importance is None else importance.columns.get(tensor.source)
+        key = type_name, weights is not None
+        if key not in rounded:
+            rounded[key] = quantizer(type_name, np.atleast_2d(rows), weights)
+        self.writer.fout[0].write(rounded[key].data)
+
+    def pad(self) -> None:
+        """Go on to where the next tensor may begin."""
+        file = self.writer.fout[0]
+        self.writer.write_padding(file, file.tell())
 
 
 def _add(writer: GGUFWriter, key: str, value: Value) -> None:
@@ -184,7 +264,7 @@ def _add(writer: GGUFWriter, key: str, value: Value) -> None:
         writer.add_key_value(key, value, kinds[type(value)])
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Mapping[str, Any]:
+def _tokenizer(checkpoint: Sketch) -> Mapping[str, Any]:
     folder = checkpoint.folder
     if checkpoint.tokenizer is None:
         raise ModelError(
@@ -198,7 +278,7 @@ def _tokenizer(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return said
 
 
-def _ends(checkpoint: Checkpoint) -> Ends:
+def _ends(checkpoint: Sketch) -> Ends:
     return Ends(
         bos=checkpoint.bos_id,
         stop=checkpoint.stop_ids,

@@ -1,98 +1,103 @@
-"""What to make, from what, for which devices: a recipe, and the plan it comes to.
+"""What to make, from what, for which devices, and how good it must be: a recipe, as its file says it.
 
-It reads nothing and builds nothing. Laws: the same recipe, shape and sizes give the same plan; a build
-that several profiles share stands in it once; a type named outright is never replaced by another.
+Pure: a schema. Where its paths lead and what its profiles are is for others to find out.
+
+Law: what it writes as YAML reads back as the same recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from slmops.errors import UsageError
-from slmops.profile.device import DeviceProfile
-from slmops.profile.fit import Candidate, Choice, choose
-from slmops.profile.footprint import ModelShape
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Format = Literal["gguf", "onnx"]
-AUTO = "auto"
-BEST_FIRST: dict[Format, tuple[str, ...]] = {
-    "gguf": ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"),
-    "onnx": ("INT8",),
-}
-"""Types that `auto` chooses among, best first by KL divergence to the source."""
-ONNX_TYPES = ("INT8", "F32")
+from slmops.build.plan import AUTO, MOST_FALLBACK
+from slmops.build.quality import QUALITIES, USUAL, Quality
+from slmops.profile.device import Size
+
+QualityName = Literal["strict", "balanced", "small"]
 
 
-@dataclass(frozen=True)
-class Wish:
-    """A profile, and the format and type asked for it; `auto` leaves them to the plan."""
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    profile: DeviceProfile
-    format: str = AUTO
+
+class Target(_Part):
+    """A device profile, and what is wanted for it."""
+
+    profile: str
+    """Name of a profile, or the path of its file."""
+    format: Literal["auto", "gguf", "onnx"] = "auto"
     type: str = AUTO
+    """auto, or a type outright: Q8_0, Q4_K_M, ... (gguf), INT8, INT4, F32 (onnx)."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What to make."""
+class Calibration(_Part):
+    """Text that says which inputs of a matrix matter."""
+
+    file: str
+    """Text, or JSON lines with `text`, `prompt` or `messages`."""
+    tokens: Annotated[int, Field(ge=64)] = 16_384
+
+
+class Evaluation(_Part):
+    """Text on which artifacts are held against their source."""
+
+    file: str | None = None
+    """Text that was used for nothing else; without it the source writes its own."""
+    tokens: Annotated[int, Field(ge=64)] = 512
+
+
+def _short_form(said: Any) -> Any:
+    """Read PROFILE and PROFILE:FORMAT:TYPE as people write them in a command."""
+    if not isinstance(said, list | tuple):
+        return said
+    return tuple(target(one) if isinstance(one, str) else one for one in said)
+
+
+def target(said: str) -> dict[str, str]:
+    """Return what PROFILE, PROFILE:FORMAT or PROFILE:FORMAT:TYPE asks for, as a document would say it."""
+    profile, _, rest = said.partition(":")
+    format_, _, type_ = rest.partition(":")
+    return {"profile": profile, "format": format_ or AUTO, "type": _as_written(type_ or AUTO)}
+
+
+def _as_written(type_: str) -> str:
+    """Return a type as it is written; people write q4_k_m too."""
+    return type_ if type_ == AUTO else type_.upper()
+
+
+class Recipe(_Part):
+    """Everything that a build is made of."""
 
     name: str
+    """Name of the release."""
     version: str
-    wishes: tuple[Wish, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be built: a choice for each profile, each distinct build once."""
-
-    choices: dict[str, Choice] = field(default_factory=dict)
+    """Version of the release; a version never changes."""
+    model: str
+    """Hugging Face folder, hub id, or a .gguf file."""
+    profiles: Annotated[tuple[Target, ...], BeforeValidator(_short_form), Field(min_length=1)]
+    """Device profiles; PROFILE:FORMAT:TYPE in one word asks for that type alone."""
+    quality: QualityName | Quality | None = None
+    """A gate by name, or one of your own. Without one, types that are chosen must pass `balanced`."""
+    mixed: bool = True
+    """Whether a type for each tensor may be searched by measuring, where the type is left open."""
+    calibration: Calibration | None = None
+    evaluation: Evaluation = Evaluation()
+    golden: str | None = None
+    """Golden prompts (JSON lines); without them golden.jsonl in the model's folder, else recorded."""
+    converter: str | None = None
+    """For other families: a llama.cpp checkout, or an unpacked llama-cpp-python source archive."""
+    max_fallback: Annotated[float, Field(ge=0, le=1)] = MOST_FALLBACK
+    """Share of the weights that may have another type than the label says."""
+    jobs: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that build and measure at a time."""
+    memory: Size | None = None
+    """Bytes that building may use at its peak; without it, what is free on this machine."""
 
     @property
-    def builds(self) -> list[tuple[Format, str]]:
-        """Return the distinct (format, type) pairs, in the order first chosen."""
-        pairs = [(choice.candidate.format, choice.candidate.type) for choice in self.choices.values()]
-        return list(dict.fromkeys(pairs))
-
-
-def plan(
-    recipe: Recipe, shape: ModelShape, weigh: Callable[[Format, str], int], formats: Sequence[Format]
-) -> Plan:
-    """Choose for every profile; `weigh` says the bytes of a (format, type), `formats` what the source allows.
-
-    Raise DoesNotFitError when a device can bear none of what is allowed, UsageError when nothing is.
-    """
-    sizes: dict[tuple[Format, str], int] = {}
-
-    def candidate(pair: tuple[Format, str]) -> Candidate:
-        if pair not in sizes:
-            sizes[pair] = weigh(*pair)
-        return Candidate(*pair, sizes[pair])
-
-    choices = {}
-    for wish in recipe.wishes:
-        allowed = [candidate(pair) for pair in _pairs(wish, formats)]
-        choices[wish.profile.name] = choose(wish.profile, shape, allowed)
-    return Plan(choices)
-
-
-def _pairs(wish: Wish, formats: Sequence[Format]) -> list[tuple[Format, str]]:
-    wanted = [name for name in formats if wish.format in (AUTO, name)]
-    if wish.type != AUTO:
-        wanted = [
-            name for name in wanted if (name == "onnx") == (wish.type == "INT8" or wish.format == "onnx")
-        ]
-        if "onnx" in wanted and wish.type not in ONNX_TYPES:
-            raise UsageError(f"no ONNX type {wish.type!r}; expected one of {', '.join(ONNX_TYPES)}")
-        pairs: list[tuple[Format, str]] = [(name, wish.type) for name in wanted]
-    else:
-        pairs = [(name, type_) for name in wanted for type_ in BEST_FIRST[name]]
-    pairs = [pair for pair in pairs if pair[0] in wish.profile.formats]
-    if not pairs:
-        raise UsageError(
-            f"{wish.profile.name}: nothing can be built as format {wish.format}, type {wish.type}: "
-            f"the profile takes {', '.join(wish.profile.formats)}, the source allows {', '.join(formats)}",
-            remedy="Leave --format and --type at auto, or name a pair both allow.",
-        )
-    return pairs
+    def gate(self) -> Quality:
+        """Return the gate of what is chosen."""
+        if isinstance(self.quality, Quality):
+            return self.quality
+        return QUALITIES[self.quality or USUAL]

@@ -22,8 +22,8 @@ import numpy as np
 from slmops.artifact.golden import Golden
 from slmops.build.divergence import Rows, margin_of_first
 from slmops.build.isolate import Progress, isolate, silent
-from slmops.build.measure import Source, open_source, write_story
-from slmops.build.open_model import Model, open_artifact
+from slmops.build.measure import Source, go_on, open_source
+from slmops.build.open_model import Model, Shape, open_artifact
 from slmops.build.phrase import Phrasing
 
 MOST = 16
@@ -116,10 +116,9 @@ def _own_prompts(model: Model, phrasing: Phrasing) -> list[Golden]:
     random = np.random.default_rng(0)
     prompts = list[str]()
     for _ in range(STORIES if phrasing.begin_ids else 0):
-        ids, rows = write_story(model, phrasing.begin_ids, STORY, phrasing.stop_ids, random)
-        sure = [
-            _leads(last, SURE) and _best(last) == said for last, said in zip(rows[:-1], ids[1:], strict=True)
-        ]
+        story = go_on(model, phrasing.begin_ids, STORY, phrasing.stop_ids, random)
+        chosen = [(id_, _leads(last, SURE) and _best(last) == id_) for last, id_ in story]
+        ids, sure = [*phrasing.begin_ids, *(id_ for id_, _ in chosen)], [surely for _, surely in chosen]
         start = max(range(len(sure)), key=lambda at: _stretch(sure[at:]) if at >= OPENING else 0, default=0)
         prompts.append(phrasing.text(ids[: start + 1]))
     return [Golden(expect="", prompt=prompt) for prompt in dict.fromkeys(prompts)]
@@ -135,17 +134,17 @@ def _answer(model: Model, phrasing: Phrasing, question: Golden) -> Answer | None
     if not prompt or len(prompt) + MOST > CONTEXT or phrasing.unknown_id in prompt:
         return None
     model.restart()
-    last, ids = model.feed(prompt)[-1], list[int]()
+    last, ids = model.read(prompt)[-1], list[int]()
     while len(ids) < MOST and _leads(last, SURE) and (best := _best(last)) not in phrasing.stop_ids:
         ids.append(best)
-        last = model.feed([best])[-1]
+        last = model.read([best])[-1]
     texts = [phrasing.text(ids[:count]) for count in range(1, len(ids) + 1)]
     return Answer(question, prompt, ids, texts) if len(ids) >= LEAST else None
 
 
 def _confirm(progress: Progress, artifact: Path, answers: list[Answer]) -> list[int]:
     """Return, for each answer, how many of its tokens the artifact would surely say as well."""
-    model = open_artifact(artifact, CONTEXT)
+    model = open_artifact(artifact, Shape(CONTEXT))
     counts = []
     for done, answer in enumerate(answers, 1):
         counts.append(_held(model, answer))
@@ -155,11 +154,11 @@ def _confirm(progress: Progress, artifact: Path, answers: list[Answer]) -> list[
 
 def _held(model: Model, answer: Answer) -> int:
     model.restart()
-    last = model.feed(answer.prompt)[-1]
+    last = model.read(answer.prompt)[-1]
     for count, id_ in enumerate(answer.ids):
         if _best(last) != id_ or not _leads(last, SURE / 2):
             return count
-        last = model.feed([id_])[-1]
+        last = model.read([id_])[-1]
     return len(answer.ids)
 
 

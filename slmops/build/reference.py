@@ -18,7 +18,8 @@ import torch
 import transformers
 from transformers.modeling_utils import no_init_weights
 
-from slmops.build.checkpoint import Checkpoint, TensorEntry, read_rows
+from slmops.build.checkpoint import Checkpoint
+from slmops.build.read_tensors import TensorEntry, read_rows
 from slmops.errors import ModelError
 
 CHUNK_BYTES = 16 << 20
@@ -43,9 +44,14 @@ def _empty(checkpoint: Checkpoint) -> Any:
             remedy="Use a model that transformers has, such as a Llama or a Qwen.",
         )
     try:
-        config = family.config_class.from_dict({**checkpoint.config, "tie_word_embeddings": checkpoint.tied})
+        config = family.config_class.from_dict(
+            {**_in_its_words(checkpoint), "tie_word_embeddings": checkpoint.tied}
+        )
         with no_init_weights():
             model = family(config)
+        if getattr(config, "attn_logit_softcapping", None):
+            # Only this implementation caps the scores, as they were in training.
+            model.set_attn_implementation("eager")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{checkpoint.folder}: config.json does not describe a {checkpoint.architecture}: {error}",
@@ -53,6 +59,15 @@ def _empty(checkpoint: Checkpoint) -> Any:
         ) from error
     model.tie_weights()
     return model
+
+
+def _in_its_words(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the config; Phi-3's class knows the kind of its scaling by no other name than `type`."""
+    said, scaling = checkpoint.config, checkpoint.config.get("rope_scaling")
+    if checkpoint.architecture != "Phi3ForCausalLM" or not scaling:
+        return said
+    rest = {key: value for key, value in scaling.items() if key != "rope_type"}
+    return {**said, "rope_scaling": {"type": scaling["rope_type"], **rest}}
 
 
 def _check_names(checkpoint: Checkpoint, weights: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ Laws: `out` appears whole or not at all; a file that has the type already is cop
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -138,13 +139,16 @@ def _report(out: Path, type_name: str) -> GgufReport:
         for name, shape in found.shapes.items()
         if len(shape) > 1 and shape[0] % GGML_TYPES[default].block and name.endswith("weight")
     }
+    weights = {name: math.prod(found.shapes[name]) for name in uneven}
     return GgufReport(
         bytes=out.stat().st_size,
         bits_per_weight=8 * found.nbytes / found.weights,
         types=found.types,
         fallbacks=tuple(
-            Fallback(name, columns, default, found.types[name]) for name, columns in uneven.items()
+            Fallback(name, columns, default, found.types[name], weights[name])
+            for name, columns in uneven.items()
         ),
+        fallback_share=sum(weights.values()) / found.weights,
     )
 
 

@@ -1,8 +1,8 @@
 """Which ggml type each tensor gets under a GGUF file type, and how many bytes that makes.
 
 Pure. The rules are llama.cpp's own (src/llama-quant.cpp of the build that llama-cpp-python 0.3.36
-carries), for dense models without an importance matrix, so that a file made here and one made there
-are the same. It knows tensor names and shapes, not weights.
+carries), for dense models with and without an importance matrix, so that a file made here and one made
+there are the same. It knows tensor names and shapes, not weights.
 
 Laws: a chosen type's block always divides the row; what the shape forced away from the named type is
 listed, so nobody takes the label for the truth; the predicted size of the file is exact.
@@ -50,6 +50,7 @@ GGML_TYPES = {
     "Q5_K": GgmlType(13, 256, 176),
     "Q6_K": GgmlType(14, 256, 210),
     "IQ4_NL": GgmlType(20, 32, 18),
+    "IQ3_S": GgmlType(21, 256, 110),
     "IQ4_XS": GgmlType(23, 256, 136),
     "BF16": GgmlType(30, 1, 2),
 }
@@ -79,6 +80,7 @@ FILE_TYPES = {
     "Q5_K_M": FileType(17, "Q5_K"),
     "Q6_K": FileType(18, "Q6_K"),
     "IQ4_NL": FileType(25, "IQ4_NL"),
+    "IQ3_S": FileType(26, "IQ3_S"),
     "IQ4_XS": FileType(30, "IQ4_XS"),
     "BF16": FileType(32, "BF16"),
 }
@@ -88,8 +90,10 @@ _WHEN_256_DOES_NOT_DIVIDE = {
     "Q4_K": "Q5_0",
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
+    "IQ3_S": "IQ4_NL",
     "IQ4_XS": "IQ4_NL",
 }
+_NEVER_ROUNDED = ("position_embd.weight", "token_types.weight")
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class Build:
     layers: int
     heads: int
     kv_heads: int
+    importance: bool = False
+    """Whether an importance matrix weighs the rounding; llama.cpp then protects other tensors."""
 
     @property
     def shares_values_widely(self) -> bool:
@@ -119,6 +125,7 @@ class Fallback:
     columns: int
     wanted: str
     got: str
+    weights: int
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,8 @@ class Scheme:
     """Tensor data in the file, padding included."""
     bits_per_weight: float
     """Real ones: every tensor counted, norms and fallbacks too."""
+    fallback_share: float
+    """Share of the weights that did not get the type they should have had, 0..1."""
 
 
 def choose(tensors: Mapping[str, tuple[int, ...]], file_type: str, build: Build) -> Scheme:
@@ -139,18 +148,57 @@ def choose(tensors: Mapping[str, tuple[int, ...]], file_type: str, build: Build)
     check_file_type(file_type)
     tied = "output.weight" not in tensors
     wanted = {name: _wanted(name, shape, file_type, build, tied=tied) for name, shape in tensors.items()}
-    types = {name: _that_divides(wanted[name], shape[-1]) for name, shape in tensors.items()}
+    types = {name: that_divides(wanted[name], shape[-1]) for name, shape in tensors.items()}
+    return _scheme(tensors, file_type, types, wanted)
+
+
+def compose(tensors: Mapping[str, tuple[int, ...]], types: Mapping[str, str]) -> Scheme:
+    """Return the scheme in which every tensor has the type that `types` says.
+
+    Its file type is that of the type that most weights have, as llama.cpp guesses it.
+    """
+    weights: dict[str, int] = {}
+    for name, shape in tensors.items():
+        weights[types[name]] = weights.get(types[name], 0) + math.prod(shape)
+    named = {kind.default: name for name, kind in FILE_TYPES.items()}
+    most = max((kind for kind in weights if kind in named), key=lambda kind: weights[kind])
+    return _scheme(tensors, named[most], dict(types), types)
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor is rounded at all: norms, biases and learned positions stay as they are."""
+    return (
+        len(shape) > 1
+        and shape[0] > 1
+        and name.endswith("weight")
+        and not name.endswith("_norm.weight")
+        and name not in _NEVER_ROUNDED
+    )
+
+
+def that_divides(wanted: str, columns: int) -> str:
+    """Return `wanted`, or the type llama.cpp puts in its place when its block does not divide the row."""
+    steps: Iterable[str] = (wanted, _WHEN_256_DOES_NOT_DIVIDE.get(wanted, "F16"), "F16")
+    return next(step for step in steps if columns % GGML_TYPES[step].block == 0)
+
+
+def _scheme(
+    tensors: Mapping[str, tuple[int, ...]], file_type: str, types: dict[str, str], wanted: Mapping[str, str]
+) -> Scheme:
     sizes = {name: GGML_TYPES[types[name]].size(shape) for name, shape in tensors.items()}
+    weights = {name: math.prod(shape) for name, shape in tensors.items()}
+    fallbacks = tuple(
+        Fallback(name, shape[-1], wanted[name], types[name], weights[name])
+        for name, shape in tensors.items()
+        if types[name] != wanted[name]
+    )
     return Scheme(
         file_type=file_type,
         types=types,
-        fallbacks=tuple(
-            Fallback(name, shape[-1], wanted[name], types[name])
-            for name, shape in tensors.items()
-            if types[name] != wanted[name]
-        ),
+        fallbacks=fallbacks,
         data_bytes=sum(map(padded, sizes.values())),
-        bits_per_weight=8 * sum(sizes.values()) / sum(map(math.prod, tensors.values())),
+        bits_per_weight=8 * sum(sizes.values()) / sum(weights.values()),
+        fallback_share=sum(each.weights for each in fallbacks) / sum(weights.values()),
     )
 
 
@@ -191,21 +239,17 @@ def _nbytes(value: Value) -> int:
 def _wanted(name: str, shape: tuple[int, ...], file_type: str, build: Build, *, tied: bool) -> str:
     """Return the type a tensor would get if its rows were of any length."""
     default = FILE_TYPES[file_type].default
-    if not _is_matrix(name, shape):
+    if not is_matrix(name, shape):
         return "F32"
     if GGML_TYPES[default].block == 1:
         return default
     if name == "output.weight" or (tied and name == "token_embd.weight"):
         return "Q8_0" if default == "Q8_0" else "Q6_K"
-    if ".attn_v." in name:
+    if ".attn_v." in name or ".attn_qkv." in name:
         return _for_values(default, file_type, _layer(name), build)
     if ".ffn_down." in name:
-        return _for_down(default, file_type, _layer(name), build.layers)
+        return _for_down(default, file_type, _layer(name), build)
     return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K"}.get(file_type, default) if ".attn_output." in name else default
-
-
-def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) > 1 and shape[0] > 1 and name.endswith("weight") and not name.endswith("_norm.weight")
 
 
 def _layer(name: str) -> int:
@@ -228,23 +272,20 @@ def _for_values(default: str, file_type: str, layer: int, build: Build) -> str:
         "Q5_K_M": "Q6_K" if _more_bits(layer, build.layers) else default,
         "IQ4_NL": "Q5_K" if few else default,
         "IQ4_XS": "Q5_K" if few else default,
+        "IQ3_S": "Q4_K" if few else default,
     }.get(file_type, default)
     return "Q5_K" if build.is_70b and chosen in ("Q3_K", "Q4_K") else chosen
 
 
-def _for_down(default: str, file_type: str, layer: int, layers: int) -> str:
+def _for_down(default: str, file_type: str, layer: int, build: Build) -> str:
+    layers = build.layers
+    first_eighth = layer < layers // 8
     if file_type == "Q2_K":
         return "Q3_K"
     if file_type == "Q3_K_M":
         return "Q5_K" if layer < layers // 16 else "Q4_K"
     if file_type in ("Q4_K_M", "Q5_K_M") and _more_bits(layer, layers):
         return "Q6_K"
-    if file_type in ("Q4_K_S", "IQ4_NL", "IQ4_XS") and layer < layers // 8:
-        return "Q5_K"
-    return default
-
-
-def _that_divides(wanted: str, columns: int) -> str:
-    """Return `wanted`, or the type llama.cpp puts in its place when its block does not divide the row."""
-    steps: Iterable[str] = (wanted, _WHEN_256_DOES_NOT_DIVIDE.get(wanted, "F16"), "F16")
-    return next(step for step in steps if columns % GGML_TYPES[step].block == 0)
+    raised = {"Q4_K_S": "Q5_K"}
+    raised |= {"Q4_0": "Q4_1", "Q5_0": "Q5_1"} if build.importance else {"IQ4_NL": "Q5_K", "IQ4_XS": "Q5_K"}
+    return raised.get(file_type, default) if first_eighth else default

@@ -7,6 +7,7 @@ HF_HUB_OFFLINE.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from gguf import GGUFReader
 
 from slmops import digest as digests
 from slmops.build.checkpoint import Checkpoint, open_checkpoint
+from slmops.build.family import FAMILIES
+from slmops.build.sketch import Sketch, sketch
 from slmops.errors import ModelError
 from slmops.profile.footprint import ModelShape
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model"]
+_SMALL = ["*.json", "*.jinja"]
+_WANTED = ["*.safetensors", *_SMALL]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,11 @@ class GgufSource:
     @property
     def digest(self) -> str:
         """Return the sha256 of the file."""
-        return digests.of_file(self.file)
+        return self.digest_by(digests.of_file)
+
+    def digest_by(self, of_file: Callable[[Path], str]) -> str:
+        """Return the same from somebody else's digest of the file."""
+        return of_file(self.file)
 
 
 Source = Checkpoint | GgufSource
@@ -48,13 +56,29 @@ Source = Checkpoint | GgufSource
 
 def open_model(said: str) -> Source:
     """Open what a person named; raise ModelError saying what was expected."""
+    place = _place(said, _WANTED)
+    return open_gguf(place) if place.is_file() else open_checkpoint(place)
+
+
+def foresee(said: str) -> Sketch | GgufSource:
+    """Open what a person named as far as a plan needs it; of the hub, the small files alone are fetched."""
+    place = _place(said, _SMALL)
+    if place.is_file():
+        return open_gguf(place)
+    drawn = sketch(place)
+    plain = drawn.architecture in FAMILIES and not any(place.glob("*.safetensors"))
+    return drawn if plain else open_model(said)
+
+
+def _place(said: str, wanted: list[str]) -> Path:
+    """Return the file or folder that a person named; of a model on the hub fetch what is wanted."""
     path = Path(said).expanduser()
-    if path.suffix == ".gguf" and not path.is_dir():
-        return open_gguf(path)
     if path.exists():
-        return open_checkpoint(path)
+        return path
+    if path.suffix == ".gguf":
+        raise ModelError(f"there is no file {path}", remedy="Give the path of a .gguf file.")
     if _HUB_ID.fullmatch(said) and not said.startswith((".", "/")):
-        return open_checkpoint(_fetch(said))
+        return _fetch(said, wanted)
     raise ModelError(
         f"there is no model {said!r}: expected a folder with config.json and safetensors, a .gguf file, "
         "or a hub id such as org/name",
@@ -66,8 +90,6 @@ def open_gguf(file: Path) -> GgufSource:
     """Read the header of a .gguf file."""
     try:
         reader = GGUFReader(file)
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no file {file}", remedy="Give the path of a .gguf file.") from error
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise ModelError(
             f"{file} is damaged, cut off or no GGUF file: {error}", remedy="Copy or download it again."
@@ -98,6 +120,7 @@ def _described(file: Path, reader: Any) -> GgufSource:
             head_dim=int(_maybe(reader, f"{arch}.attention.key_length") or hidden // heads),
             vocab=len(tokens.data),
             parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+            inner=_most(_maybe(reader, f"{arch}.feed_forward_length")),
         ),
         trained_context=int(_said(reader, f"{arch}.context_length")),
         chat_template=_maybe(reader, "tokenizer.chat_template"),
@@ -131,14 +154,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _fetch(hub_id: str) -> Path:
-    """Return the folder of a model of the hub, fetched if it is not in the cache."""
+def _fetch(hub_id: str, wanted: list[str]) -> Path:
+    """Return the folder of a model of the hub; what is wanted and not in the cache is fetched."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only for hub ids
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
     name, _, revision = hub_id.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=_WANTED))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"{hub_id} is no local path and could not be fetched from the hub: {_first_line(error)}",

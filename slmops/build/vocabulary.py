@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from slmops.build.family import WAY_OUT
+from slmops.build.family_terms import WAY_OUT
 from slmops.build.scheme import Value
 from slmops.errors import ModelError
 
@@ -79,16 +79,18 @@ def vocabulary(
 ) -> dict[str, Value]:
     """Return the keys for a vocabulary of `size` tokens; raise ModelError for what llama.cpp lacks."""
     model = tokenizer["model"]
-    if model.get("type") != "BPE":
-        raise _refusal(f"a {model.get('type')} model; llama.cpp's families here use BPE")
+    # GPT-2's own file does not say its type; of all types only BPE has merges.
+    kind = model.get("type", "BPE" if "merges" in model else None)
+    if kind != "BPE":
+        raise _refusal(f"a {kind} model; llama.cpp's families here use BPE")
     byte_level = is_byte_level(tokenizer)
     types = _types(tokenizer, byte_level=byte_level)
     tokens = _tokens(tokenizer, types, size)
     merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"]]
-    kind = _byte_level(tokenizer, merges) if byte_level else _spaced(tokenizer, tokens, merges)
+    said_by_kind = _byte_level(tokenizer, merges) if byte_level else _spaced(tokenizer, tokens, merges)
     by_text = {text: id_ for id_, text in enumerate(tokens)}
     said: dict[str, Value | None] = {
-        **kind,
+        **said_by_kind,
         "ggml.tokens": tokens,
         "ggml.token_type": [int(types.get(id_, TokenType.UNUSED)) for id_ in range(size)],
         "ggml.bos_token_id": ends.bos,
@@ -125,10 +127,16 @@ def _types(tokenizer: Mapping[str, Any], *, byte_level: bool) -> dict[int, Token
         for text, id_ in model["vocab"].items()
     }
     for token in tokenizer.get("added_tokens", []):
-        found[token["id"]] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
+        if not (_is_made_by_merges(token) and token["id"] in found):
+            found[token["id"]] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
     if model.get("unk_token") in model["vocab"]:
         found[model["vocab"][model["unk_token"]]] = TokenType.UNKNOWN
     return found
+
+
+def _is_made_by_merges(token: Mapping[str, Any]) -> bool:
+    """Return whether an added token is looked for where it cannot be: marked spaces in an unmarked text."""
+    return not (token["special"] or token["normalized"]) and SPACE in token["content"]
 
 
 def _tokens(tokenizer: Mapping[str, Any], types: Mapping[int, TokenType], size: int) -> list[str]:
@@ -208,6 +216,8 @@ def _adds_space(tokenizer: Mapping[str, Any]) -> bool:
                 adds = True
             case {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"} | {"type": "NFC"}:
                 pass
+            case {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}:
+                pass  # Gemma's: the normalizer has left no space to split at.
             case {"type": "Metaspace", "replacement": "\u2581"}:
                 adds = adds or metaspace_scheme(step) != "never"
             case _:

@@ -19,6 +19,7 @@ VERBS: Final[dict[str, str]] = {
     "doctor": "Say what is missing here, with the line that installs it.",
     "profile": "Device profiles: what a device can bear.",
     "quantize": "Make a release: the best artifact each device can bear, its loss measured.",
+    "evaluate": "Measure a model or an artifact: loss against another, tasks, speed, memory.",
     "release": "Releases in the registry: list, show, verify.",
     "device": "One device: trust its host key, read its logs, remove slmops from it.",
     "deploy": "Bring a release to a fleet in waves; what fails its golden prompts goes back.",
@@ -26,7 +27,8 @@ VERBS: Final[dict[str, str]] = {
     "rollback": "Go back to the release before, or to a given version.",
     "ask": "Ask a device a question; its answer streams through SSH.",
     "rollout": "Past and present rollouts: list, show.",
-    "schema": "Print the JSON Schema of a profile or a fleet file, for editors.",
+    "cache": "What was built before and need not be built again: list, clear.",
+    "schema": "Print the JSON Schema of a profile, a fleet file or a recipe, for editors.",
     "explain": "Explain an error code and what to do about it.",
 }
 

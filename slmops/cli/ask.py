@@ -31,7 +31,8 @@ def ask(
 ) -> None:
     """Ask a device a question; its answer streams through SSH.
 
-    A model with a chat template gets the prompt as a user's message, any other continues it as text.
+    A model with a chat template gets the prompt as a user's message, any other continues it as text;
+    a classifier answers with the text's label.
     """
     _, devices = load_fleet(fleet)
     text = sys.stdin.read() if prompt == "-" else prompt

@@ -26,6 +26,16 @@ def profiles() -> Path:
     return folder() / "profiles"
 
 
+def cache() -> Path:
+    """Return where finished steps of builds are kept; throwing it away costs time alone."""
+    return folder() / "cache"
+
+
+def report_of(name: str, version: str) -> Path:
+    """Return where the answer of the build that made a release is kept, with its recipe."""
+    return folder() / "reports" / f"{name}-{version}"
+
+
 def history() -> Path:
     """Return the file that records rollouts."""
     return folder() / "rollouts.sqlite"

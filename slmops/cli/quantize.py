@@ -1,25 +1,26 @@
 """slmops quantize: make a release."""
 
+import json
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from slmops import digest as digests
-from slmops.artifact import golden as goldens
-from slmops.artifact.golden import Golden
-from slmops.build.recipe import AUTO, Plan, Recipe, Wish
-from slmops.build.run import Built, Progress, Run
-from slmops.build.source import open_model
+from slmops.build import page
+from slmops.build.load_recipe import anchored, load_recipe, save_recipe
+from slmops.build.plan import AUTO, Plan
+from slmops.build.recipe import Recipe, target
+from slmops.build.report import report
+from slmops.build.wrap import Built
 from slmops.cli import home
 from slmops.cli.options import verb
-from slmops.cli.render import Form, Output, emit, err, progress, say, size, table
-from slmops.errors import DocumentError, UsageError
-from slmops.profile.load import load_profile
+from slmops.cli.prepare import bar, foretold, golden_of, prepare
+from slmops.cli.render import Form, Output, emit, say, size, table
+from slmops.errors import UsageError
 from slmops.registry import catalog
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
@@ -31,18 +32,46 @@ app = verb("Make a release: the best artifact each device can bear, its loss mea
 @app.command()
 def quantize(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hugging Face folder, hub id, or a .gguf file.")
-    ],
+        str | None, typer.Argument(metavar="[MODEL]", help="Hugging Face folder, hub id, or a .gguf file.")
+    ] = None,
     profile: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="Device profile; say it again for more. PROFILE:FORMAT:TYPE asks for that alone."),
-    ],
-    name: Annotated[str, typer.Option(help="Name of the release.")],
-    version: Annotated[str, typer.Option(help="Version of the release; a version never changes.")],
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the release.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Version of the release; a version never changes.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Recipe file that says all of this; what the command says goes before it."),
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="auto, gguf or onnx.")] = AUTO,
     type_: Annotated[
-        str, typer.Option("--type", help="auto, or Q8_0, Q6_K, Q5_K_M, Q4_K_M, ... (gguf), INT8, F32 (onnx).")
+        str,
+        typer.Option(
+            "--type", help="auto, or Q8_0, Q6_K, Q5_K_M, Q4_K_M, ... (gguf), INT8, INT4, F32 (onnx)."
+        ),
     ] = AUTO,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            help="strict, balanced or small: how far from the source is too far. Default: balanced for types "
+            "that are chosen, no gate for one that is named."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Text (or .jsonl) that says which inputs of a matrix matter.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="Held-out text to measure on. Default: the source writes its own."),
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens to measure on.")] = None,
+    mixed: Annotated[
+        bool | None,
+        typer.Option("--mixed/--no-mixed", help="Search a type for each tensor by measuring. Default: yes."),
+    ] = None,
     golden: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +84,19 @@ def quantize(
             help="For other families: a llama.cpp checkout, or an unpacked llama-cpp-python source."
         ),
     ] = None,
+    max_fallback: Annotated[
+        float | None, typer.Option(help="Share of the weights that may have another type than the label's.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes that build and measure at a time.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory that building may use, such as 4GiB. Default: what is free.")
+    ] = None,
+    report_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", help="Folder for report.html and report.json. Default: beside the registry."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be built; build nothing.")
     ] = False,
@@ -62,157 +104,176 @@ def quantize(
 ) -> None:
     """Make a release: the best artifact each device can bear, its loss measured.
 
-    For every profile the best type that fits its memory and is fast enough is chosen from the model's shape
-    alone, before anything is built. Each distinct model is built once, its tokenizer is proved equal to the
-    source's, and its next-token distribution is compared with the source's; one that is not its source does
-    not count as built. The artifacts go into the registry as one signed release.
+    For every profile, the types that fit its memory and storage are predicted from the model's shape alone;
+    what is left is built once, its tokenizer is proved equal to the source's, and its next-token distribution
+    is compared with the source's. Then types are searched tensor by tensor for the room this device has. The
+    best that keeps the gate goes into the registry as one signed release; a page shows all of it.
+
+    What was built before from the same things is taken from the cache.
     """
-    recipe = Recipe(**_named(name, version), wishes=_wishes(profile, format_, type_))
-    source = open_model(model)
-    asked = _golden(golden, Path(model))
-    layout = Layout(home.registry())
-    home.registry().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=home.registry()) as room, _bar() as told:
-        run = Run(source, model, recipe, Path(room), told)
-        if converter is not None:
-            run.convert(converter)
-        planned = run.plan()
+    said = _recipe(
+        recipe,
+        {
+            "model": model,
+            "profiles": _targets(profile, format_, type_),
+            "name": name,
+            "version": version,
+            "quality": quality,
+            "calibration": {"file": str(calibration)} if calibration else None,
+            "evaluation": _evaluation(evaluation, tokens),
+            "mixed": mixed,
+            "golden": str(golden) if golden else None,
+            "converter": str(converter) if converter else None,
+            "max_fallback": max_fallback,
+            "jobs": jobs,
+            "memory": memory,
+        },
+    )
+    _check_new(said)
+    with bar() as told:
+        planned = foretold(said, told)
         if dry_run:
             return _show_plan(planned, output)
-        built = run.build(planned, asked)
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        folders = {one.profile.name: one.folder for one in built}
-        signed = releases.publish(layout, folders, created=created, key=home.release_key())
-    return _show(signed, built, output)
+        run = prepare(said, told)
+        home.registry().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=home.registry()) as room:
+            built, results = run.build(planned, golden_of(said), Path(room))
+            created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            folders = {one.profile.name: one.folder for one in built}
+            signed = releases.publish(
+                Layout(home.registry()), folders, created=created, key=home.release_key()
+            )
+    answer = report(signed.release.reference, run.called, results)
+    place = home.report_of(said.name, said.version)
+    save_recipe(said, place / "recipe.yaml")
+    for folder in (place, report_to or place):
+        _keep(answer, folder)
+    return _show(signed, built, answer, report_to or place, output)
 
 
-def _named(name: str, version: str) -> dict[str, str]:
-    reference = catalog.reference(name, version)
+def _recipe(file: Path | None, said: dict[str, Any]) -> Recipe:
+    """Return the recipe of the file, if any, with what the command says put over it."""
+    stated = {key: value for key, value in said.items() if value is not None}
+    written = load_recipe(file).model_dump(mode="json") if file else {}
+    try:
+        found = Recipe.model_validate({**written, **stated})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        missing = first["type"] == "missing"
+        option = _OPTIONS.get(key, f"--{key}")
+        raise UsageError(
+            f"{key} is not said" if missing else f"{key}: {first['msg']}, got {stated.get(key)!r}",
+            remedy=f"Give {option}, or a --recipe that says it (`slmops schema recipe`).",
+        ) from error
+    names = [one.profile for one in found.profiles]
+    twice = {one for one in names if names.count(one) > 1}
+    if twice:
+        raise UsageError(
+            f"--profile {twice.pop()} is there twice; a release has one artifact for each profile"
+        )
+    return anchored(found, Path.cwd())
+
+
+_OPTIONS = {"model": "MODEL", "profiles": "--profile", "max_fallback": "--max-fallback"}
+
+
+def _targets(profiles: list[str] | None, format_: str, type_: str) -> list[dict[str, str]] | None:
+    """Return the profiles as a recipe says them; --format and --type are for those that say no own."""
+    if not profiles:
+        return None
+    given = target(f":{format_}:{type_}")
+    targets = []
+    for said in profiles:
+        own = target(said)
+        chosen = {key: given[key] if own[key] == AUTO else own[key] for key in ("format", "type")}
+        targets.append({"profile": own["profile"], **chosen})
+    return targets
+
+
+def _evaluation(file: Path | None, tokens: int | None) -> dict[str, Any] | None:
+    said: dict[str, Any] = {"file": str(file)} if file else {}
+    if tokens is not None:
+        said["tokens"] = tokens
+    return said or None
+
+
+def _check_new(recipe: Recipe) -> None:
+    reference = catalog.reference(recipe.name, recipe.version)
     if reference in releases.references(Layout(home.registry())):
         raise UsageError(
             f"{reference} is in the registry already; a version never changes",
             remedy="Choose a new --version.",
         )
-    return {"name": reference.name, "version": reference.version}
-
-
-def _wishes(profiles: list[str], format_: str, type_: str) -> tuple[Wish, ...]:
-    wishes = tuple(_wish(said, format_, type_) for said in profiles)
-    names = [wish.profile.name for wish in wishes]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UsageError(
-            f"--profile {twice.pop()} is there twice; a release has one artifact for each profile"
-        )
-    return wishes
-
-
-def _wish(said: str, format_: str, type_: str) -> Wish:
-    name, _, rest = said.partition(":")
-    own_format, _, own_type = rest.partition(":")
-    wish = Wish(load_profile(name, home.profiles()), own_format or format_, _type(own_type or type_))
-    if wish.format not in (AUTO, "gguf", "onnx"):
-        raise UsageError(f"format {wish.format!r}: expected auto, gguf or onnx")
-    return wish
-
-
-def _type(said: str) -> str:
-    """Return the type as it is written; people write q4_k_m too."""
-    return said if said == AUTO else said.upper()
-
-
-def _golden(given: Path | None, model: Path) -> list[Golden]:
-    own = model.expanduser() / goldens.FILE_NAME
-    path = given or (own if own.is_file() else None)
-    if path is None:
-        return []
-    try:
-        return goldens.read(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DocumentError(
-            f"{path} cannot be read: {error}", remedy="Give --golden a file of JSON lines."
-        ) from error
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """Show what is being done; where there is no terminal, a line for each new thing."""
-    with progress(transient=True) as bar:
-        row = bar.add_task("", total=1.0, note="")
-        said: list[str] = []
-
-        def told(doing: str, share: float) -> None:
-            bar.update(row, description=doing, completed=share)
-            if not err.is_terminal and doing not in said:
-                say(doing)
-                said.append(doing)
-
-        yield told
 
 
 def _show_plan(planned: Plan, output: Form) -> None:
     rows: list[dict[str, Any]] = [
         {
             "profile": profile,
-            "format": choice.candidate.format,
-            "type": choice.candidate.type,
-            "bytes": choice.candidate.weight_bytes,
-            "memory_bytes": choice.footprint.total,
-            "tokens_per_second": round(choice.tokens_per_second, 1),
-            "reason": choice.reason,
+            "format": row.make.format,
+            "type": row.make.type,
+            "bytes": row.fit.candidate.weight_bytes,
+            "memory_bytes": row.fit.need.total,
+            "tokens_per_second": row.fit.tokens_per_second,
+            "verdict": row.dropped or ("to be built" + (f"; {row.fit.slow}" if row.fit.slow else "")),
         }
-        for profile, choice in planned.choices.items()
+        for profile, rows_ in planned.rows.items()
+        for row in rows_
     ]
     if output is Form.JSON:
         return emit(rows)
     shown = [
         (
-            r["profile"],
-            r["format"],
-            r["type"],
-            size(r["bytes"]),
-            size(r["memory_bytes"]),
-            r["tokens_per_second"],
-            r["reason"],
+            r["profile"], f"{r['format']} {r['type']}", size(r["bytes"]), size(r["memory_bytes"]),
+            f"{r['tokens_per_second']:.2g}", r["verdict"],
         )
         for r in rows
-    ]
-    return table(("profile", "format", "type", "size", "memory", "tok/s (predicted)", "why"), shown)
-
-
-def _show(signed: Signed, built: list[Built], output: Form) -> None:
-    if output is Form.JSON:
-        artifacts = [
-            {
-                "profile": one.profile.name,
-                "format": one.description.format,
-                "type": one.description.type,
-                "bytes": one.size,
-                "bits_per_weight": one.bits_per_weight,
-                "fallback_tensors": one.fallbacks,
-                "memory_bytes": one.description.memory_bytes,
-                "predicted_tokens_per_second": one.choice.tokens_per_second,
-                "measured": one.description.measured,
-                "reason": one.choice.reason,
-            }
-            for one in built
-        ]
-        return emit(
-            {"release": signed.release.reference, "digest": signed.blob.digest, "artifacts": artifacts}
-        )
-    rows = [
-        (
-            one.profile.name, f"{one.description.format} {one.description.type}", size(one.size),
-            f"{one.bits_per_weight:.2f}", size(one.description.memory_bytes),
-            f"{one.description.measured['kl_mean']:.2g}", f"{one.description.measured['top1']:.1%}",
-            one.choice.reason,
-        )
-        for one in built
     ]  # fmt: skip
-    table(("profile", "type", "size", "bits/weight", "memory", "KL (nats)", "top-1", "why"), rows)
+    return table(("profile", "type", "size", "memory", "tok/s", "verdict"), shown)
+
+
+def _keep(answer: dict[str, Any], place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "report.json").write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+    (place / "report.html").write_text(page.draw(answer), encoding="utf-8")
+
+
+def _show(signed: Signed, built: list[Built], answer: dict[str, Any], place: Path, output: Form) -> None:
+    if output is Form.JSON:
+        return emit({**answer, "digest": signed.blob.digest, "report": str(place)})
+    for profile in answer["profiles"]:
+        rows = [_row(candidate) for candidate in sorted(profile["candidates"], key=_by_size)]
+        say(f"\n{profile['profile']}: {profile['reason']}")
+        table(("type", "size", "bits", "memory", "tok/s", "KL (nats)", "top-1", "ppl", "verdict"), rows)
     for one in built:
-        if one.fallbacks:
+        if one.fallback_share:
             label = one.description.type
-            say(f"{one.profile.name}: {one.fallbacks} tensors cannot be {label} and got a larger type.")
+            say(f"{one.profile.name}: {one.fallback_share:.0%} of the weights cannot be {label}.")
     say(f"Release {signed.release.reference} ({digests.short(signed.blob.digest)}) is in the registry.")
+    say(f"The whole answer, with its plot: {place / 'report.html'}")
     return None
+
+
+def _by_size(candidate: dict[str, Any]) -> tuple[bool, int]:
+    return candidate["measured"] is None, -candidate["bytes"]
+
+
+def _row(candidate: dict[str, Any]) -> tuple[str, ...]:
+    measured = candidate["measured"] or {}
+
+    def figure(name: str, form: str) -> str:
+        return format(measured[name], form) if name in measured else ""
+
+    bits = candidate["bits_per_weight"]
+    return (
+        f"{candidate['format']} {candidate['type']}",
+        size(candidate["bytes"]),
+        f"{bits:.2f}" if bits else "",
+        size(candidate["memory_bytes"]),
+        f"{candidate['tokens_per_second']:.2g}",
+        figure("kl_mean", ".2g"),
+        figure("top1", ".1%"),
+        figure("perplexity_ratio", ".3f"),
+        candidate["verdict"],
+    )

@@ -1,5 +1,8 @@
 """slmops release: what the registry keeps."""
 
+import json
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +11,7 @@ from slmops import digest as digests
 from slmops.cli import home
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, out, size, table
+from slmops.errors import IntegrityError, ReleaseError
 from slmops.registry import catalog
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
@@ -87,10 +91,52 @@ def show(name: Name, output: Output = Form.TABLE) -> None:
 
 
 @app.command()
-def verify(name: Name) -> None:
-    """Check the signature and every byte of a release. Exit code 7 when one does not hold."""
+def verify(
+    name: Name,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Build its models again from their source, and compare every bit."),
+    ] = False,
+) -> None:
+    """Check the signature and every byte of a release. Exit code 7 when one does not hold.
+
+    With --rebuild, the recipe that is kept with the release's report is carried out once more, nothing taken
+    from the cache, and what it makes must be the release's very models.
+    """
     layout = Layout(home.registry())
     signed = releases.find(layout, catalog.parse(name))
     read = releases.verify(layout, signed, home.signers())
     count = len(signed.release.artifacts)
     out.print(f"{name} is whole: the signature holds, and so do {size(read)} in {count} artifacts.")
+    if rebuild:
+        models = dict(releases.models(layout, signed))
+        for profile, made in _made_again(signed.release.name, signed.release.version).items():
+            if made != models[profile]:
+                raise IntegrityError(
+                    f"{name} for {profile}: built again its model is {digests.short(made)}, released was "
+                    f"{digests.short(models[profile])}",
+                    remedy="Compare the source's digest and the tool versions in its artifact.json with "
+                    "those of today.",
+                )
+        out.print(f"Built again, bit for bit: {', '.join(models)}.")
+
+
+def _made_again(name: str, version: str) -> dict[str, str]:
+    """Return the digest of each profile's model, made anew by the recipe that made it first."""
+    # What builds is heavy, and only this option needs it.
+    from slmops.build.cache import Cache  # noqa: PLC0415
+    from slmops.build.load_recipe import load_recipe  # noqa: PLC0415
+    from slmops.build.report import chosen  # noqa: PLC0415
+    from slmops.cli.prepare import bar, prepare  # noqa: PLC0415
+
+    kept = home.report_of(name, version)
+    if not (kept / "recipe.yaml").is_file() or not (kept / "report.json").is_file():
+        raise ReleaseError(
+            f"the recipe of {name}:{version} is not kept here: no {kept / 'recipe.yaml'}",
+            remedy="Verify it where it was built; `slmops quantize` keeps recipe and report there.",
+        )
+    makes = chosen(json.loads((kept / "report.json").read_text(encoding="utf-8")))
+    with tempfile.TemporaryDirectory(prefix=".rebuild-", dir=home.folder()) as room, bar() as told:
+        run = prepare(load_recipe(kept / "recipe.yaml"), told, Cache(Path(room)))
+        files = run.rebuild(list(makes.values()))
+        return {profile: digests.of_file(files[make]) for profile, make in makes.items()}

@@ -91,6 +91,9 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         "port": said["port"],
         "telemetry": said["telemetry"],
         "p95_seconds": said.get("p95_seconds"),
+        "memory": said.get("memory"),
+        "memory_predicted": release.get("memory_bytes"),
+        "model": {key: release.get(key) for key in ("model_bytes", "context", "predicted")},
         "remark": release.get("damage") or _remark(health, standing),
         "failure": standing.get("failure"),
     }

@@ -6,7 +6,7 @@ a caller who asks for a thing that will not happen is told so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +19,8 @@ from slmops.daemon.sample import Sampling
 
 MAX_TOKENS = 128
 """Tokens of an answer when neither the request nor the release says how many."""
+MOST_TEXTS = 256
+"""Texts that may be labelled in one request."""
 DONE = b"data: [DONE]\n\n"
 
 _Count = Annotated[int, Meta(ge=1)]
@@ -68,6 +70,11 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     n: Literal[1] | None = None
     user: str | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError, which is told as a fault of the body, for fields that contradict each other."""
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only for stream: true")
+
     @property
     def stops(self) -> tuple[str, ...]:
         """Return the stop strings."""
@@ -109,20 +116,35 @@ class CompletionRequest(Request, forbid_unknown_fields=True, frozen=True, kw_onl
     prompt: str
 
 
-R = TypeVar("R", bound=Request)
+class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The body of POST /v1/classify."""
+
+    input: str | Annotated[list[str], Meta(min_length=1, max_length=MOST_TEXTS)]
+    model: str | None = None
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, which is told as a fault of the body, for a text without content."""
+        if not all(text.strip() for text in self.texts):
+            raise ValueError("input: a text is empty")
+
+    @property
+    def texts(self) -> list[str]:
+        """Return the texts, also where there is only one."""
+        return [self.input] if isinstance(self.input, str) else self.input
 
 
-def parse(kind: type[R], body: bytes) -> R:
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def parse(kind: type[S], body: bytes) -> S:
     """Read a request's body; raise RefusedError that names the field."""
     try:
-        asked = msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise RefusedError(BAD_REQUEST, f"{error}", reason="invalid_value") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedError(BAD_REQUEST, f"the body is not JSON: {error}", reason="invalid_json") from error
-    if asked.stream_options is not None and not asked.stream:
-        raise RefusedError(BAD_REQUEST, "stream_options is only for stream: true", reason="invalid_value")
-    return asked
 
 
 @dataclass(frozen=True)
@@ -178,6 +200,23 @@ class Answer:
             "model": self.release,
             "system_fingerprint": self.digest or None,
         }
+
+
+def labelled(
+    labels: Sequence[str], scores: Sequence[Sequence[float]], *, release: str, digest: str, tokens: int
+) -> bytes:
+    """Return the answer of /v1/classify: for each text its likeliest label and the probability of each."""
+    data = [
+        {
+            "object": "classification",
+            "index": index,
+            "label": labels[max(range(len(row)), key=row.__getitem__)],
+            "scores": dict(zip(labels, row, strict=True)),
+        }
+        for index, row in enumerate(scores)
+    ]
+    envelope = {"object": "list", "model": release, "system_fingerprint": digest or None}
+    return msgspec.json.encode({**envelope, "data": data, "usage": usage(tokens, 0)})
 
 
 def usage(prompt_tokens: int, output_tokens: int) -> dict[str, int]:

@@ -9,14 +9,18 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from slmops.artifact.description import FILE_NAME, Description, parse
+from slmops.artifact.description import CLASSIFICATION, FILE_NAME, Description, parse
 from slmops.daemon.chat import ChatTemplate
 from slmops.daemon.engine import Engine, Transcript
 from slmops.daemon.generate import Ask, Piece, generate
 from slmops.daemon.sample import Sampling
 from slmops.daemon.text import JsonVocabulary, Vocabulary
 from slmops.errors import MissingPartError, ModelError
+
+if TYPE_CHECKING:
+    from slmops.daemon.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ def describe(folder: Path) -> Description:
         raise ModelError(f"{folder} is not an artifact folder: {error.strerror}: {error.filename}") from error
 
 
-def load(folder: Path, description: Description, given_up: Callable[[], bool]) -> Model:
-    """Load what `description` names and let it generate one token.
+def load(folder: Path, description: Description, given_up: Callable[[], bool]) -> Model | Classifier:
+    """Load what `description` names and let it generate one token, or label one text.
 
     Raise ModelError when a file is missing, broken or does not belong to the others, and
     MissingPartError when the runtime is not installed. `given_up` cuts the load short.
@@ -51,6 +55,8 @@ def load(folder: Path, description: Description, given_up: Callable[[], bool]) -
     for name in filter(None, named):
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name} is missing")
+    if description.task == CLASSIFICATION:
+        return _open_classifier(folder, description)
     engine, vocabulary = _open(folder, description, given_up)
     if vocabulary.size > engine.vocabulary:
         raise ModelError(f"the tokenizer has {vocabulary.size} tokens, the model only {engine.vocabulary}")
@@ -64,12 +70,7 @@ def load(folder: Path, description: Description, given_up: Callable[[], bool]) -
 def _open(folder: Path, description: Description, given_up: Callable[[], bool]) -> tuple[Engine, Vocabulary]:
     """Open model and tokenizer; only the runtime that is needed is imported, for it costs memory."""
     file, shape = folder / description.model, (description.context, _threads(description))
-    bos = description.special_tokens.get("bos_token")
-    tokenizer = (
-        JsonVocabulary(_text(folder / description.tokenizer), bos, add_bos=description.add_bos)
-        if description.tokenizer
-        else None
-    )
+    tokenizer = _tokenizer(folder, description)
     try:
         if description.format == "gguf":
             # Read once, when OpenMP is loaded: threads wait for each other, they do not spin.
@@ -84,11 +85,37 @@ def _open(folder: Path, description: Description, given_up: Callable[[], bool]) 
 
             return OnnxEngine(file, *shape, description.micro_batch), tokenizer
     except ImportError as error:
-        raise MissingPartError(f"format {description.format} needs a package: {error}") from error
+        raise _missing(description, error) from error
     raise ModelError(
         f"format: expected gguf, or onnx with a tokenizer, got {description.format} "
         f"with {description.tokenizer or 'none'}"
     )
+
+
+def _open_classifier(folder: Path, description: Description) -> Classifier:
+    vocabulary = _tokenizer(folder, description)
+    if description.format != "onnx" or vocabulary is None:
+        raise ModelError(
+            f"a classifier: expected format onnx with a tokenizer, got {description.format} "
+            f"with {description.tokenizer or 'none'}"
+        )
+    try:
+        from slmops.daemon.classifier import Classifier  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing(description, error) from error
+    file, shape = folder / description.model, (description.context, _threads(description))
+    return Classifier(file, vocabulary, description.labels, *shape)
+
+
+def _tokenizer(folder: Path, description: Description) -> JsonVocabulary | None:
+    if description.tokenizer is None:
+        return None
+    bos = description.special_tokens.get("bos_token")
+    return JsonVocabulary(_text(folder / description.tokenizer), bos, add_bos=description.add_bos)
+
+
+def _missing(description: Description, error: ImportError) -> MissingPartError:
+    return MissingPartError(f"format {description.format} needs a package: {error}")
 
 
 def _threads(description: Description) -> int:

@@ -34,19 +34,7 @@ class OnnxEngine:
 
     def __init__(self, file: Path, context: int, threads: int, micro_batch: int) -> None:
         """Load `file`; raise ModelError when it does not load or is not such a decoder."""
-        _give_memory_back()
-        wanted = onnxruntime.SessionOptions()
-        wanted.intra_op_num_threads = threads
-        wanted.inter_op_num_threads = 1
-        wanted.log_severity_level = ERROR_LEVEL
-        wanted.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(file), wanted, providers=["CPUExecutionProvider"]
-            )
-        # ONNX Runtime's own errors share no base class but this one.
-        except Exception as error:
-            raise ModelError(f"{file.name} does not load: {' '.join(str(error).split())}") from error
+        self._session = open_session(file, threads)
         inputs = {found.name: found for found in self._session.get_inputs()}
         outputs = {found.name: found for found in self._session.get_outputs()}
         self._past = {name: found for name, found in inputs.items() if name.startswith(PAST)}
@@ -97,6 +85,21 @@ class OnnxEngine:
 
     def _bind(self, name: str, array: NDArray[np.int64]) -> None:
         self._binding.bind_ortvalue_input(name, _value(array))
+
+
+def open_session(file: Path, threads: int) -> onnxruntime.InferenceSession:
+    """Load a graph; raise ModelError when it does not load."""
+    _give_memory_back()
+    wanted = onnxruntime.SessionOptions()
+    wanted.intra_op_num_threads = threads
+    wanted.inter_op_num_threads = 1
+    wanted.log_severity_level = ERROR_LEVEL
+    wanted.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(file), wanted, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's own errors share no base class but this one.
+    except Exception as error:
+        raise ModelError(f"{file.name} does not load: {' '.join(str(error).split())}") from error
 
 
 def _present(past: str) -> str:

@@ -1,4 +1,4 @@
-"""The HTTP server: one artifact, answered for on OpenAI's paths.
+"""The HTTP server: one artifact, answered for on OpenAI's paths, a classifier's on /v1/classify.
 
 Requests are read, counted and answered here; computing is the desk's, reading text and writing the
 spool are a clerk's (one more thread), so that the event loop is always free to say how it stands.
@@ -16,10 +16,9 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -43,35 +42,19 @@ from slmops.daemon.refusal import (
     NOT_FOUND,
     NOT_READY,
     SERVER_ERROR,
-    TOO_LARGE,
     RefusedError,
 )
+from slmops.daemon.visit import Visit, read_body, while_there
 from slmops.errors import SlmopsError
 from slmops.telemetry.events import RequestFinished
 from slmops.telemetry.spool import Spool
 
-BODY_LIMIT = 1024 * 1024
+if TYPE_CHECKING:
+    from slmops.daemon.classifier import Classifier
+
 log = logging.getLogger("slmops.daemon")
 R = TypeVar("R", bound=api.Request)
 T = TypeVar("T")
-
-
-@dataclass
-class Visit:
-    """One request from arrival to end: what will be counted of it."""
-
-    arrived: float = field(default_factory=time.monotonic)
-    status: int = SERVER_ERROR
-    """What is counted when nothing better is known by the end."""
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    first_token: float | None = None
-
-    def saw(self, piece: Piece) -> None:
-        """Take note of a piece of the answer."""
-        self.output_tokens = piece.tokens
-        if self.first_token is None and piece.tokens:
-            self.first_token = time.monotonic() - self.arrived
 
 
 class Service:
@@ -81,13 +64,13 @@ class Service:
         self.description = description
         self.digest = digest
         self.desk = Desk()
-        self.model: Model | None = None
-        """None until it is loaded and has generated a token."""
+        self.model: Model | Classifier | None = None
+        """None until it is loaded and has answered once."""
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
         self._spool = Spool(spool) if spool else None
         self._metrics = Metrics(description, digest, lambda: self.desk.waiting)
 
-    async def open(self, load: Callable[[], Model]) -> None:
+    async def open(self, load: Callable[[], Model | Classifier]) -> None:
         """Load the model on the computing thread; raise what `load` raises."""
         began = time.monotonic()
         self.model = await self.desk.run(load)
@@ -126,49 +109,82 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        return await self._visit(request, api.ChatRequest, _chat_ids)
+        visit = Visit()
+        return await self._visit(visit, self._generate(request, api.ChatRequest, _chat_ids, visit))
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions."""
-        return await self._visit(request, api.CompletionRequest, _completion_ids)
+        visit = Visit()
+        return await self._visit(
+            visit, self._generate(request, api.CompletionRequest, _completion_ids, visit)
+        )
 
-    async def _visit(
-        self, request: Request, kind: type[R], read: Callable[[Model, R], list[int]]
-    ) -> Response:
-        visit, handed_over = Visit(), False
+    async def classify(self, request: Request) -> Response:
+        """POST /v1/classify."""
+        visit = Visit()
+        return await self._visit(visit, self._classify(request, visit))
+
+    async def _visit(self, visit: Visit, answer: Awaitable[Response]) -> Response:
+        """Return the answer, or in OpenAI's shape why there is none; report the visit when it is over."""
+        response = None
         try:
-            asked = api.parse(kind, await _body(request))
-            pieces = await self._pieces(asked, read, visit)
-            answer = self._answer(asked)
-            if not asked.stream:
-                return await _while_there(request, self._whole(pieces, answer, visit))
-            first = await _while_there(request, anext(pieces))
-            handed_over = True
-            events = self._events(first, pieces, answer, visit)
-            return EventStream(events, lambda: self._end(events, pieces, visit))
+            response = await answer
         except RefusedError as refusal:
             visit.status = refusal.status
-            return _refuse(refusal)
+            response = _refuse(refusal)
         except SlmopsError as error:
             log.exception("a request failed")
-            return _refuse(RefusedError(SERVER_ERROR, str(error)))
+            response = _refuse(RefusedError(SERVER_ERROR, str(error)))
         except ClientDisconnect:
             visit.status = CLIENT_GONE
-            return Response(status_code=CLIENT_GONE)
+            response = Response(status_code=CLIENT_GONE)
         finally:
-            if not handed_over:
+            if not isinstance(response, EventStream):
                 self._report(visit)
+        return response
+
+    async def _generate(
+        self, request: Request, kind: type[R], read: Callable[[Model, R], list[int]], visit: Visit
+    ) -> Response:
+        asked = api.parse(kind, await read_body(request))
+        pieces = await self._pieces(asked, read, visit)
+        answer = self._answer(asked)
+        if not asked.stream:
+            return await while_there(request, self._whole(pieces, answer, visit))
+        first = await while_there(request, anext(pieces))
+        events = self._events(first, pieces, answer, visit)
+        return EventStream(events, lambda: self._end(events, pieces, visit))
+
+    async def _classify(self, request: Request, visit: Visit) -> Response:
+        asked = api.parse(api.ClassifyRequest, await read_body(request))
+        model = self._called(asked.model)
+        if isinstance(model, Model):
+            raise RefusedError(BAD_REQUEST, "this model has no labels; use /v1/completions")
+        loop = asyncio.get_running_loop()
+        texts = await loop.run_in_executor(self._clerk, lambda: [model.ids(text) for text in asked.texts])
+        visit.prompt_tokens = sum(map(len, texts))
+        scores = await while_there(request, _all(self.desk.pieces(lambda gone: model.answers(texts, gone))))
+        visit.status, visit.first_token = 200, time.monotonic() - visit.arrived
+        release, tokens = self.description.reference, visit.prompt_tokens
+        body = api.labelled(model.labels, scores, release=release, digest=self.digest, tokens=tokens)
+        return Response(body, media_type="application/json")
+
+    def _called(self, name: str | None) -> Model | Classifier:
+        """Return the model, which a request may call by `name`; raise RefusedError when there is none."""
+        if name not in {None, self.description.name, self.description.reference}:
+            message = f"no model {name!r} here; there is {self.description.name!r}"
+            raise RefusedError(NOT_FOUND, message, reason="model_not_found")
+        if self.model is None:
+            raise RefusedError(NOT_READY, "the model is loading", reason="loading", retry_after=RETRY_SECONDS)
+        return self.model
 
     async def _pieces(
         self, asked: R, read: Callable[[Model, R], list[int]], visit: Visit
     ) -> AsyncGenerator[Piece]:
         """Return the pieces of the answer to come; nothing is computed before the first is wanted."""
-        if asked.model not in {None, self.description.name, self.description.reference}:
-            message = f"no model {asked.model!r} here; there is {self.description.name!r}"
-            raise RefusedError(NOT_FOUND, message, reason="model_not_found")
-        model = self.model
-        if model is None:
-            raise RefusedError(NOT_READY, "the model is loading", reason="loading", retry_after=RETRY_SECONDS)
+        model = self._called(asked.model)
+        if not isinstance(model, Model):
+            raise RefusedError(BAD_REQUEST, "this model labels texts; use /v1/classify")
         loop = asyncio.get_running_loop()
         ids = await loop.run_in_executor(self._clerk, read, model, asked)
         visit.prompt_tokens = len(ids)
@@ -285,6 +301,7 @@ def application(service: Service) -> Starlette:
             Route("/v1/models", service.models),
             Route("/v1/chat/completions", service.chat, methods=["POST"]),
             Route("/v1/completions", service.complete, methods=["POST"]),
+            Route("/v1/classify", service.classify, methods=["POST"]),
         ],
         exception_handlers={HTTPException: _no_such_path, Exception: _unforeseen},
     )
@@ -308,30 +325,9 @@ def _keep(spool: Spool, event: RequestFinished) -> None:
         log.error("an event is lost, the spool cannot be written: %s", error)  # noqa: TRY400
 
 
-async def _body(request: Request) -> bytes:
-    """Read the body; one that is too long is read to its end, so that its sender hears why, but not kept."""
-    kept = bytearray()
-    length = 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length <= BODY_LIMIT:
-            kept += chunk
-    if length > BODY_LIMIT:
-        raise RefusedError(TOO_LARGE, f"the body has {length} bytes; the limit is {BODY_LIMIT}")
-    return bytes(kept)
-
-
-async def _while_there(request: Request, work: Awaitable[T]) -> T:
-    """Await `work` for as long as the client is there to hear of it; raise ClientDisconnect when it left."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return await working
-    finally:
-        working.cancel()
-        leaving.cancel()
+async def _all(pieces: AsyncGenerator[T]) -> list[T]:
+    async with aclosing(pieces):
+        return [piece async for piece in pieces]
 
 
 async def _begin_with(first: Piece, pieces: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:

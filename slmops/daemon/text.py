@@ -64,6 +64,9 @@ class JsonVocabulary:
         # The library raises bare Exception and nothing else.
         except Exception as error:
             raise ModelError(f"tokenizer.json cannot be read: {error}") from error
+        # Many a tokenizer.json cuts and pads as its training did; a prompt is read whole or refused.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         self.size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.bos = self._tokenizer.token_to_id(bos_token) if bos_token else None
         self._add_bos = add_bos

@@ -7,6 +7,7 @@ with exec and must still know its child.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -134,13 +135,45 @@ def recall(places: Places) -> Child | None:
 
 def _end_orphan(places: Places, child: Child) -> None:
     """End the daemon of a supervisor that was killed: it holds the port, and nobody can wait for it."""
-    try:
-        words = Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return
-    if str(places.port).encode() in words:
+    if _is_ours(places, child.pid):
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+
+
+def memory(places: Places, slot: str, model: str) -> dict[str, int] | None:
+    """Return the bytes that the daemon of `slot` has taken; None where none runs or can be looked at.
+
+    `peak`: high-water mark of the resident set. `mapped`: of the file `model`, what is mapped and resident
+    now; part of the peak, and the kernel can take it back.
+    """
+    said = (read_json(places.daemon) or {}).get("child")
+    if not said or said["slot"] != slot or not _is_ours(places, said["pid"]):
+        return None
+    process = Path(f"/proc/{said['pid']}")
+    try:
+        status, maps = (process / "status").read_text(), (process / "smaps").read_text()
+    except OSError:
+        return None
+    marks = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    if not marks:
+        return None
+    mapped, counts = 0, False
+    for line in maps.splitlines():
+        words = line.split(maxsplit=5)
+        if not words[0].endswith(":"):
+            counts = words[-1].endswith(f"/{slot}/files/{model}")
+        elif counts and words[0] == "Rss:":
+            mapped += int(words[1]) * 1024
+    return {"peak": int(marks[0]) * 1024, "mapped": mapped}
+
+
+def _is_ours(places: Places, pid: int) -> bool:
+    """Say whether a process is a daemon of this root, and not one that got its number later."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return str(places.port).encode() in words
 
 
 def _exit_code(status: int) -> int:

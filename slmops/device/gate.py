@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slmops.artifact import golden as goldens
+from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.artifact.golden import Golden
 from slmops.device import journal, slots, supervise, talk
 from slmops.device.places import Places, read_json
@@ -44,7 +45,7 @@ def prove(places: Places, slot: str, said: dict[str, Any], note: Note) -> Verdic
         return Verdict("pass", "READY", "it runs; the release has no golden prompts", {"golden": 0})
     asked = goldens.read((places.files(slot) / description.golden).read_text(encoding="utf-8"))
     end = time.monotonic() + said["gate_seconds"]
-    return _ask_all(places, asked, end, note, chat=description.chat_template is not None)
+    return _ask_all(places, asked, end, note, description)
 
 
 def _await_ready(places: Places, slot: str, seconds: float, note: Note) -> Verdict | None:
@@ -70,20 +71,14 @@ def _is_of(state: dict[str, Any], standing: Standing) -> bool:
     return (state.get("slot"), state.get("since")) == (standing.slot, standing.since)
 
 
-def _ask_all(places: Places, asked: list[Golden], end: float, note: Note, *, chat: bool) -> Verdict:
+def _ask_all(
+    places: Places, asked: list[Golden], end: float, note: Note, description: Description
+) -> Verdict:
     failed: list[dict[str, Any]] = []
     for number, golden in enumerate(asked, 1):
         note({"step": "golden", "number": number, "of": len(asked), "failed": len(failed)})
-        said = {
-            "prompt": golden.prompt,
-            "messages": golden.messages,
-            "max_tokens": golden.max_tokens,
-            "temperature": 0,
-            "raw": True,
-        }
         try:
-            left = end - time.monotonic()
-            answer = talk.complete(places, *talk.question(said, chat=chat), timeout=max(left, 0.001))
+            answer = _answer(places, golden, description, max(end - time.monotonic(), 0.001))
         except DeviceError as error:
             evidence = {"question": golden.question, "log": supervise.log_tail(places)}
             return Verdict("inconclusive", "GATE_INCONCLUSIVE", f"golden prompt {number}: {error}", evidence)
@@ -94,3 +89,17 @@ def _ask_all(places: Places, asked: list[Golden], end: float, note: Note, *, cha
         message = f"{len(failed)} of {len(asked)} golden prompts failed"
         return Verdict("fail", "GATE_QUALITY", message, found)
     return Verdict("pass", "READY", f"{len(asked)} of {len(asked)} golden prompts passed", found)
+
+
+def _answer(places: Places, golden: Golden, description: Description, timeout: float) -> str:
+    if description.task == CLASSIFICATION:
+        return talk.classify(places, golden.question, timeout)
+    said = {
+        "prompt": golden.prompt,
+        "messages": golden.messages,
+        "max_tokens": golden.max_tokens,
+        "temperature": 0,
+        "raw": True,
+    }
+    path, body = talk.question(said, chat=description.chat_template is not None)
+    return talk.complete(places, path, body, timeout)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from slmops import __version__, wire
+from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.device import activate, install, journal, service, slots, supervise, talk
 from slmops.device.places import Places, write, write_json
 from slmops.device.report import report
@@ -120,15 +121,21 @@ def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    """Ask the daemon, passing the answer on as it comes."""
+    """Ask the daemon, passing the answer on as it comes; a classifier's is the label."""
     standing = journal.standing(places)
     if standing.slot is None:
         raise DeviceError("this device has no release", remedy="Run `slmops deploy`.")
-    chat = slots.description(places, standing.slot).chat_template is not None
-    path, body = talk.question(said, chat=chat)
-    for text in talk.stream(places, path, body, said["timeout"]):
+    for text in _pieces(places, slots.description(places, standing.slot), said):
         _tell(Reply("note", {"text": text}))
     return {"release": slots.release(places, standing.slot).reference}
+
+
+def _pieces(places: Places, description: Description, said: dict[str, Any]) -> Iterator[str]:
+    if description.task == CLASSIFICATION:
+        yield talk.classify(places, said["prompt"], said["timeout"])
+        return
+    path, body = talk.question(said, chat=description.chat_template is not None)
+    yield from talk.stream(places, path, body, said["timeout"])
 
 
 def logs(places: Places, said: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from slmops import __version__
 from slmops import digest as digests
-from slmops.device import journal, slots, talk
+from slmops.device import child, journal, slots, talk
 from slmops.device.places import Places, read_json
 from slmops.errors import IntegrityError
 from slmops.telemetry import spool
@@ -30,6 +30,7 @@ def report(places: Places) -> dict[str, Any]:
         "port": talk.port(places),
         "slots": slots.names(places) if places.slots.is_dir() else [],
         "daemon": read_json(places.daemon) or {},
+        "memory": _memory(places, standing.slot),
         "telemetry": asdict(seen),
         "p95_seconds": quantile(seen.seconds, 0.95),
     }
@@ -41,6 +42,7 @@ def _release(places: Places, slot: str | None) -> dict[str, Any] | None:
     digest = f"sha256:{slot}"
     try:
         said = slots.description(places, slot)
+        size = (places.files(slot) / said.model).stat().st_size
     except (IntegrityError, OSError) as error:
         return {"reference": None, "digest": digest, "memory_bytes": 0, "damage": str(error)}
     return {
@@ -49,4 +51,17 @@ def _release(places: Places, slot: str | None) -> dict[str, Any] | None:
         "format": said.format,
         "type": said.type,
         "memory_bytes": said.memory_bytes,
+        "model_bytes": size,
+        "context": said.context,
+        "predicted": said.predicted,
     }
+
+
+def _memory(places: Places, slot: str | None) -> dict[str, int] | None:
+    """Return what the daemon has taken, in bytes: its peak, and what of that is the mapped model."""
+    if slot is None:
+        return None
+    try:
+        return child.memory(places, slot, slots.description(places, slot).model)
+    except (IntegrityError, OSError):
+        return None

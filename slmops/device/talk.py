@@ -31,13 +31,22 @@ def ready(places: Places) -> dict[str, Any] | None:
 
 def complete(places: Places, path: str, body: dict[str, Any], timeout: float) -> str:
     """Ask and return the whole answer; raise DeviceError when there is none."""
+    return _text(_asked(places, path, body, timeout)["choices"][0], "message")
+
+
+def classify(places: Places, text: str, timeout: float) -> str:
+    """Return the label a classifier gives to `text`; raise DeviceError when there is none."""
+    return str(_asked(places, "/v1/classify", {"input": text}, timeout)["data"][0]["label"])
+
+
+def _asked(places: Places, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
     try:
         status, said = _call(places, "POST", path, body, timeout)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DeviceError(f"the daemon did not answer: {error}") from error
     if status != HTTPStatus.OK:
         raise DeviceError(f"the daemon refused ({status}): {_reason(said)}")
-    return _text(said["choices"][0], "message")
+    return said
 
 
 def stream(places: Places, path: str, body: dict[str, Any], timeout: float) -> Iterator[str]:

@@ -1,10 +1,9 @@
-"""The best type a device can hold, and why.
+"""Which ways to build a model a device can bear, and why not the others.
 
-Knows profiles, shapes and sizes; not how a type is built nor how good it is: candidates come best first.
+Knows profiles, shapes and sizes; not how a type is built nor how good it is.
 
-Laws: what is chosen fits the memory and the storage of the profile; with more memory the choice is never
-worse (fast enough goes before too slow, then rank decides; within one format it is never a worse type); the
-same question has the same answer.
+Laws: what fits stays fitting with more memory, storage or bandwidth; the largest file that is said to fit
+does fit, and one byte more does not; the same question has the same answer.
 """
 
 from __future__ import annotations
@@ -38,51 +37,55 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The candidate that was chosen, what it needs, and what became of the others."""
-
-    candidate: Candidate
-    footprint: Footprint
-    tokens_per_second: float
-    reason: str
-    rejected: list[tuple[Candidate, str]]
-
-
-@dataclass(frozen=True)
-class _Judged:
+class Fit:
     """A candidate held against a profile."""
 
     candidate: Candidate
     need: Footprint
-    speed: float
+    tokens_per_second: float
+    """Predicted, while decoding."""
     short: str
-    """What it lacks, in words; empty when it fits."""
+    """What the device lacks for it, in words; empty when it fits."""
+    slow: str
+    """Why it is too slow, in words; empty when it is fast enough."""
 
 
-def choose(profile: DeviceProfile, shape: ModelShape, candidates: Sequence[Candidate]) -> Choice:
-    """Choose among `candidates`, which stand in order of quality within their format, the best first.
+def hold(profile: DeviceProfile, shape: ModelShape, candidates: Sequence[Candidate]) -> list[Fit]:
+    """Hold each candidate against the profile, in the order given."""
+    return [_hold(profile, shape, candidate) for candidate in candidates]
 
-    The preferred format of the profile goes first. Of those that fit, the first that reaches
-    `serve.min_tokens_per_second` is chosen; if none does, the fastest. Raise DoesNotFitError when none fits,
-    saying how much is short and what would fit.
-    """
-    taken = [candidate for candidate in dict.fromkeys(candidates) if candidate.format in profile.formats]
-    taken.sort(key=lambda candidate: profile.formats.index(candidate.format))
-    judged = [_judge(profile, shape, candidate) for candidate in taken]
-    fitting = [one for one in judged if not one.short]
-    if not fitting:
-        raise _nothing_fits(profile, shape, judged)
-    wanted = profile.serve.min_tokens_per_second
-    fast = [one for one in fitting if one.speed >= wanted]
-    best = fast[0] if fast else max(fitting, key=lambda one: one.speed)
-    return Choice(
-        candidate=best.candidate,
-        footprint=best.need,
-        tokens_per_second=best.speed,
-        reason=_why(profile, best, len(judged)),
-        rejected=[(one.candidate, _why_not(one, best, wanted)) for one in judged if one is not best]
-        + [(other, f"{profile.name} takes no {other.format}") for other in candidates if other not in taken],
+
+def nothing_fits(profile: DeviceProfile, shape: ModelShape, fits: Sequence[Fit]) -> DoesNotFitError:
+    """Return the error that says what is short for the smallest candidate, and what would help."""
+    taken = [fit for fit in fits if fit.candidate.format in profile.formats]
+    if not taken:
+        return DoesNotFitError(f"nothing to choose from: {profile.name} takes {' or '.join(profile.formats)}")
+    smallest = min(taken, key=lambda fit: fit.need.total)
+    context = _largest_context(profile, shape, smallest.candidate)
+    if smallest.need.total <= profile.memory.budget:
+        remedy = "Make room on the device and say so in storage.free, or take a smaller model."
+    elif context:
+        remedy = f"It would fit with serve.context: {context}."
+    else:
+        total = human_size(smallest.need.total + profile.memory.reserve)
+        remedy = f"Take a smaller model, or a device with {total} of memory."
+    return DoesNotFitError(
+        f"even {smallest.candidate} does not fit {profile.name} at a context of {profile.serve.context}: "
+        f"it {smallest.short}",
+        remedy=remedy,
     )
+
+
+def most_bytes(profile: DeviceProfile, shape: ModelShape, format: Format) -> int:  # noqa: A002
+    """Return the size of the largest model file that fits and is fast enough; 0 when none is."""
+    sizes = range(1, profile.storage.free + 1)
+
+    def too_much(nbytes: int) -> bool:
+        fit = _hold(profile, shape, Candidate(format, "", nbytes))
+        return bool(fit.short or fit.slow)
+
+    found = bisect_right(sizes, False, key=too_much)
+    return sizes[found - 1] if found else 0
 
 
 def compatible(*, arch: str, memory_bytes: int, disk_bytes: int, have: DeviceFacts) -> list[str]:
@@ -102,16 +105,19 @@ def compatible(*, arch: str, memory_bytes: int, disk_bytes: int, have: DeviceFac
     return lacks
 
 
-def _judge(profile: DeviceProfile, shape: ModelShape, candidate: Candidate) -> _Judged:
-    """Hold one candidate against a profile."""
+def _hold(profile: DeviceProfile, shape: ModelShape, candidate: Candidate) -> Fit:
     need = _need(profile, shape, candidate, profile.serve.context)
-    speed = predict_decode(profile.memory.bandwidth, candidate.weight_bytes, need.kv_cache)
+    speed = predict_decode(profile.memory.bandwidth, candidate.weight_bytes, need.kv_cache, shape.layers)
+    wanted = profile.serve.min_tokens_per_second
     short = ""
-    if need.total > profile.memory.budget:
+    if candidate.format not in profile.formats:
+        short = f"{profile.name} takes no {candidate.format}"
+    elif need.total > profile.memory.budget:
         short = _short("memory", need.total, profile.memory.budget)
     elif candidate.weight_bytes > profile.storage.free:
         short = _short("storage", candidate.weight_bytes, profile.storage.free)
-    return _Judged(candidate, need, speed, short)
+    slow = "" if speed >= wanted else f"about {speed:.2g} tokens/s, and at least {wanted:g} are wanted"
+    return Fit(candidate, need, speed, short, slow)
 
 
 def _need(profile: DeviceProfile, shape: ModelShape, candidate: Candidate, context: int) -> Footprint:
@@ -122,51 +128,6 @@ def _need(profile: DeviceProfile, shape: ModelShape, candidate: Candidate, conte
 def _short(what: str, needed: int, there: int) -> str:
     short = human_size(needed - there)
     return f"needs {human_size(needed)} of {what}, {human_size(there)} is there: {short} short"
-
-
-def _why(profile: DeviceProfile, best: _Judged, among: int) -> str:
-    """Say why the best is the best."""
-    wanted = profile.serve.min_tokens_per_second
-    facts = (
-        f"{human_size(best.need.total)} of {human_size(profile.memory.budget)} memory, "
-        f"about {best.speed:.1f} tokens/s"
-    )
-    if best.speed >= wanted and among == 1:
-        return f"{best.candidate} was asked for and fits {profile.name}: {facts}"
-    if best.speed >= wanted:
-        return f"{best.candidate} is the best of {among} that fits {profile.name}: {facts}"
-    return (
-        f"nothing fits {profile.name} and reaches {wanted:g} tokens/s; {best.candidate} is fastest: {facts}"
-    )
-
-
-def _why_not(one: _Judged, best: _Judged, wanted: float) -> str:
-    """Say why another was not chosen."""
-    if one.short:
-        return one.short
-    if one.speed < wanted:
-        return f"about {one.speed:.1f} tokens/s, and at least {wanted:g} are wanted"
-    return f"fits, and ranks after {best.candidate}"
-
-
-def _nothing_fits(profile: DeviceProfile, shape: ModelShape, judged: Sequence[_Judged]) -> DoesNotFitError:
-    """Say what is short for the smallest candidate, and what would help."""
-    if not judged:
-        return DoesNotFitError(f"nothing to choose from: {profile.name} takes {' or '.join(profile.formats)}")
-    smallest = min(judged, key=lambda one: one.need.total)
-    context = _largest_context(profile, shape, smallest.candidate)
-    if smallest.need.total <= profile.memory.budget:
-        remedy = "Make room on the device and say so in storage.free, or take a smaller model."
-    elif context:
-        remedy = f"It would fit with serve.context: {context}."
-    else:
-        total = human_size(smallest.need.total + profile.memory.reserve)
-        remedy = f"Take a smaller model, or a device with {total} of memory."
-    return DoesNotFitError(
-        f"even {smallest.candidate} does not fit {profile.name} at a context of {profile.serve.context}: "
-        f"it {smallest.short}",
-        remedy=remedy,
-    )
 
 
 def _largest_context(profile: DeviceProfile, shape: ModelShape, candidate: Candidate) -> int:

@@ -1,9 +1,9 @@
-"""Amounts of bytes as people write them: "8GiB", "512 MiB", "10.2GB/s".
+"""Amounts of bytes as people write them: "8GiB", "512 MiB", "10.2GB/s"; and rates for people.
 
 KiB, MiB, GiB, TiB count in 1024s; kB, MB, GB, TB in 1000s; a bare number is bytes.
 Knows nothing of what the bytes are for.
 
-Laws: `parse_size(exact_size(n)) == n` for every n >= 0, and likewise for rates; `human_size` rounds.
+Laws: `parse_size(exact_size(n)) == n` for every n >= 0, and likewise for rates; what is for people rounds.
 Runs on devices too: standard library only, Python 3.9.
 """
 
@@ -25,6 +25,7 @@ UNITS = {
 }
 SIZE_PATTERN = r"[0-9]+(\.[0-9]+)? ?([TGM]i?B|KiB|kB|B)?"
 RATE_PATTERN = SIZE_PATTERN + "/s"
+_TWO_DIGITS = 10
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([TGM]i?B|KiB|kB|B)?")
 
 
@@ -65,3 +66,9 @@ def human_size(size: float) -> str:
         if size >= UNITS[unit]:
             return f"{size / UNITS[unit]:.1f} {unit}"
     return f"{size:.0f} B"
+
+
+def human_rate(rate: float) -> str:
+    """Write how often a second for a person, to the two digits a prediction knows: 0.33, 4.2, 36, 1200."""
+    rounded = float(f"{rate:.2g}")
+    return f"{rounded:.0f}" if rounded >= _TWO_DIGITS else f"{rounded:g}"

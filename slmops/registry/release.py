@@ -93,6 +93,15 @@ def description(layout: Layout, built: Artifact) -> Description:
     return descriptions.parse(layout.get(dict(built.files)[descriptions.FILE_NAME]))
 
 
+def models(layout: Layout, signed: Signed) -> list[tuple[str, str]]:
+    """Return the digest of each profile's model file."""
+    found = []
+    for profile, entry in signed.release.artifacts:
+        built = artifact(layout, entry)
+        found.append((profile, dict(built.files)[description(layout, built).model].digest))
+    return found
+
+
 def verify(layout: Layout, signed: Signed, signers: str) -> int:
     """Check the signature and every byte of a release; return how many bytes were read."""
     sign.verify(signed.index, signed.signature, signers)

@@ -1,7 +1,7 @@
 """What an artifact says of itself."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,8 @@ DESCRIPTIONS = st.builds(
     stop_ids=st.lists(NUMBERS, max_size=3),
     generation=SHARES,
     measured=SHARES,
-)
+    labels=st.lists(st.text(), max_size=3),
+).map(lambda said: replace(said, task=descriptions.TASKS[bool(said.labels)]))
 
 
 @pytest.fixture
@@ -89,6 +90,20 @@ def test_a_missing_key_is_refused_by_name(said, missing):
 
     with pytest.raises(IntegrityError, match=rf"artifact\.json is incomplete: .*'{missing}'"):
         descriptions.parse(json.dumps(said).encode())
+
+
+def test_what_was_written_before_there_were_classifiers_goes_on_from_texts(said):
+    description = descriptions.parse(json.dumps(said).encode())
+
+    assert (description.task, description.labels) == ("generation", [])
+
+
+@pytest.mark.parametrize(
+    "change", [{"task": "translation"}, {"task": "classification"}, {"labels": ["a", "b"]}]
+)
+def test_a_task_without_what_belongs_to_it_is_refused(said, change):
+    with pytest.raises(IntegrityError, match="expected task generation without labels or classification"):
+        descriptions.parse(json.dumps(said | change).encode())
 
 
 @pytest.mark.parametrize("change", [{"context": "2048"}, {"stop_ids": 3}, {"name": None}])

@@ -222,6 +222,7 @@ def test_a_bad_fleet_file_is_named_with_line_and_key(slmops, tmp_path, old, new,
         ["device", "retire", "edge-1", "-y", "--fleet"],
         ["device", "logs", "edge-1", "--fleet"],
         ["profile", "detect", "edge-1", "--fleet"],
+        ["profile", "refine", "local", "--fleet"],
     ],
     ids=" ".join,
 )
@@ -271,6 +272,26 @@ def test_unreachable_devices_have_a_row_each_and_the_exit_code_says_so(slmops, t
     (row,) = json.loads(ended.out)["devices"]
     assert (ended.code, row["device"], row["health"]) == (6, "edge-1", "unreachable")
     assert "127.0.0.1:9" in row["remark"]
+
+
+def test_a_profile_is_not_refined_by_devices_that_say_nothing(slmops, tmp_path, home):
+    (tmp_path / "fleet.yaml").write_text(FLEET[: FLEET.index("  - name: edge-2")])
+
+    ended = slmops("profile", "refine", "local", "--fleet", tmp_path / "fleet.yaml")
+
+    assert (ended.code, ended.out) == (1, "")
+    assert "no device of profile local has reported enough" in ended.err
+    assert "edge-1: " in ended.err
+    assert not home.exists()
+
+
+def test_a_profile_is_not_refined_by_devices_of_another(slmops, tmp_path):
+    (tmp_path / "fleet.yaml").write_text(FLEET)
+
+    ended = slmops("profile", "refine", "raspberry-pi-5", "--fleet", tmp_path / "fleet.yaml")
+
+    assert ended.code == 1
+    assert "the fleet has none" in ended.err
 
 
 def test_doctor_names_every_part_and_how_to_get_it(slmops):

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from slmops.daemon.api import Answer, ChatRequest, CompletionRequest, error_body, parse, usage
+from slmops.daemon.api import (
+    Answer,
+    ChatRequest,
+    ClassifyRequest,
+    CompletionRequest,
+    error_body,
+    labelled,
+    parse,
+    usage,
+)
 from slmops.daemon.refusal import RefusedError
 from slmops.daemon.sample import Sampling
 
@@ -115,3 +124,25 @@ def test_a_stream_speaks_of_usage_only_when_asked():
 def test_errors_have_openais_shape():
     error = error_body(429, "full", "queue_full")["error"]
     assert error == {"message": "full", "type": "rate_limit_error", "param": None, "code": "queue_full"}
+
+
+@pytest.mark.parametrize(("said", "texts"), [("a", ["a"]), (["a", "b"], ["a", "b"])])
+def test_one_text_or_several_may_be_labelled(said, texts):
+    assert parse(ClassifyRequest, json.dumps({"input": said}).encode()).texts == texts
+
+
+@pytest.mark.parametrize("said", ["", " ", [], ["a", ""], ["a"] * 257, 3, {"text": "a"}])
+def test_what_is_no_text_to_label_is_refused_naming_the_field(said):
+    with pytest.raises(RefusedError, match="input") as refused:
+        parse(ClassifyRequest, json.dumps({"input": said}).encode())
+    assert (refused.value.status, refused.value.reason) == (400, "invalid_value")
+
+
+def test_the_likeliest_label_is_named_and_each_has_its_score():
+    said = json.loads(labelled(["no", "yes"], [[0.25, 0.75], [1.0, 0.0]], release="m:1", digest="", tokens=9))
+    assert [(each["index"], each["label"], each["scores"]) for each in said["data"]] == [
+        (0, "yes", {"no": 0.25, "yes": 0.75}),
+        (1, "no", {"no": 1.0, "yes": 0.0}),
+    ]
+    assert said["model"] == "m:1"
+    assert said["usage"] == {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}

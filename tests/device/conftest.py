@@ -80,7 +80,10 @@ class Shop:
         self.made = {}
 
     def release(self, version="1.0.0", arch=None, key=None, **model):
-        """A release whose model file is `model`; it must answer as ANSWERS says."""
+        """A release whose model file is `model`; it must answer as ANSWERS says.
+
+        One with `labels` is a classifier's.
+        """
         asked = (version, arch, key, json.dumps(model, sort_keys=True))
         if asked not in self.made:
             self.made[asked] = self._make(version, arch or platform.machine(), key or self.key, model)
@@ -92,7 +95,8 @@ class Shop:
         said = description.Description(
             name="parrot", version=version, profile="local", arch=arch, format="gguf", type="F32",
             model="model.gguf", architecture="llama", parameters=1, context=64, threads=1, micro_batch=8,
-            memory_bytes=1, golden=golden.FILE_NAME,
+            memory_bytes=1, golden=golden.FILE_NAME, labels=model.get("labels", []),
+            task=description.CLASSIFICATION if "labels" in model else description.GENERATION,
         )  # fmt: skip
         prompts = [Golden(prompt=prompt, expect=expect) for prompt, expect in ANSWERS.items()]
         files = {

@@ -1,7 +1,7 @@
 """Stands where a device's Python stands: serves an artifact as the daemon does, as its model file says.
 
-The model file is JSON: `answers` by prompt; `exit`, to end at once with that code; `silent`, never to be
-ready; `refuses`, to answer 503; `keeps_its_mask`, to leave
+The model file is JSON: `answers` by prompt, `labels` of a classifier; `exit`, to end at once with
+that code; `silent`, never to be ready; `refuses`, to answer 503; `keeps_its_mask`, to leave
 blocked what was blocked when it was started. Standard library only, so that it is up in no time.
 """
 
@@ -27,6 +27,11 @@ class Daemon(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if MODEL.get("refuses"):
             return self.say(503, {"error": {"message": "out of order"}})
+        if self.path == "/v1/classify":
+            label = MODEL["answers"].get(asked["input"], "what?")
+            return self.say(200, {"data": [{"label": label, "scores": {label: 1.0}}]})
+        if "labels" in MODEL:
+            return self.say(400, {"error": {"message": "this model labels texts; use /v1/classify"}})
         chat = "messages" in asked
         question = asked["messages"][-1]["content"] if chat else asked["prompt"]
         answer = MODEL["answers"].get(question, "what?")

@@ -38,6 +38,8 @@ def test_a_release_that_passes_serves_and_is_committed_when_confirmed(device, sh
     said = device.status()
     assert said["healthy"]
     assert said["release"]["reference"] == "parrot:1.0.0"
+    assert said["release"]["model_bytes"] == len(parcel.files["model.gguf"])
+    assert 0 == said["memory"]["mapped"] < said["memory"]["peak"]
     assert answers(device) == ("two", "parrot:1.0.0")
     assert "up as" in "\n".join(device.get("logs", lines=5)["lines"])
 
@@ -62,6 +64,22 @@ def test_what_fails_its_golden_prompts_goes_back_to_the_slot_before_which_answer
     assert len(device.daemons()) == 1
     refusal = device.ask("confirm", slot=bad.slot)
     assert "went back (2 of 2 golden prompts failed)" in refusal.said["message"]
+
+
+def test_a_classifier_is_proved_by_the_labels_it_gives_and_goes_back_when_they_differ(device, shop):
+    labels = ["green", "two"]
+    good = shop.release(labels=labels)
+    bad = shop.release("1.1.0", labels=labels, answers={"One and one?": "two", "Colour of grass?": "two"})
+    device.commit(good)
+    assert answers(device) == ("two", "parrot:1.0.0")
+
+    verdict = device.activate(bad)
+
+    assert (verdict["outcome"], verdict["code"]) == ("fail", "GATE_QUALITY")
+    expected = {"question": "Colour of grass?", "expected": "green", "answer": "two"}
+    assert verdict["evidence"]["failed"] == [expected]
+    assert device.serves() == good.slot
+    assert answers(device, "Colour of grass?") == ("green", "parrot:1.0.0")
 
 
 @pytest.mark.journey

@@ -73,6 +73,7 @@ def test_a_new_device_has_no_release(device):
     assert (said["release"], said["previous"], said["healthy"], said["port"]) == (None, None, False, None)
     assert said["standing"]["slot"] is None
     assert said["daemon"] == {}
+    assert said["memory"] is None
     assert said["telemetry"]["requests"] == 0
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.profile.sizes import exact_rate, exact_size, human_size, parse_rate, parse_size
+from slmops.profile.sizes import exact_rate, exact_size, human_rate, human_size, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,16 @@ def test_sizes_for_people_are_rounded():
         "812.0 MiB",
         "1.4 GiB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [(0, "0"), (0.333, "0.33"), (4.24, "4.2"), (9.96, "10"), (36.4, "36"), (99.6, "100"), (1234.5, "1200")],
+)
+def test_a_rate_for_people_has_two_digits(rate, said):
+    assert human_rate(rate) == said
+
+
+@given(st.floats(1e-3, 1e7))
+def test_a_rate_for_people_is_within_five_percent(rate):
+    assert float(human_rate(rate)) == pytest.approx(rate, rel=0.0501)

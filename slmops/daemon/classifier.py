@@ -1,0 +1,72 @@
+"""Text classifiers through ONNX Runtime on the CPU: a text in, a probability for each label out.
+
+It does not know requests or the server. The graph is as the builder writes it: input_ids, attention_mask
+and perhaps token_type_ids -> logits.
+
+Laws: a text is read whole or refused; it is read alone, so that its answer does not depend on what else
+was asked; nothing in it is taken for a control token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slmops.daemon.onnx import open_session
+from slmops.daemon.refusal import BAD_REQUEST, RefusedError
+from slmops.daemon.text import Vocabulary
+from slmops.errors import ModelError
+
+NEEDED, KNOWN = {"input_ids", "attention_mask"}, {"input_ids", "attention_mask", "token_type_ids"}
+Scores = list[float]
+"""A probability for each label, in the order of the labels; they sum to 1."""
+
+
+class Classifier:
+    """A loaded classifier."""
+
+    def __init__(
+        self, file: Path, vocabulary: Vocabulary, labels: Sequence[str], context: int, threads: int
+    ) -> None:
+        """Load `file`; raise ModelError when it does not load or is not such a classifier."""
+        self._session = open_session(file, threads)
+        self._asked = {found.name for found in self._session.get_inputs()}
+        outputs = {found.name: found.shape for found in self._session.get_outputs()}
+        if not NEEDED <= self._asked <= KNOWN or "logits" not in outputs:
+            raise ModelError(
+                f"{file.name} is not a text classifier: it takes {', '.join(sorted(self._asked))}",
+                remedy="Build it with `slmops quantize`.",
+            )
+        self._vocabulary, self._context, self.labels = vocabulary, context, tuple(labels)
+        count = len(self._logits(self.ids("")))
+        if count != len(labels):
+            raise ModelError(f"{file.name} has {count} labels, its description names {len(labels)}")
+
+    def ids(self, text: str) -> list[int]:
+        """Return the token ids of `text`; raise RefusedError when they are more than the model can read."""
+        ids = self._vocabulary.encode(text, begin=True, controls=False)
+        if len(ids) > self._context:
+            raise RefusedError(
+                BAD_REQUEST,
+                f"a text has {len(ids)} tokens; the model reads at most {self._context}",
+                reason="context_length_exceeded",
+            )
+        return ids
+
+    def answers(self, texts: Sequence[Sequence[int]], gone: Callable[[], bool]) -> Iterator[Scores]:
+        """Yield the scores of each text, given as ids, until `gone` says stop; one caller at a time."""
+        for ids in texts:
+            if gone():
+                return
+            logits = self._logits(ids).astype(np.float64)
+            powers = np.exp(logits - logits.max())
+            yield list(map(float, powers / powers.sum()))
+
+    def _logits(self, ids: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        row = np.array([ids], np.int64)
+        given = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
+        (rows,) = self._session.run(["logits"], {name: given[name] for name in self._asked})
+        first: np.ndarray[tuple[int], np.dtype[np.float32]] = rows[0]
+        return first

@@ -1,0 +1,64 @@
+"""One request from arrival to end: its body, whether its client is still there, what is counted of it.
+
+It does not know the model, nor what is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from slmops.daemon.generate import Piece
+from slmops.daemon.refusal import SERVER_ERROR, TOO_LARGE, RefusedError
+
+BODY_LIMIT = 1024 * 1024
+T = TypeVar("T")
+
+
+@dataclass
+class Visit:
+    """One request from arrival to end: what will be counted of it."""
+
+    arrived: float = field(default_factory=time.monotonic)
+    status: int = SERVER_ERROR
+    """What is counted when nothing better is known by the end."""
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    first_token: float | None = None
+
+    def saw(self, piece: Piece) -> None:
+        """Take note of a piece of the answer."""
+        self.output_tokens = piece.tokens
+        if self.first_token is None and piece.tokens:
+            self.first_token = time.monotonic() - self.arrived
+
+
+async def read_body(request: Request) -> bytes:
+    """Read the body; one that is too long is read to its end, so that its sender hears why, but not kept."""
+    kept = bytearray()
+    length = 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length <= BODY_LIMIT:
+            kept += chunk
+    if length > BODY_LIMIT:
+        raise RefusedError(TOO_LARGE, f"the body has {length} bytes; the limit is {BODY_LIMIT}")
+    return bytes(kept)
+
+
+async def while_there(request: Request, work: Awaitable[T]) -> T:
+    """Await `work` for as long as the client is there to hear of it; raise ClientDisconnect when it left."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        working.cancel()
+        leaving.cancel()

@@ -1,0 +1,32 @@
+"""Work in a child process: what comes back, and what is said of a child that dies."""
+
+import operator
+
+import pytest
+
+from slmops.build.isolate import isolate, silent
+from slmops.errors import BuildError
+
+# A child imports what it runs by name, so the work here is the standard library's own.
+
+
+def test_the_result_comes_back():
+    assert isolate("the work", operator.is_not, silent, None) is True
+
+
+def test_progress_is_heard_while_the_child_works():
+    heard = []
+    isolate("the work", operator.call, lambda *said: heard.append(said), "halving", 0.5)
+    assert heard == [("halving", 0.5)]
+
+
+def test_what_the_child_prints_is_not_heard(capfd):
+    isolate("the work", print, silent, "noise")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_child_that_fails_is_quoted():
+    with pytest.raises(
+        BuildError, match=r"(?s)the work failed; its last words:.*TypeError: unsupported operand"
+    ):
+        isolate("the work", operator.add, silent, 1)
