@@ -62,6 +62,7 @@ FAMILIES: Final = {
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
     "phi3": "Phi3ForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
 }
 
 
@@ -113,6 +114,7 @@ class Taken:
 
 
 GEMMA: Final = {"head_dim": 256, "query_pre_attn_scalar": 256, "hidden_activation": "gelu_pytorch_tanh"}
+GELU: Final = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
 TINY = Model("llama", 64, 4, 4, 4, 192, 512)
 SMALL = Model("llama", 512, 8, 8, 4, 1376, 8192)
 UNTIED = Model("llama", 768, 12, 12, 12, 2048, 32_000, tied=False)
@@ -121,6 +123,7 @@ QWEN = Model("qwen2", 384, 6, 6, 2, 1024, 50_000)
 HEADS = Model("llama", 768, 6, 12, 12, 2048, 32_000, tied=False)
 GEMMA2 = Model("gemma2", 512, 8, 4, 2, 2048, 64_000, more={**GEMMA, "sliding_window": 512})
 GEMMA3 = Model("gemma3_text", 640, 12, 4, 1, 2048, 64_000, more={**GEMMA, "sliding_window": 512})
+GPT2 = Model("gpt2", 768, 12, 12, 12, 3072, 50_257, more=GELU)
 PHI3 = Model("phi3", 512, 8, 8, 8, 1536, 32_000, tied=False, more={"pad_token_id": 0})
 
 Case = tuple[Model, str, int, int]
@@ -145,6 +148,7 @@ CASES: Final[tuple[Case, ...]] = (
     (GEMMA2, "Q8_0", 2048, 64),
     (GEMMA3, "Q8_0", 4096, 64),
     (PHI3, "Q4_K_M", 2048, 64),
+    (GPT2, "Q8_0", 1024, 64),
     (TINY, "ONNX F32", 4096, 512),
     (SMALL, "ONNX INT8", 512, 16),
     (SMALL, "ONNX INT8", 4096, 64),

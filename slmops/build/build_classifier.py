@@ -59,19 +59,23 @@ def build_classifiers(
     texts: Path | None,
     evaluation: Path | None = None,
     *,
+    context: int | None = None,
     progress: Progress = silent,
 ) -> BuiltClassifiers:
     """Build `checkpoint` in `room` once for each of `types` (INT8, INT8-dynamic, INT8-static, F32).
 
     `texts` is a file of texts as the device will read them (see `read_labelled`): some calibrate, others
-    measure; with `evaluation`, that file measures. Raises UsageError without `texts` or for another
-    type, ModelError for a source that is no such classifier, DocumentError for files that cannot be used,
-    BuildError when what was built is not its source.
+    measure; with `evaluation`, that file measures. `context` is the longest text, in tokens, that it will
+    be served with; without it, the longest that the model can read. Raises UsageError without `texts`
+    or for another type, ModelError for a source that is no such classifier, DocumentError for files that
+    cannot be used, BuildError when what was built is not its source.
     """
-    labels, context = labels_of(checkpoint.config), context_of(checkpoint.config)
-    _check(checkpoint, types, texts)
-    assert checkpoint.tokenizer is not None and texts is not None  # noqa: PT018, S101 - just checked
-    read = read_for_build(checkpoint.tokenizer, labels, context, texts, evaluation)
+    strange = [name for name in types if name not in TYPES]
+    if strange:
+        raise UsageError(f"no type {strange[0]!r} for a text classifier; known are {', '.join(TYPES)}")
+    labels, most = labels_of(checkpoint.config), context_of(checkpoint.config)
+    context = min(context or most, most)
+    read = read_for_build(_tokenizer(checkpoint), labels, context, _given(texts), evaluation)
     wanted = dict.fromkeys(each for asked in types for each in _made_for(asked))
     calibration = [each.ids for each in read.calibrating]
     made = quantize_classifier(checkpoint, list(wanted), room, calibration, progress)
@@ -94,21 +98,23 @@ def build_classifiers(
     )
 
 
-def _check(checkpoint: Checkpoint, types: Sequence[str], texts: Path | None) -> None:
-    strange = [name for name in types if name not in TYPES]
-    if strange:
-        raise UsageError(f"no type {strange[0]!r} for a text classifier; known are {', '.join(TYPES)}")
+def _tokenizer(checkpoint: Checkpoint) -> Path:
+    if checkpoint.tokenizer is None:
+        raise ModelError(
+            f"{checkpoint.folder}: expected a tokenizer.json, found none",
+            remedy="Save it once with a fast tokenizer: AutoTokenizer.from_pretrained(F).save_pretrained(F).",
+        )
+    return checkpoint.tokenizer
+
+
+def _given(texts: Path | None) -> Path:
     if texts is None:
         raise UsageError(
             "a text classifier is calibrated and measured with texts as the device will read them, and "
             "none can be made up",
             remedy="Give a file with --calibration: .txt (a text a line), .jsonl or .csv (text, label).",
         )
-    if checkpoint.tokenizer is None:
-        raise ModelError(
-            f"{checkpoint.folder}: expected a tokenizer.json, found none",
-            remedy="Save it once with a fast tokenizer: AutoTokenizer.from_pretrained(F).save_pretrained(F).",
-        )
+    return texts
 
 
 def _made_for(type_name: str) -> tuple[str, ...]:

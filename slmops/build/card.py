@@ -14,7 +14,7 @@ def render(
     said: Description, *, size: int, bits_per_weight: float, reason: str, fallback_share: float
 ) -> str:
     """Return the card; `size` in bytes; `fallback_share` of the weights are not of the label's type."""
-    measured = said.measured
+    measured, unit = said.measured, "tokens" if "tokens" in said.measured else "texts"
     front = {
         "library_name": "gguf" if said.format == "gguf" else "onnxruntime",
         "tags": ["slmops", said.format, said.type],
@@ -41,9 +41,10 @@ def render(
             "|---|---|",
             f"| KL divergence, mean (nats) | {measured['kl_mean']:.3g} |",
             f"| KL divergence, 99th percentile (nats) | {measured['kl_p99']:.3g} |",
-            f"| same top token | {measured['top1']:.2%} |",
+            f"| same first choice | {measured['top1']:.2%} |",
             *_perplexity(measured),
-            f"| tokens compared | {measured['tokens']:.0f} |",
+            *_accuracy(measured),
+            f"| {unit} compared | {measured[unit]:.0f} |",
             "",
             f"Why this type: {reason}",
             "",
@@ -59,3 +60,11 @@ def _perplexity(measured: dict[str, float]) -> list[str]:
     own, source = measured["perplexity"], measured["source_perplexity"]
     low, high = measured["perplexity_low"], measured["perplexity_high"]
     return [f"| perplexity (95 % interval), source's | {own:.4g} ({low:.4g} to {high:.4g}), {source:.4g} |"]
+
+
+def _accuracy(measured: dict[str, float]) -> list[str]:
+    if "accuracy" not in measured:
+        return []
+    own, source = measured["accuracy"], measured["source_accuracy"]
+    low, high = measured["accuracy_low"], measured["accuracy_high"]
+    return [f"| accuracy (95 % interval), source's | {own:.2%} ({low:.2%} to {high:.2%}), {source:.2%} |"]

@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slmops.build.divergence import Measurement
 from slmops.build.plan import Make
-from slmops.build.quality import Quality
+from slmops.build.quality import Loss, Quality
 from slmops.errors import DoesNotFitError, QualityError
 from slmops.profile.device import DeviceProfile
 from slmops.profile.fit import Fit
@@ -33,7 +32,7 @@ class Outcome:
     bytes: int
     bits_per_weight: float
     fit: Fit
-    measured: Measurement
+    measured: Loss
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,9 @@ class Comparison:
     source_accuracy: Accuracy | None = None
 
     @property
+    def perplexity_ratio(self) -> None:
+        """Return nothing: a label is chosen, no text is foretold."""
+
     def figures(self) -> dict[str, float]:
         """Return all of it as a description's `measured` holds it."""
         said = {"kl_mean": self.kl_mean, "kl_p99": self.kl_p99, "top1": self.top1, "texts": float(self.texts)}

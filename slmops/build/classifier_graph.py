@@ -9,9 +9,11 @@ used, so every runtime on x86 and ARM reads the result; each row of a table has 
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
+
 import numpy as np
 import numpy.typing as npt
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from slmops.build import graph
 from slmops.build.classifier import SMALL
@@ -41,15 +43,39 @@ def products_of_activations(model: ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] not in known]
 
 
+def put_in_order(model: ModelProto) -> None:
+    """Put each node behind those whose values it reads, in branches too.
+
+    ONNX Runtime's quantiser sorts nodes, and does not look into branches.
+    """
+    nodes = list(model.graph.node)
+    makers = {name: place for place, node in enumerate(nodes) for name in node.output}
+    needs = {
+        place: {makers[name] for name in _read(node) & makers.keys()} for place, node in enumerate(nodes)
+    }
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[place] for place in TopologicalSorter(needs).static_order())
+
+
 def tidy(model: ModelProto) -> None:
     """Compute once what is computed alike, and give values short names.
 
     Not where a branch (DeBERTa has some) speaks of values by the names they have.
     """
-    kinds = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-    if not any(attribute.type in kinds for node in model.graph.node for attribute in node.attribute):
+    if not any(_branches(node) for node in model.graph.node):
         graph.merge_twins(model)
         graph.shorten(model)
+
+
+def _branches(node: NodeProto) -> list[GraphProto]:
+    return [part.g for part in node.attribute if part.type == AttributeProto.GRAPH]
+
+
+def _read(node: NodeProto) -> set[str]:
+    """Return the names of the values a node reads, those in its branches too."""
+    inner = (_read(each) for branch in _branches(node) for each in branch.node)
+    outer = (value.name for branch in _branches(node) for value in branch.output)
+    return set(node.input).union(outer, *inner)
 
 
 def _is_table(model: ModelProto, tensor: TensorProto) -> bool:

@@ -17,9 +17,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from slmops.build.choice import CHOSEN
-from slmops.build.divergence import CONFIDENT, Measurement
+from slmops.build.divergence import CONFIDENT
 from slmops.build.plot import Figure, Mark, lay_out, raised
-from slmops.build.quality import Quality
 from slmops.profile.sizes import human_size
 
 COLUMNS = (
@@ -30,8 +29,6 @@ COLUMNS = (
     "KL mean",
     "KL p99",
     "top-1",
-    "perplexity ratio",
-    "verdict",
 )
 STANDINGS = {
     CHOSEN: "chosen",
@@ -64,8 +61,9 @@ class Candidate:
     kinds: str
     """Of a mixed one, how many tensors have each type."""
     standing: str
+    heads: tuple[str, ...]
     cells: tuple[Cell, ...]
-    """In the order of COLUMNS."""
+    """One under each of `heads`."""
     mark: Mark
 
     @property
@@ -76,7 +74,7 @@ class Candidate:
     @property
     def all_said(self) -> str:
         """Return everything known of it, a line for each figure."""
-        figures = zip(COLUMNS, self.cells, strict=True)
+        figures = zip(self.heads, self.cells, strict=True)
         lines = [f"{head}: {cell.text} {cell.note}".rstrip() for head, cell in figures]
         return "\n".join(filter(None, [self.name, self.kinds, *lines]))
 
@@ -94,7 +92,6 @@ def draw(answer: Mapping[str, Any]) -> str:
         release=answer["release"],
         model=answer["model"],
         profiles=[_view(profile) for profile in answer["profiles"]],
-        columns=COLUMNS,
         standings=STANDINGS,
     )
 
@@ -102,8 +99,9 @@ def draw(answer: Mapping[str, Any]) -> str:
 def _view(profile: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template says of one profile."""
     ordered = sorted(profile["candidates"], key=lambda one: (one["bytes"], one["format"], one["type"]))
-    candidates = [_candidate(one, profile) for one in ordered]
     chosen = next(one for one in ordered if one["verdict"] == CHOSEN)
+    heads = _heads(chosen["measured"])
+    candidates = [_candidate(one, profile, heads) for one in ordered]
     return {
         "name": profile["profile"],
         "title": profile["title"],
@@ -111,6 +109,7 @@ def _view(profile: Mapping[str, Any]) -> dict[str, Any]:
         "reason": profile["reason"],
         "taken": _taken(chosen),
         "device": _device(profile),
+        "columns": heads,
         "candidates": candidates,
         # What is drawn last lies on top.
         "order": sorted(range(len(candidates)), key=lambda place: candidates[place].standing == CHOSEN),
@@ -121,6 +120,12 @@ def _view(profile: Mapping[str, Any]) -> dict[str, Any]:
         "gate": profile["gate"],
         "source_perplexity": _source_perplexity(chosen["measured"]),
     }
+
+
+def _heads(measured: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the heads of the table; of a classifier, accuracy stands where others have perplexity."""
+    last = "accuracy" if "accuracy" in measured else "perplexity ratio"
+    return (*COLUMNS, last, "verdict")
 
 
 def _taken(chosen: Mapping[str, Any]) -> dict[str, str]:
@@ -155,16 +160,17 @@ def _source_perplexity(measured: Mapping[str, float]) -> str:
     return f"{mean} (95 % interval {low} to {high})" if mean != UNKNOWN else ""
 
 
-def _candidate(said: Mapping[str, Any], profile: Mapping[str, Any]) -> Candidate:
+def _candidate(said: Mapping[str, Any], profile: Mapping[str, Any], heads: tuple[str, ...]) -> Candidate:
     standing = _standing(said, profile)
     measured = said["measured"] or {}
     loss = measured.get("kl_mean")
-    ratio = measured.get("perplexity_ratio")
+    ratio, accuracy = measured.get("perplexity_ratio"), measured.get("accuracy")
     return Candidate(
         format=said["format"],
         type=said["type"],
         kinds=", ".join(f"{count} {kind}" for kind, count in said["types"].items()),
         standing=standing,
+        heads=heads,
         cells=(
             Cell(human_size(said["bytes"]), said["bytes"]),
             _cell(said["bits_per_weight"], _number(said["bits_per_weight"], ".2f")),
@@ -173,7 +179,7 @@ def _candidate(said: Mapping[str, Any], profile: Mapping[str, Any]) -> Candidate
             _cell(loss, _loss(loss), _interval(measured)),
             _cell(measured.get("kl_p99"), _loss(measured.get("kl_p99"))),
             _cell(measured.get("top1"), _number(measured.get("top1"), ".1%")),
-            _cell(ratio, _number(ratio, ".4f")),
+            _cell(accuracy, _number(accuracy, ".1%")) if accuracy else _cell(ratio, _number(ratio, ".4f")),
             Cell(said["verdict"], said["verdict"]),
         ),
         mark=Mark(
@@ -192,16 +198,10 @@ def _standing(said: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
         return CHOSEN
     if said["measured"] is None:
         return "unbuilt"
-    if profile["gate"] and Quality(**profile["gate"]).complaint(_measurement(said["measured"])):
+    if not said["keeps_gate"]:
         return "failed"
     fits = said["bytes"] <= profile["most_model_bytes"].get(said["format"], 0)
     return "kept" if fits else "unfit"
-
-
-def _measurement(figures: Mapping[str, Any]) -> Measurement:
-    """Return a measurement from its figures: what is not among them was not a number."""
-    unknown = dict.fromkeys(("kl_mean", "kl_p99", "top1", "tokens", "sequences"), math.nan)
-    return Measurement(**{**unknown, **figures})
 
 
 def _plot(candidates: Sequence[Candidate], profile: Mapping[str, Any], width: int, height: int) -> Figure:

@@ -132,7 +132,8 @@ def _rows(
         _check_named(rows[0], weights[rows[0].make], names_only[rows[0].make])
     if all(row.dropped for row in rows):
         refused = [weight.refused for weight in weights.values() if weight.refused]
-        raise refused[0] if len(refused) == len(rows) else nothing_fits(wish.profile, shape, fits)
+        short = [row.fit for row in rows if row.dropped == row.fit.short]
+        raise nothing_fits(wish.profile, shape, short) if short else refused[0]
     return rows
 
 

@@ -10,12 +10,28 @@ at a task, so below `enough` the smaller artifact is the better one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-if TYPE_CHECKING:  # numpy is not needed to say what a gate is
-    from slmops.build.divergence import Measurement
+
+class Loss(Protocol):
+    """What was measured of an artifact against its source."""
+
+    @property
+    def kl_mean(self) -> float:
+        """Mean divergence, nats."""
+
+    @property
+    def top1(self) -> float:
+        """Share of tokens, or of texts, on which both choose alike."""
+
+    @property
+    def perplexity_ratio(self) -> float | None:
+        """The artifact's perplexity by the source's; None of what foretells no text."""
+
+    def figures(self) -> dict[str, float]:
+        """Return every figure by its name."""
 
 
 class Quality(BaseModel):
@@ -32,14 +48,15 @@ class Quality(BaseModel):
     enough: Annotated[float, Field(ge=0)] = 0.005
     """Mean KL divergence below which an artifact is good: of good ones the smallest is the best."""
 
-    def complaint(self, measured: Measurement) -> str:
+    def complaint(self, measured: Loss) -> str:
         """Return why `measured` does not pass, in words; empty when it does."""
         if not measured.kl_mean <= self.kl:
             return f"mean divergence {measured.kl_mean:.2g}, at most {self.kl:g} allowed"
         if not measured.top1 >= self.top1:
             return f"same first choice {measured.top1:.1%}, at least {self.top1:.1%} wanted"
-        if not measured.perplexity_ratio <= self.perplexity_ratio:
-            times = f"{measured.perplexity_ratio:.3f} times the source's perplexity"
+        ratio = measured.perplexity_ratio
+        if ratio is not None and not ratio <= self.perplexity_ratio:
+            times = f"{ratio:.3f} times the source's perplexity"
             return f"{times}, at most {self.perplexity_ratio:g} allowed"
         return ""
 

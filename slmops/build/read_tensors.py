@@ -30,6 +30,8 @@ _BUFFERS = (
     ".attn.masked_bias",
     ".attention.bias",
     ".attention.masked_bias",
+    ".embeddings.position_ids",
+    ".embeddings.token_type_ids",
 )
 """What old checkpoints store although it follows from the config."""
 

@@ -28,6 +28,7 @@ class Target(_Part):
     profile: str
     """Name of a profile, or the path of its file."""
     format: Literal["auto", "gguf", "onnx"] = "auto"
+    """gguf or onnx; auto: whichever the device takes and turns out better."""
     type: str = AUTO
     """auto, or a type outright: Q8_0, Q4_K_M, ... (gguf), INT8, INT4, F32 (onnx)."""
 
@@ -38,6 +39,7 @@ class Calibration(_Part):
     file: str
     """Text, or JSON lines with `text`, `prompt` or `messages`."""
     tokens: Annotated[int, Field(ge=64)] = 16_384
+    """Tokens of it to read."""
 
 
 class Evaluation(_Part):
@@ -46,6 +48,7 @@ class Evaluation(_Part):
     file: str | None = None
     """Text that was used for nothing else; without it the source writes its own."""
     tokens: Annotated[int, Field(ge=64)] = 512
+    """Tokens to measure on."""
 
 
 def _short_form(said: Any) -> Any:

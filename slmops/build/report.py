@@ -20,7 +20,11 @@ def report(release: str, model: str, results: Sequence[Result]) -> dict[str, Any
 
 def _profile(result: Result) -> dict[str, Any]:
     profile, picked = result.profile, result.pick
-    built = [_outcome(outcome, verdict) for outcome, verdict in picked.verdicts]
+    gate = result.gate
+    built = [
+        {**_outcome(outcome, verdict), "keeps_gate": not gate or not gate.complaint(outcome.measured)}
+        for outcome, verdict in picked.verdicts
+    ]
     left_out = [_row(row) for row in result.plan.rows[profile.name] if row.dropped]
     return {
         "profile": profile.name,
@@ -30,7 +34,7 @@ def _profile(result: Result) -> dict[str, Any]:
         "memory_budget_bytes": profile.memory.budget,
         "most_model_bytes": result.most_bytes,
         "wanted_tokens_per_second": profile.serve.min_tokens_per_second,
-        "gate": result.gate.model_dump() if result.gate else None,
+        "gate": gate.model_dump() if gate else None,
         "chosen": str(picked.best.make),
         "reason": picked.reason,
         "candidates": [*built, *left_out],
@@ -59,6 +63,7 @@ def _row(row: Row) -> dict[str, Any]:
         "tokens_per_second": row.fit.tokens_per_second,
         "measured": None,
         "verdict": row.dropped,
+        "keeps_gate": None,
     }
 
 

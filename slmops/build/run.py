@@ -68,7 +68,13 @@ class Run:
         ]
         chosen = [self._models[result.pick.best.make] for result in results]
         golden = list(asked) or self.steps.golden(chosen)
-        named = Named(self.recipe.name, self.recipe.version, self.source, self._provenance(importance))
+        named = Named(
+            self.recipe.name,
+            self.recipe.version,
+            self.source,
+            self.source.shape,
+            self._provenance(importance),
+        )
         built = [
             wrap(named, each.profile, each.pick, model, golden=golden, folder=room / each.profile.name)
             for each, model in zip(results, chosen, strict=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from slmops.artifact import description as descriptions
 from slmops.artifact import golden as goldens
-from slmops.artifact.description import Description
+from slmops.artifact.description import CLASSIFICATION, GENERATION, Description
 from slmops.artifact.golden import Golden
 from slmops.build import card
 from slmops.build.checkpoint import Checkpoint
@@ -19,6 +19,7 @@ from slmops.build.quantize_gguf import GgufReport
 from slmops.build.source import Source
 from slmops.build.steps import Model
 from slmops.profile.device import DeviceProfile
+from slmops.profile.footprint import ModelShape
 
 TOKENIZER, TEMPLATE = "tokenizer.json", "chat_template.jinja"
 
@@ -30,8 +31,11 @@ class Named:
     name: str
     version: str
     source: Source
+    shape: ModelShape
     provenance: dict[str, str]
     """Where the model came from and what it was built with: id, digest, versions."""
+    labels: tuple[str, ...] = ()
+    """Of a text classifier."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +99,21 @@ def _describe(named: Named, profile: DeviceProfile, outcome: Outcome, *, golden:
         type=make.type,
         model=f"model.{make.format}",
         architecture=source.architecture,
-        parameters=source.shape.parameters,
+        parameters=named.shape.parameters,
         context=profile.serve.context,
         threads=profile.serve.threads,
         micro_batch=profile.serve.micro_batch,
         memory_bytes=outcome.fit.need.total,
         tokenizer=TOKENIZER if has_tokenizer else None,
-        chat_template=TEMPLATE if source.chat_template else None,
+        chat_template=TEMPLATE if source.chat_template and not named.labels else None,
         special_tokens=dict(source.special_tokens),
         add_bos=isinstance(source, Checkpoint) and source.add_bos,
         stop_ids=list(source.stop_ids),
         generation=dict(source.generation) if isinstance(source, Checkpoint) else {},
         golden=goldens.FILE_NAME if golden else None,
-        predicted={**asdict(outcome.fit.need), "layers": source.shape.layers},
+        task=CLASSIFICATION if named.labels else GENERATION,
+        labels=list(named.labels),
+        predicted={**asdict(outcome.fit.need), "layers": named.shape.layers},
         measured={**outcome.measured.figures(), "bits_per_weight": outcome.bits_per_weight},
         source=named.provenance,
     )

@@ -1,4 +1,4 @@
-"""From a recipe to a build that can be carried out: its model opened, its profiles loaded, its progress shown."""
+"""From a recipe to a build that can be carried out: model opened, profiles loaded, progress shown."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,14 @@ from pathlib import Path
 from slmops.artifact import golden as goldens
 from slmops.artifact.golden import Golden
 from slmops.build.cache import Cache
-from slmops.build.foretell import Foreseen, as_trained, foretell
+from slmops.build.checkpoint import Checkpoint
+from slmops.build.classifier import is_classifier
+from slmops.build.foretell import as_trained, foretell
 from slmops.build.plan import Plan, Wish
 from slmops.build.recipe import Recipe
 from slmops.build.run import Run, called
-from slmops.build.source import foresee, open_model
+from slmops.build.run_classifier import ClassifierRun, as_read, foretell_classifier
+from slmops.build.source import Source, foresee, open_model
 from slmops.build.steps import Progress, Steps
 from slmops.cli import home
 from slmops.cli.render import err, progress, say
@@ -21,20 +24,30 @@ from slmops.profile.load import load_profile
 
 def foretold(recipe: Recipe, told: Progress) -> Plan:
     """Return the plan of a recipe; of a model on the hub no weights are fetched for it."""
+    asked, source = _asked(recipe), foresee(recipe.model)
+    if isinstance(source, Checkpoint) and is_classifier(source.config):
+        return foretell_classifier(source, as_read(source, asked))
     if recipe.converter is None:
-        source = foresee(recipe.model)
-        return foretell(source, recipe, _wishes(recipe, source))
-    run = prepare(recipe, told)
-    return foretell(run.source, recipe, run.wishes, run.steps.gguf)
+        return foretell(source, recipe, as_trained(source, asked))
+    steps = _steps(recipe, open_model(recipe.model), Cache(home.cache()), told)
+    return foretell(source, recipe, as_trained(source, asked), steps.gguf)
 
 
-def prepare(recipe: Recipe, told: Progress, cache: Cache | None = None) -> Run:
+def prepare(recipe: Recipe, told: Progress, cache: Cache | None = None) -> Run | ClassifierRun:
     """Open what a recipe names; nothing is built yet. Without a cache of its own it uses the operator's."""
-    source = open_model(recipe.model)
-    steps = Steps(source, cache or Cache(home.cache()), told, recipe.jobs)
+    asked, source, kept = _asked(recipe), open_model(recipe.model), cache or Cache(home.cache())
+    if isinstance(source, Checkpoint) and is_classifier(source.config):
+        wishes = as_read(source, asked)
+        return ClassifierRun(source, recipe, wishes, called(recipe.model), cache=kept, progress=told)
+    steps = _steps(recipe, source, kept, told)
+    return Run(source, recipe, as_trained(source, asked), steps, called(recipe.model))
+
+
+def _steps(recipe: Recipe, source: Source, cache: Cache, told: Progress) -> Steps:
+    steps = Steps(source, cache, told, recipe.jobs)
     if recipe.converter is not None:
         steps.convert(Path(recipe.converter))
-    return Run(source, recipe, _wishes(recipe, source), steps, called(recipe.model))
+    return steps
 
 
 def golden_of(recipe: Recipe) -> list[Golden]:
@@ -51,11 +64,10 @@ def golden_of(recipe: Recipe) -> list[Golden]:
         ) from error
 
 
-def _wishes(recipe: Recipe, source: Foreseen) -> list[Wish]:
-    asked = [
-        Wish(load_profile(one.profile, home.profiles()), one.format, one.type) for one in recipe.profiles
-    ]
-    return as_trained(source, asked)
+def _asked(recipe: Recipe) -> list[Wish]:
+    """Return what the recipe wishes, its profiles loaded."""
+    # A profile that is not there is said before the model is looked for.
+    return [Wish(load_profile(one.profile, home.profiles()), one.format, one.type) for one in recipe.profiles]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from slmops.cli.options import verb
 from slmops.cli.prepare import bar, foretold, golden_of, prepare
 from slmops.cli.render import Form, Output, emit, say, size, table
 from slmops.errors import UsageError
+from slmops.profile.sizes import human_rate
 from slmops.registry import catalog
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
@@ -115,7 +116,7 @@ def quantize(
         recipe,
         {
             "model": model,
-            "profiles": _targets(profile, format_, type_),
+            "profiles": [target(one) for one in profile] if profile else None,
             "name": name,
             "version": version,
             "quality": quality,
@@ -128,6 +129,7 @@ def quantize(
             "jobs": jobs,
             "memory": memory,
         },
+        target(f":{format_}:{type_}"),
     )
     _check_new(said)
     with bar() as told:
@@ -151,19 +153,25 @@ def quantize(
     return _show(signed, built, answer, report_to or place, output)
 
 
-def _recipe(file: Path | None, said: dict[str, Any]) -> Recipe:
-    """Return the recipe of the file, if any, with what the command says put over it."""
+def _recipe(file: Path | None, said: dict[str, Any], given: dict[str, str]) -> Recipe:
+    """Return the recipe of the file, if any, with what the command says put over it.
+
+    The format and type that are `given` are for the profiles that say none of their own.
+    """
     stated = {key: value for key, value in said.items() if value is not None}
     written = load_recipe(file).model_dump(mode="json") if file else {}
+    whole = {key: _put_over(written.get(key), stated.get(key)) for key in written.keys() | stated.keys()}
+    for one in whole.get("profiles", ()):
+        one |= {key: given[key] for key in ("format", "type") if one[key] == AUTO}
     try:
-        found = Recipe.model_validate({**written, **stated})
+        found = Recipe.model_validate(whole)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
         missing = first["type"] == "missing"
         option = _OPTIONS.get(key, f"--{key}")
         raise UsageError(
-            f"{key} is not said" if missing else f"{key}: {first['msg']}, got {stated.get(key)!r}",
+            f"{key} is not said" if missing else f"{key}: {first['msg']}, got {first['input']!r}",
             remedy=f"Give {option}, or a --recipe that says it (`slmops schema recipe`).",
         ) from error
     names = [one.profile for one in found.profiles]
@@ -175,20 +183,19 @@ def _recipe(file: Path | None, said: dict[str, Any]) -> Recipe:
     return anchored(found, Path.cwd())
 
 
-_OPTIONS = {"model": "MODEL", "profiles": "--profile", "max_fallback": "--max-fallback"}
+_OPTIONS = {
+    "model": "MODEL",
+    "profiles": "--profile",
+    "evaluation": "--tokens",
+    "max_fallback": "--max-fallback",
+}
 
 
-def _targets(profiles: list[str] | None, format_: str, type_: str) -> list[dict[str, str]] | None:
-    """Return the profiles as a recipe says them; --format and --type are for those that say no own."""
-    if not profiles:
-        return None
-    given = target(f":{format_}:{type_}")
-    targets = []
-    for said in profiles:
-        own = target(said)
-        chosen = {key: given[key] if own[key] == AUTO else own[key] for key in ("format", "type")}
-        targets.append({"profile": own["profile"], **chosen})
-    return targets
+def _put_over(written: Any, stated: Any) -> Any:
+    """Return what is stated, else what is written; of a part that both speak of, each key so."""
+    if isinstance(written, dict) and isinstance(stated, dict):
+        return {**written, **stated}
+    return written if stated is None else stated
 
 
 def _evaluation(file: Path | None, tokens: int | None) -> dict[str, Any] | None:
@@ -226,7 +233,7 @@ def _show_plan(planned: Plan, output: Form) -> None:
     shown = [
         (
             r["profile"], f"{r['format']} {r['type']}", size(r["bytes"]), size(r["memory_bytes"]),
-            f"{r['tokens_per_second']:.2g}", r["verdict"],
+            human_rate(r["tokens_per_second"]), r["verdict"],
         )
         for r in rows
     ]  # fmt: skip
@@ -245,7 +252,9 @@ def _show(signed: Signed, built: list[Built], answer: dict[str, Any], place: Pat
     for profile in answer["profiles"]:
         rows = [_row(candidate) for candidate in sorted(profile["candidates"], key=_by_size)]
         say(f"\n{profile['profile']}: {profile['reason']}")
-        table(("type", "size", "bits", "memory", "tok/s", "KL (nats)", "top-1", "ppl", "verdict"), rows)
+        classifies = any("accuracy" in (one["measured"] or {}) for one in profile["candidates"])
+        last = "accuracy" if classifies else "ppl"
+        table(("type", "size", "bits", "memory", "tok/s", "KL (nats)", "top-1", last, "verdict"), rows)
     for one in built:
         if one.fallback_share:
             label = one.description.type
@@ -271,9 +280,9 @@ def _row(candidate: dict[str, Any]) -> tuple[str, ...]:
         size(candidate["bytes"]),
         f"{bits:.2f}" if bits else "",
         size(candidate["memory_bytes"]),
-        f"{candidate['tokens_per_second']:.2g}",
+        human_rate(candidate["tokens_per_second"]),
         figure("kl_mean", ".2g"),
         figure("top1", ".1%"),
-        figure("perplexity_ratio", ".3f"),
+        figure("accuracy", ".1%") or figure("perplexity_ratio", ".3f"),
         candidate["verdict"],
     )

@@ -8,6 +8,7 @@ Everything is written to a temporary file, synced and renamed; a name is set onl
 names is there. Source: github.com/opencontainers/image-spec, image-layout.md.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -48,8 +49,17 @@ class Layout:
                     size += len(piece)
                     yield piece
 
-            digest = digests.of_pieces(counted())
-            os.fsync(descriptor)
+            try:
+                digest = digests.of_pieces(counted())
+                os.fsync(descriptor)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                raise ReleaseError(
+                    f"the registry in {self.folder} cannot be written: the disk is full",
+                    remedy="Free some space (`slmops cache clear` frees what builds have kept), or set "
+                    "SLMOPS_HOME to another disk.",
+                ) from error
             path.chmod(0o444)
             path.rename(self.path(digest))
             _sync(self.blobs)

@@ -231,3 +231,51 @@ def shared_models() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no trained models at {folder}")
     return folder
+
+
+@pytest.fixture(params=["tied", "untied"])
+def tiny_graph(request):
+    """The smallest ONNX graph with an embedding, a layer with a bias, and a head."""
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415 - a second, for two files of tests
+
+    vocabulary, hidden, random = 50, 64, np.random.default_rng(0)
+    rows = random.normal(size=(vocabulary, hidden)).astype("f4")
+    # One token a hundred times the others, as the first token of real decoders is.
+    rows[1] *= 100
+    tied = request.param == "tied"
+    weights = {
+        "embedding": rows,
+        "weight": random.normal(size=(hidden, hidden)).astype("f4"),
+        # Large, because a runtime that fuses it in the wrong place scales it.
+        "bias": np.linspace(-50, 50, hidden, dtype="f4"),
+        "head": rows.T if tied else random.normal(size=(hidden, vocabulary)).astype("f4"),
+    }
+    nodes = [
+        helper.make_node("Gather", ["embedding", "input_ids"], ["vectors"]),
+        helper.make_node("MatMul", ["vectors", "weight"], ["product"], name="/model/mix/MatMul"),
+        helper.make_node("Add", ["product", "bias"], ["mixed"]),
+        helper.make_node("Add", ["vectors", "mixed"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "head"], ["logits"], name="/lm_head/MatMul"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "decoder",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "tokens", vocabulary])],
+        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.fixture
+def logits_of():
+    """Return what checks a graph and runs it: logits_of(graph, ids)."""
+    import onnx  # noqa: PLC0415
+    import onnxruntime  # noqa: PLC0415
+
+    def run(model, ids):
+        onnx.checker.check_model(model, full_check=True)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(["logits"], {"input_ids": np.array([ids])})[0][0]
+
+    return run

@@ -83,7 +83,7 @@ def assert_all_are_llama_cpps(checkpoint, types, importance, folder):
 @pytest.mark.parametrize(
     ("config", "weighed"),
     [
-        (LARGE, True),
+        pytest.param(LARGE, True, marks=pytest.mark.journey),
         (SMALL | {"num_key_value_heads": 2}, True),
         (SMALL | {"num_key_value_heads": 1}, True),
         (SMALL | {"num_key_value_heads": 1}, False),

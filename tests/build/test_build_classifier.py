@@ -211,6 +211,15 @@ def test_a_folder_without_tokenizer_is_refused(texts, tmp_path):
         build_classifiers(open_checkpoint(folder), ["F32"], tmp_path, texts)
 
 
+def test_what_older_versions_of_transformers_stored_beside_the_weights_is_no_weight(checkpoint, tmp_path):
+    folder = write_classifier(tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    weights["bert.embeddings.position_ids"] = np.arange(64)[None]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    assert open_checkpoint(folder).tensors.keys() == checkpoint.tensors.keys()
+
+
 def test_weights_that_are_no_numbers_leave_no_file(texts, tmp_path):
     folder = write_classifier(tmp_path / "bert")
     weights = load_file(folder / "model.safetensors")
@@ -235,6 +244,7 @@ def test_labels_that_the_head_has_not_are_refused(texts, tmp_path):
 
 
 @pytest.mark.journey
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by transformers' DeBERTa
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_built_and_bears_bytes(family, texts, tmp_path):
     checkpoint = open_checkpoint(write_classifier(tmp_path / "source", family))

@@ -21,6 +21,8 @@ BERT = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
+    "vocab_size": 1000,
+    "intermediate_size": 256,
     "max_position_embeddings": 128,
     "id2label": {"0": "no", "1": "yes"},
 }

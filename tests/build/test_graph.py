@@ -1,121 +1,103 @@
 """Changes to a decoder's graph, on the smallest graph that has what they look for."""
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from slmops.build import graph
+from slmops.errors import BuildError
 
-VOCABULARY, HIDDEN = 50, 16
-
-
-def _decoder(rows, head):
-    nodes = [
-        helper.make_node("Gather", ["embedding", "input_ids"], ["vectors"]),
-        helper.make_node("MatMul", ["vectors", "weight"], ["product"]),
-        helper.make_node("Add", ["product", "bias"], ["mixed"]),
-        helper.make_node("Add", ["vectors", "mixed"], ["sum"]),
-        helper.make_node("MatMul", ["sum", "head"], ["logits"]),
-    ]
-    mixing = np.random.default_rng(1).normal(size=(HIDDEN, HIDDEN)).astype("f4")
-    # Large, because a runtime that fuses it in the wrong place scales it.
-    bias = np.linspace(-50, 50, HIDDEN, dtype="f4")
-    weights = {"embedding": rows, "weight": mixing, "bias": bias, "head": head}
-    return helper.make_model(
-        helper.make_graph(
-            nodes,
-            "decoder",
-            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "tokens", VOCABULARY])],
-            [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in weights.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", graph.OPSET)],
-        ir_version=8,
-    )
+VOCABULARY, HIDDEN = 50, 64
 
 
-@pytest.fixture(params=["tied", "untied"])
-def decoder(request):
-    random = np.random.default_rng(0)
-    rows = random.normal(size=(VOCABULARY, HIDDEN)).astype("f4")
-    # One token a hundred times the others, as the first token of real decoders is.
-    rows[1] *= 100
-    head = rows.T if request.param == "tied" else random.normal(size=(HIDDEN, VOCABULARY)).astype("f4")
-    return _decoder(rows, head)
+def _arrays(model):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def _rounded(model, tmp_path):
-    onnx.save(model, tmp_path / "before.onnx")
-    quantize_dynamic(
-        tmp_path / "before.onnx",
-        tmp_path / "after.onnx",
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        weight_type=QuantType.QUInt8,
-    )
-    return onnx.load(tmp_path / "after.onnx")
+def test_reading_the_embedding_by_column_changes_no_logit(tiny_graph, logits_of):
+    before = logits_of(tiny_graph, [3, 1, 4])
+    graph.read_embedding_by_column(tiny_graph)
+    assert np.array_equal(logits_of(tiny_graph, [3, 1, 4]), before)
 
 
-def _logits(model, ids):
-    onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"input_ids": np.array([ids])})[0][0]
-
-
-def test_reading_the_embedding_by_column_changes_no_logit(decoder):
-    before = _logits(decoder, [3, 1, 4])
-    graph.read_embedding_by_column(decoder)
-    assert np.array_equal(_logits(decoder, [3, 1, 4]), before)
-
-
-def test_a_tied_embedding_is_stored_once(decoder):
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in decoder.graph.initializer}
+def test_a_tied_embedding_is_stored_once(tiny_graph):
+    weights = _arrays(tiny_graph)
     tied = np.array_equal(weights["embedding"].T, weights["head"])
-    graph.read_embedding_by_column(decoder)
-    large = [tensor for tensor in decoder.graph.initializer if VOCABULARY in tensor.dims]
+    graph.read_embedding_by_column(tiny_graph)
+    large = [tensor for tensor in tiny_graph.graph.initializer if VOCABULARY in tensor.dims]
     assert len(large) == (1 if tied else 2)
 
 
-def test_no_float_matrix_is_left_after_rounding(decoder, tmp_path):
-    graph.read_embedding_by_column(decoder)
-    rounded = _rounded(decoder, tmp_path)
-    graph.round_embedding(rounded)
-    graph.round_by_token(rounded)
-    kinds = {tensor.data_type for tensor in rounded.graph.initializer if len(tensor.dims) == 2}
-    assert kinds == {TensorProto.UINT8}
+def test_a_matrix_has_its_name_in_the_checkpoint(tiny_graph):
+    assert [name for name, _ in graph.matrices(tiny_graph.graph)] == ["model.mix.weight", "lm_head.weight"]
 
 
-def test_rounding_stays_near_the_float_logits(decoder, tmp_path):
-    expected = _logits(decoder, [3, 4, 5])
-    graph.read_embedding_by_column(decoder)
-    rounded = _rounded(decoder, tmp_path)
-    graph.round_embedding(rounded)
-    graph.round_by_token(rounded)
-    error = np.abs(_logits(rounded, [3, 4, 5]) - expected).max()
-    assert error < 0.02 * np.abs(expected).max()
+def test_an_embedding_that_is_not_there_is_an_error(tiny_graph):
+    del tiny_graph.graph.node[0]
+    with pytest.raises(BuildError, match="looks up no embedding"):
+        graph.lookup(tiny_graph.graph)
 
 
-def test_a_token_is_rounded_alike_whatever_stands_beside_it(decoder, tmp_path):
-    rounded = _rounded(decoder, tmp_path)
-    neighbours = _logits(rounded, [1, 3])[1], _logits(rounded, [3])[0]
-    assert not np.array_equal(*neighbours)
-    graph.round_by_token(rounded)
-    assert np.array_equal(_logits(rounded, [1, 3])[1], _logits(rounded, [3])[0])
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_layer_written_as_one_operator_computes_the_same_as_two(tiny_graph, logits_of, turned):
+    before = logits_of(tiny_graph, [3, 1, 4])
+    nodes = tiny_graph.graph.node
+    flat = np.array([-1, HIDDEN], np.int64)
+    layer = [
+        helper.make_node("Reshape", ["vectors", "flat"], ["rows"]),
+        helper.make_node("Gemm", ["rows", "weight", "bias"], ["gemm"], name="/h.0/fc/Gemm", transB=turned),
+        helper.make_node("Reshape", ["gemm", "deep"], ["mixed"]),
+    ]
+    rest = [node for node in nodes if node.output[0] not in ("product", "mixed")]
+    del nodes[:]
+    nodes.extend([rest[0], *layer, *rest[1:]])
+    deep = np.array([1, -1, HIDDEN], np.int64)
+    for name, value in {"flat": flat, "deep": deep}.items():
+        tiny_graph.graph.initializer.append(numpy_helper.from_array(value, name))
+    if turned:
+        weight = graph.weights(tiny_graph.graph)["weight"]
+        turned_weight = np.ascontiguousarray(numpy_helper.to_array(weight).T)
+        weight.CopyFrom(numpy_helper.from_array(turned_weight, "weight"))
+    assert np.allclose(logits_of(tiny_graph, [3, 1, 4]), before, rtol=1e-4, atol=1e-3)
+    graph.split_gemm(tiny_graph)
+    assert "Gemm" not in {node.op_type for node in nodes}
+    assert "h.0.fc.weight" in dict(graph.matrices(tiny_graph.graph))
+    assert np.allclose(logits_of(tiny_graph, [3, 1, 4]), before, rtol=1e-4, atol=1e-3)
 
 
-def test_shorter_names_change_no_logit_and_no_name_of_an_input_or_output(decoder):
-    before, size = _logits(decoder, [3, 1, 4]), decoder.ByteSize()
-    graph.shorten(decoder)
-    assert np.array_equal(_logits(decoder, [3, 1, 4]), before)
-    assert decoder.ByteSize() < size
+def _with_twins(model):
+    """Add to the logits, by two ways that are alike and one that is not."""
+    nodes = model.graph.node
+    nodes[-1].output[0] = "raw"
+    for name, value in {"one": 1.0, "uno": 1.0, "two": 2.0}.items():
+        tensor = numpy_helper.from_array(np.array(value, np.float32))
+        nodes.append(helper.make_node("Constant", [], [name], value=tensor))
+    nodes.extend(helper.make_node("Add", ["raw", name], [f"raw+{name}"]) for name in ("one", "uno", "two"))
+    nodes.append(helper.make_node("Sum", ["raw+one", "raw+uno", "raw+two"], ["logits"]))
 
 
-def test_only_standard_operators_are_used(decoder, tmp_path):
-    graph.read_embedding_by_column(decoder)
-    rounded = _rounded(decoder, tmp_path)
-    graph.round_embedding(rounded)
-    graph.round_by_token(rounded)
-    assert {node.domain for node in rounded.graph.node} <= {"", "ai.onnx"}
+def test_twins_are_computed_once_and_change_no_logit(tiny_graph, logits_of):
+    _with_twins(tiny_graph)
+    before, count = logits_of(tiny_graph, [3, 1, 4]), len(tiny_graph.graph.node)
+    graph.merge_twins(tiny_graph)
+    # The constants are tensors now, and one of the two sums that were alike is gone.
+    assert len(tiny_graph.graph.node) == count - 4
+    assert np.array_equal(logits_of(tiny_graph, [3, 1, 4]), before)
+
+
+def test_an_output_of_the_graph_is_kept_even_if_it_has_a_twin(tiny_graph, logits_of):
+    nodes = tiny_graph.graph.node
+    nodes.append(helper.make_node("MatMul", ["sum", "head"], ["again"]))
+    tiny_graph.graph.output.append(
+        helper.make_tensor_value_info("again", TensorProto.FLOAT, ["batch", "tokens", VOCABULARY])
+    )
+    before = logits_of(tiny_graph, [3, 1, 4])
+    graph.merge_twins(tiny_graph)
+    assert np.array_equal(logits_of(tiny_graph, [3, 1, 4]), before)
+
+
+def test_shorter_names_change_no_logit_and_no_name_of_an_input_or_output(tiny_graph, logits_of):
+    before, size = logits_of(tiny_graph, [3, 1, 4]), tiny_graph.ByteSize()
+    graph.shorten(tiny_graph)
+    assert np.array_equal(logits_of(tiny_graph, [3, 1, 4]), before)
+    assert tiny_graph.ByteSize() < size

@@ -69,24 +69,42 @@ def text(tmp_path):
     return file
 
 
-def test_what_is_collected_is_the_mean_square_of_what_flows_into_each_matrix(write_tiny_model, text):
-    checkpoint = open_checkpoint(write_tiny_model())
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+
+
+def test_every_matrix_that_is_rounded_has_its_inputs_watched_though_they_lie_on_their_side(
+    random_checkpoint, text
+):
+    checkpoint = random_checkpoint("GPT2LMHeadModel", **SIZES)
 
     found = collect_importance(checkpoint, text, tokens=200)
 
     assert found.digest == digests.of_file(text)
-    assert found.tokens >= 128
+    assert 128 <= found.tokens <= 200
     assert found.sequences >= 1
-    matrices = {
-        t.source: t.shape[-1] for t in plan_gguf(checkpoint, "F32").tensors if is_matrix(t.name, t.shape)
-    }
-    assert {name: len(values) for name, values in found.columns.items()} == matrices
+    assert lengths(found) == matrices(checkpoint)
+
+
+def test_the_same_text_gives_the_same_matrix(random_checkpoint, text):
+    checkpoint = random_checkpoint(**SIZES)
+    found, again = (collect_importance(checkpoint, text, tokens=100) for _ in range(2))
+
+    assert found.fingerprint == again.fingerprint
+    assert lengths(found) == matrices(checkpoint)
     first, head = "model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight"
-    # What flows into the first layer is the normed embedding, and q, k and v read the same.
+    # Queries, keys and values read the same; the head reads something else.
     assert np.array_equal(found.columns[first], found.columns[first.replace("q_proj", "v_proj")])
     assert not np.array_equal(found.columns[first], found.columns[head])
-    again = collect_importance(checkpoint, text, tokens=200)
-    assert again.fingerprint == found.fingerprint
+
+
+def matrices(checkpoint):
+    """Return how many columns each matrix has, by its name in the checkpoint."""
+    tensors = plan_gguf(checkpoint, "F32").tensors
+    return {tensor.source: tensor.shape[-1] for tensor in tensors if is_matrix(tensor.name, tensor.shape)}
+
+
+def lengths(importance):
+    return {name: len(values) for name, values in importance.columns.items()}
 
 
 def test_the_first_matrix_sees_what_the_embedding_says(write_tiny_model, tmp_path):

@@ -1,10 +1,11 @@
 """Work in a child process: what comes back, and what is said of a child that dies."""
 
+import multiprocessing
 import operator
 
 import pytest
 
-from slmops.build.isolate import isolate, silent
+from slmops.build.isolate import Child, gather, isolate, silent
 from slmops.errors import BuildError
 
 # A child imports what it runs by name, so the work here is the standard library's own.
@@ -30,3 +31,24 @@ def test_a_child_that_fails_is_quoted():
         BuildError, match=r"(?s)the work failed; its last words:.*TypeError: unsupported operand"
     ):
         isolate("the work", operator.add, silent, 1)
+
+
+def test_the_results_of_several_come_back_in_their_order():
+    with Child("one", operator.is_not, None) as one, Child("another", operator.is_, None) as another:
+        assert gather([one, another], silent) == [True, False]
+
+
+def test_the_failure_of_one_is_the_failure_of_all():
+    with (
+        Child("one", operator.is_not, None) as one,
+        Child("another", operator.add, 1) as another,
+        pytest.raises(BuildError, match="another failed"),
+    ):
+        gather([one, another], silent)
+    assert multiprocessing.active_children() == []
+
+
+def test_one_beside_that_has_ended_well_is_not_missed():
+    with Child("one", operator.is_not, None) as one, Child("beside", operator.is_, None) as beside:
+        gather([beside], silent)
+        assert gather([one], silent, beside) == [True]

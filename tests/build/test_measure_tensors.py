@@ -46,6 +46,7 @@ def test_a_matrix_may_have_the_types_whose_blocks_divide_its_rows(columns, block
     assert all(columns % GGML_TYPES[name].block == 0 for name in TYPES[block])
 
 
+@pytest.mark.journey
 def test_every_matrix_has_options_and_fewer_bits_lose_more_and_mixes_keep_their_promise(tiny, tmp_path):
     heard = []
     options = measure_tensors(tiny, None, progress=lambda *said: heard.append(said))

@@ -18,7 +18,7 @@ from slmops.build.plan import (
     within_training,
 )
 from slmops.build.scheme import FILE_TYPES, Build, choose
-from slmops.errors import BuildError, DoesNotFitError, UsageError
+from slmops.errors import BuildError, DoesNotFitError, ModelError, UsageError
 from slmops.profile.device import Cpu, DeviceProfile, Memory, Serve, Storage, System
 from slmops.profile.footprint import ModelShape
 
@@ -47,7 +47,8 @@ class Model:
     columns: int = 256
     inner: int = 512
     vocab: int = 1000
-    no_export: str = ""
+    no_export: BuildError | None = None
+    no_family: ModelError | None = None
     weighed: list[Make] = field(default_factory=list)
 
     @property
@@ -71,6 +72,8 @@ class Model:
         self.weighed.append(make)
         if make.format == "onnx":
             return Weight({"F32": 400, "INT8": 100, "INT4": 70}[make.type] * MIB, refused=self.no_export)
+        if self.no_family:
+            return Weight(0, refused=self.no_family)
         scheme = choose(self.tensors, make.type, Build(4, 4, 4))
         return Weight(scheme.data_bytes, scheme)
 
@@ -101,14 +104,15 @@ models = st.builds(
     columns=st.sampled_from([64, 96, 128, 256, 512]),
     inner=st.sampled_from([172, 256, 512]),
     vocab=st.sampled_from([10, 1000, 100_000]),
-    no_export=st.sampled_from(["", "its export takes more memory than there is"]),
+    no_export=st.sampled_from([None, BuildError("its export takes more memory than there is")]),
+    no_family=st.sampled_from([None, None, ModelError("there is no such family")]),
 )
 
 
 def attempt(model, *asked):
     try:
         return planned(model, *asked)
-    except (BuildError, DoesNotFitError, UsageError) as error:
+    except (BuildError, DoesNotFitError, ModelError, UsageError) as error:
         return type(error), str(error), error.remedy
 
 
@@ -217,13 +221,28 @@ def test_rows_that_not_even_32_divides_are_told_so():
 
 
 def test_what_this_machine_cannot_export_is_dropped_and_where_it_was_asked_for_refused():
-    model = Model(no_export="its export takes about 9 GiB of memory, 1 GiB is there")
+    model = Model(no_export=BuildError("an ONNX export of this model takes about 9 GiB of memory"))
 
     found = planned(model, Wish(board()))
 
-    assert dropped(found) == {"onnx INT8": model.no_export, "onnx INT4": model.no_export}
-    with pytest.raises(BuildError, match="onnx INT8: its export takes about 9 GiB"):
+    assert dropped(found) == {"onnx INT8": str(model.no_export), "onnx INT4": str(model.no_export)}
+    with pytest.raises(BuildError, match="takes about 9 GiB"):
         planned(model, Wish(board(), type="INT8"))
+
+
+def test_a_family_that_gguf_does_not_know_is_built_as_onnx_and_without_it_refused():
+    model = Model(no_family=ModelError("there is no such family"))
+
+    assert planned(model, Wish(board())).makes == [Make("onnx", type_) for type_ in ROUNDED["onnx"]]
+    with pytest.raises(ModelError, match="no such family"):
+        planned(model, Wish(board(), format="gguf"))
+
+
+def test_where_all_that_could_be_built_does_not_fit_the_error_is_about_that():
+    model = Model(no_family=ModelError("there is no such family"))
+
+    with pytest.raises(DoesNotFitError, match=r"even INT4 \(onnx\) does not fit board .*: it needs .* short"):
+        planned(model, Wish(board(memory=50 * MIB)))
 
 
 def test_where_nothing_fits_the_device_the_error_names_it():

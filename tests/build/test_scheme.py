@@ -1,11 +1,25 @@
 """llama.cpp's choice of types, as laws."""
 
+import math
+from dataclasses import replace
+
 import gguf
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from slmops.build.scheme import FILE_TYPES, GGML_TYPES, Build, choose, keys_bytes, padded, predicted_bytes
+from slmops.build.scheme import (
+    FILE_TYPES,
+    GGML_TYPES,
+    Build,
+    choose,
+    compose,
+    is_matrix,
+    keys_bytes,
+    padded,
+    predicted_bytes,
+    that_divides,
+)
 from slmops.errors import UsageError
 
 file_types = st.sampled_from(sorted(FILE_TYPES))
@@ -122,6 +136,86 @@ def test_widely_shared_values_keep_more_bits_at_two_bits():
     tensors = {"blk.0.attn_v.weight": (64, 256)}
     assert choose(tensors, "Q2_K", Build(1, 8, 2)).types["blk.0.attn_v.weight"] == "Q4_K"
     assert choose(tensors, "Q2_K", Build(1, 8, 4)).types["blk.0.attn_v.weight"] == "Q3_K"
+
+
+@given(models(columns=whole_blocks), file_types)
+def test_an_importance_matrix_changes_types_in_the_first_eighth_of_the_layers_alone(model, file_type):
+    tensors, build = model
+    plain, weighed = (
+        choose(tensors, file_type, replace(build, importance=known)).types for known in (False, True)
+    )
+    changed = {name: (plain[name], weighed[name]) for name in tensors if plain[name] != weighed[name]}
+    expected = {
+        "Q4_0": ("Q4_0", "Q4_1"),
+        "Q5_0": ("Q5_0", "Q5_1"),
+        "IQ4_NL": ("Q5_K", "IQ4_NL"),
+        "IQ4_XS": ("Q5_K", "IQ4_XS"),
+    }
+    layers = range(build.layers // 8 if file_type in expected else 0)
+    assert changed == {f"blk.{i}.ffn_down.weight": expected[file_type] for i in layers}
+
+
+@given(models(), file_types)
+def test_the_share_of_fallbacks_is_that_of_their_weights(model, file_type):
+    tensors, build = model
+    scheme = choose(tensors, file_type, build)
+    weights = {name: math.prod(shape) for name, shape in tensors.items()}
+    assert [each.weights for each in scheme.fallbacks] == [weights[each.tensor] for each in scheme.fallbacks]
+    share = sum(each.weights for each in scheme.fallbacks) / sum(weights.values())
+    assert scheme.fallback_share == pytest.approx(share)
+    assert (scheme.fallback_share == 0) == (scheme.fallbacks == ())
+
+
+@given(file_types)
+def test_queries_keys_and_values_in_one_are_kept_as_values_are(file_type):
+    together, alone = (
+        choose({f"blk.{i}.{name}.weight": (64, 256) for i in range(16)}, file_type, Build(16, 8, 2)).types
+        for name in ("attn_qkv", "attn_v")
+    )
+    assert list(together.values()) == list(alone.values())
+
+
+def test_iq3_s_keeps_more_bits_for_widely_shared_values_and_falls_back_to_iq4_nl():
+    tensors = {
+        "blk.0.attn_v.weight": (64, 256),
+        "blk.0.ffn_up.weight": (64, 256),
+        "blk.0.ffn_down.weight": (64, 96),
+        "output.weight": (64, 256),
+    }
+    shared, own = (list(choose(tensors, "IQ3_S", Build(1, 8, kv)).types.values()) for kv in (2, 8))
+    assert shared == ["Q4_K", "IQ3_S", "IQ4_NL", "Q6_K"]
+    assert own == ["IQ3_S", "IQ3_S", "IQ4_NL", "Q6_K"]
+
+
+@given(models(), st.data())
+def test_a_composed_scheme_has_the_very_types_and_no_fallback(model, data):
+    tensors, _ = model
+    kinds = st.sampled_from(sorted(GGML_TYPES))
+    types = {
+        name: that_divides(data.draw(kinds), shape[-1]) if is_matrix(name, shape) else "F32"
+        for name, shape in tensors.items()
+    }
+    scheme = compose(tensors, types)
+    assert scheme.types == types
+    assert (scheme.fallbacks, scheme.fallback_share) == ((), 0)
+    nbytes = sum(GGML_TYPES[types[name]].size(shape) for name, shape in tensors.items())
+    weights = sum(map(math.prod, tensors.values()))
+    assert scheme.bits_per_weight == pytest.approx(8 * nbytes / weights)
+
+
+@given(models(), file_types)
+def test_a_scheme_composed_of_a_file_types_own_types_is_as_large(model, file_type):
+    tensors, build = model
+    scheme = choose(tensors, file_type, build)
+    again = compose(tensors, scheme.types)
+    assert (again.data_bytes, again.bits_per_weight) == (scheme.data_bytes, scheme.bits_per_weight)
+
+
+def test_a_composed_file_is_called_after_what_most_weights_have():
+    tensors = {"a.weight": (10, 256), "b.weight": (30, 256), "c_norm.weight": (256,)}
+    types = {"a.weight": "Q8_0", "b.weight": "Q5_K", "c_norm.weight": "F32"}
+    assert compose(tensors, types).file_type == "Q5_K_M"
+    assert compose(tensors, types | {"b.weight": "Q8_0"}).file_type == "Q8_0"
 
 
 def test_an_unknown_type_names_the_known_ones():

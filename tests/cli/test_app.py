@@ -91,7 +91,7 @@ def test_an_unknown_verb_is_a_usage_error_that_names_it(slmops):
 
 @pytest.mark.parametrize(
     "words",
-    [["deploy"], ["ask", "fleet.yaml"], ["quantize", "model", "--profile", "local"], ["release", "show"]],
+    [["deploy"], ["ask", "fleet.yaml"], ["release", "show"]],
 )
 def test_a_command_that_lacks_something_is_a_usage_error_that_names_it(slmops, words):
     ended = slmops(*words)

@@ -44,11 +44,13 @@ def test_a_wrong_argument_is_a_usage_error(slmops, words):
 )
 @pytest.mark.usefixtures("config")
 def test_golden_prompts_that_cannot_be_read_are_named(golden):
-    from slmops.cli.quantize import _golden  # noqa: PLC0415 - it imports the build room
+    from slmops.build.recipe import Recipe  # noqa: PLC0415 - the command line imports the build room late
+    from slmops.cli.prepare import golden_of  # noqa: PLC0415
     from slmops.errors import DocumentError  # noqa: PLC0415
 
+    recipe = Recipe(name="a", version="1", model="model", profiles=["local"], golden=golden)
     with pytest.raises(DocumentError, match=golden):
-        _golden(Path(golden), Path("model"))
+        golden_of(recipe)
 
 
 @pytest.mark.parametrize(

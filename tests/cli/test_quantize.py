@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -62,6 +63,153 @@ def test_a_profile_named_twice_is_refused_before_anything_is_built(slmops, model
     assert "local" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("left_out", "option"),
+    [("model", "MODEL"), ("--profile", "--profile"), ("--name", "--name"), ("--version", "--version")],
+)
+def test_what_is_not_said_is_asked_for_by_its_option(slmops, left_out, option):
+    words = {"model": "no/where", **dict(zip(WORDS[::2], WORDS[1::2], strict=True))}
+    del words[left_out]
+
+    ended = slmops("quantize", *(word for pair in words.items() for word in pair if word != "model"))
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "is not said" in ended.err
+    assert f"Give {option}, or a --recipe that says it" in ended.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--tokens", "5"),
+        ("--quality", "excellent"),
+        ("--jobs", "0"),
+        ("--memory", "lots"),
+        ("--max-fallback", "3"),
+    ],
+)
+def test_a_value_that_is_none_is_named_with_its_option(slmops, words):
+    ended = slmops("quantize", "no/where", *WORDS, *words)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert words[1] in ended.err
+    assert f"Give {words[0]}" in ended.err
+
+
+def test_a_dry_run_shows_every_candidate_and_makes_nothing(slmops, home, model):
+    wishes = ["--profile", "intel-n100", "--profile", "x86-64-v3:onnx:INT8"]
+    words = ["quantize", model, *wishes, "--name", "a", "--version", "1", "--dry-run"]
+
+    shown, said = slmops(*words), slmops(*words, "-o", "json")
+
+    assert (shown.code, said.code) == (0, 0)
+    rows = json.loads(said.out)
+    assert {(row["profile"], row["format"], row["type"]) for row in rows} >= {
+        ("intel-n100", "gguf", "Q8_0"), ("intel-n100", "onnx", "INT4"), ("x86-64-v3", "onnx", "INT8"),
+    }  # fmt: skip
+    assert all(row["bytes"] > 0 and row["memory_bytes"] > row["bytes"] for row in rows)
+    assert all(row["verdict"] for row in rows)
+    assert shown.out.splitlines()[0].split()[0] == "profile"
+    assert len(shown.out.splitlines()) == len(rows) + 1
+    assert not home.exists()
+
+
+def test_a_type_that_is_none_names_those_there_are(slmops, model):
+    ended = slmops("quantize", model, *WORDS, "--type", "Q9", "--dry-run")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "no GGUF type 'Q9'; expected one of F32, F16, " in ended.err
+
+
+def planned(ended):
+    assert ended.code == 0, ended.err
+    return [(row["profile"], row["format"], row["type"]) for row in json.loads(ended.out)]
+
+
+@pytest.fixture
+def recipe(tmp_path, model):
+    """A recipe file for two profiles."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        f"name: stories\nversion: 1.0.0\nmodel: {model}\n"
+        "profiles: ['intel-n100', 'x86-64-v3:onnx:INT8']\nevaluation: {file: text.txt, tokens: 99}\n"
+    )
+    return file
+
+
+def test_a_recipe_says_all_of_it(slmops, recipe):
+    rows = planned(slmops("quantize", "--recipe", recipe, "--dry-run", "-o", "json"))
+
+    assert ("intel-n100", "gguf", "Q8_0") in rows
+    assert [row for row in rows if row[0] == "x86-64-v3"] == [("x86-64-v3", "onnx", "INT8")]
+
+
+def test_what_the_command_says_goes_before_the_recipe(slmops, recipe):
+    words = ["quantize", "--recipe", recipe, "--dry-run", "-o", "json"]
+
+    assert planned(slmops(*words, "--type", "q8_0")) == [
+        ("intel-n100", "gguf", "Q8_0"), ("x86-64-v3", "onnx", "INT8"),
+    ]  # fmt: skip
+    assert planned(slmops(*words, "--profile", "intel-n100:onnx:INT4")) == [("intel-n100", "onnx", "INT4")]
+    assert "there is no model './nowhere'" in slmops(*words[:1], "./nowhere", *words[1:]).err
+
+
+def test_a_part_that_both_speak_of_is_put_together(recipe):
+    from slmops.cli.quantize import _recipe  # noqa: PLC0415 - it imports the build room
+
+    said = _recipe(recipe, {"evaluation": {"tokens": 128}}, {"format": "auto", "type": "auto"})
+
+    assert said.evaluation.tokens == 128
+    assert said.evaluation.file == str(recipe.parent / "text.txt")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("version: 1.0.0", "verison: 1.0.0", ["line 2", "verison"]),
+        ("tokens: 99", "tokens: -99", ["line 5", "tokens"]),
+        ("name: stories", "quality: excellent\nname: stories", ["line 1", "quality", "strict"]),
+    ],
+)
+def test_what_a_recipe_may_not_say_is_named_with_its_line(slmops, recipe, old, new, words):
+    recipe.write_text(recipe.read_text().replace(old, new))
+
+    ended = slmops("quantize", "--recipe", recipe, "--dry-run")
+
+    assert (ended.code, ended.out) == (2, "")
+    for word in ["SLM-DOCUMENT", "recipe.yaml", *words]:
+        assert word in ended.err
+
+
+def test_a_recipe_that_is_not_there_is_named(slmops, tmp_path):
+    ended = slmops("quantize", "--recipe", tmp_path / "nowhere.yaml")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "nowhere.yaml" in ended.err
+
+
+def test_an_empty_cache_lists_nothing_and_clears_nothing(slmops, home):
+    listed, cleared = slmops("cache", "list", "-o", "json"), slmops("cache", "clear", "--yes")
+
+    assert (listed.code, json.loads(listed.out)) == (0, [])
+    assert (cleared.code, cleared.out) == (0, "Freed 0 B.\n")
+    assert not home.exists()
+
+
+def test_a_cache_is_not_cleared_without_being_asked_to(slmops):
+    ended = slmops("cache", "clear")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "--yes" in ended.err
+
+
+def test_a_release_of_which_no_recipe_is_kept_cannot_be_built_again(slmops, released):
+    ended = slmops("release", "verify", released.signed.release.reference, "--rebuild")
+
+    assert ended.code == 1
+    assert "recipe of parrot:1.0.0 is not kept here" in ended.err
+
+
 @pytest.fixture
 def interrupted(tmp_path, model):
     """Press Ctrl-C, as a terminal does, once quantize says what it is doing; return how that ended."""
@@ -93,6 +241,7 @@ def test_ctrl_c_leaves_nothing_half_written(interrupted, doing):
     assert "Traceback" not in said
     assert [path.name for path in registry.rglob(".*") if path.name != ".lock"] == []
     assert not (registry / "index.json").exists()
+    assert list((registry.parent / "cache").rglob(".making-*")) == []
 
 
 @pytest.mark.journey

@@ -70,7 +70,7 @@ def test_an_unknown_profile_is_a_usage_error_that_knows_what_was_meant(slmops):
     assert "raspberry-pi-5" in ended.err
 
 
-@pytest.mark.parametrize("kind", ["fleet", "profile"])
+@pytest.mark.parametrize("kind", ["fleet", "profile", "recipe"])
 def test_a_schema_is_json_schema_with_every_reference_kept(slmops, kind):
     ended = slmops("schema", kind)
     schema = json.loads(ended.out)
@@ -84,7 +84,7 @@ def test_a_schema_is_json_schema_with_every_reference_kept(slmops, kind):
         assert reference.removeprefix("#/$defs/") in schema["$defs"]
 
 
-@pytest.mark.parametrize("kind", ["fleet", "profile"])
+@pytest.mark.parametrize("kind", ["fleet", "profile", "recipe"])
 def test_an_editor_can_explain_every_key(slmops, kind):
     schema = json.loads(slmops("schema", kind).out)
 

@@ -63,6 +63,12 @@ class Operator:
 
 
 @pytest.fixture(scope="session")
+def operator_of() -> type[Operator]:
+    """Return what makes an operator of a home."""
+    return Operator
+
+
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An operator's home with home-commands 1.0.0 and 1.0.1 (good) and 1.1.0 (broken), for profile local."""
     home = tmp_path_factory.mktemp("operator")
