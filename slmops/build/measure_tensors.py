@@ -26,6 +26,7 @@ from slmops.build.importance import Importance
 from slmops.build.isolate import Progress, isolate, silent
 from slmops.build.mix import Option
 from slmops.build.scheme import GGML_TYPES, is_matrix
+from slmops.errors import BuildError
 
 TYPES = {
     256: ("F16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "IQ4_XS", "Q3_K", "Q2_K"),
@@ -82,7 +83,7 @@ def _try_all(
             tried = TYPES[options_of(tensor.shape[-1])]
             probed = tried if every else (PROBE[options_of(tensor.shape[-1])],)
             found[tensor.name] = _options(rounding, tried, probed, lambda: _loss(model, texts, exact))
-    return found
+    return {name: options for name, options in found.items() if options}
 
 
 def _effort(checkpoint: Checkpoint, matrices: int) -> tuple[int, bool]:
@@ -131,13 +132,21 @@ def _options(
 ) -> list[Option]:
     errors, losses = {}, {}
     for type_name in tried:
-        errors[type_name] = rounding.put(type_name)
+        try:
+            errors[type_name] = rounding.put(type_name)
+        except BuildError:  # weights too large for this type
+            continue
         if type_name in probed:
             losses[type_name] = loss()
     rounding.restore()
-    known = probed[-1]
+    if not losses:
+        return []
+    known = list(losses)[-1]
     steepness = losses[known] / max(errors[known], 1e-30)
-    return [Option(name, rounding.nbytes(name), losses.get(name, steepness * errors[name])) for name in tried]
+    return [
+        Option(name, rounding.nbytes(name), losses.get(name, steepness * error))
+        for name, error in errors.items()
+    ]
 
 
 class _Rounding:

@@ -121,11 +121,13 @@ def _rows(
     weights = {make: weigh(make) for make in _makes(wish, formats)}
     names_only = {make: _names_only(weight, most_fallback) for make, weight in weights.items()}
     if wish.is_open and any(names_only.values()):
-        weights |= {make: weigh(make) for make in (Make("gguf", name) for name in IN_SMALL_BLOCKS)}
+        smaller = {make: weigh(make) for make in (Make("gguf", name) for name in IN_SMALL_BLOCKS)}
+        names_only |= {make: _names_only(weight, most_fallback) for make, weight in smaller.items()}
+        weights |= smaller
     candidates = [Candidate(make.format, make.type, weight.bytes) for make, weight in weights.items()]
     fits = hold(wish.profile, shape, candidates)
     rows = tuple(
-        Row(make, fit, str(weight.refused or "") or names_only.get(make, "") or fit.short)
+        Row(make, fit, str(weight.refused or "") or names_only[make] or fit.short)
         for (make, weight), fit in zip(weights.items(), fits, strict=True)
     )
     if not wish.is_open:

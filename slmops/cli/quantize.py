@@ -140,17 +140,19 @@ def quantize(
         home.registry().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=home.registry()) as room:
             built, results = run.build(planned, golden_of(said), Path(room))
-            created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            folders = {one.profile.name: one.folder for one in built}
-            signed = releases.publish(
-                Layout(home.registry()), folders, created=created, key=home.release_key()
-            )
-    answer = report(signed.release.reference, run.called, results)
-    place = home.report_of(said.name, said.version)
-    save_recipe(said, place / "recipe.yaml")
-    for folder in (place, report_to or place):
-        _keep(answer, folder)
+            answer = report(f"{said.name}:{said.version}", run.called, results)
+            place = home.report_of(said.name, said.version)
+            save_recipe(said, place / "recipe.yaml")
+            for folder in {place, report_to or place}:
+                _keep(answer, folder)
+            signed = _publish(built)
     return _show(signed, built, answer, report_to or place, output)
+
+
+def _publish(built: list[Built]) -> Signed:
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    folders = {one.profile.name: one.folder for one in built}
+    return releases.publish(Layout(home.registry()), folders, created=created, key=home.release_key())
 
 
 def _recipe(file: Path | None, said: dict[str, Any], given: dict[str, str]) -> Recipe:
