@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from slmops.build.onnx_size import ONNX_TYPES
 from slmops.build.scheme import GGML_TYPES, Scheme, check_file_type
 from slmops.errors import BuildError, SlmopsError, UsageError
 from slmops.profile.device import DeviceProfile, Format
@@ -25,7 +26,6 @@ ROUNDED: dict[Format, tuple[str, ...]] = {
 """Types that `auto` builds and measures."""
 IN_SMALL_BLOCKS = ("Q5_1", "Q5_0", "Q4_1", "IQ4_NL", "Q4_0")
 """What it builds as well where 256 does not divide the rows."""
-ONNX_TYPES = ("INT8", "INT4", "F32")
 MOST_FALLBACK = 0.5
 """Share of the weights that may have another type than the label says."""
 

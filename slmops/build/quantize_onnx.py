@@ -312,9 +312,9 @@ def _finish(model: Any, made: Path, study: Study) -> tuple[int | None, str]:
         set_accuracy_level(model, chosen)
         onnx.save(model, made)
     return chosen, (
-        f"divergence over {study.texts.size} tokens: {loss[FAST]:.3g} nats with inputs in bytes (level {FAST}), "
-        f"{loss[EXACT]:.3g} with inputs as they are (level {EXACT}); the first is faster and may have "
-        f"{BEARABLE:g} times the second's"
+        f"divergence over {study.texts.size} tokens: {loss[FAST]:.3g} nats with inputs in bytes (level "
+        f"{FAST}), {loss[EXACT]:.3g} with inputs as they are (level {EXACT}); the first is faster and may "
+        f"have {BEARABLE:g} times the second's"
     )
 
 

@@ -21,7 +21,7 @@ from slmops.build.scheme import GGML_TYPES
 from slmops.build.source import Source
 from slmops.build.steps import Model, Reading, Steps
 from slmops.build.wrap import Built, Named, wrap
-from slmops.errors import BuildError
+from slmops.errors import BuildError, ModelError
 from slmops.profile.device import DeviceProfile, Format
 from slmops.profile.fit import Candidate, hold, most_bytes
 
@@ -29,6 +29,8 @@ ROUNDS = 3
 """Tries to find a mix whose measured loss, not only the predicted one, is just low enough."""
 NEAR = 0.9
 """What part of the loss that is allowed is near enough to it."""
+TIGHTER = 1 / 3
+"""What is allowed next, of what was good enough and did not keep the rest of the gate."""
 
 
 @dataclass(frozen=True)
@@ -133,28 +135,51 @@ class Run:
         What was predicted to be just good enough may be measured to be better or worse; then more or less
         is allowed, and it is tried again.
         """
-        if self.steps.gguf or not isinstance(self.source, Checkpoint) or "gguf" not in profile.formats:
+        shapes = self._mixable(profile)
+        if not shapes:
             return []
-        shapes = {tensor.name: tensor.shape for tensor in plan_gguf(self.source, "F16").tensors}
         options = self.steps.options(importance)
-        fixed = dict.fromkeys(shapes.keys() - options.keys(), "F32")
+        fixed = dict.fromkeys(shapes - options.keys(), "F32")
         smallest = {name: min(each, key=lambda one: one.nbytes) for name, each in options.items()}
         least = self._predicted_bytes({**fixed, **{name: one.type for name, one in smallest.items()}})
         room = most_bytes(profile, self.source.shape, "gguf")
         most = room - least + sum(one.nbytes for one in smallest.values())
-        enough, found = self.recipe.gate.enough, list[Make]()
-        allowed = enough
+        allowed, found = self.recipe.gate.enough, list[Make]()
         for _ in range(ROUNDS if room >= least else 0):
             mixed = mix(options, most, allowed)
             make = Make("gguf", MIXED, tuple(sorted({**fixed, **mixed.types}.items())))
-            if make in found or (make not in self._models and self._make([make], importance, asked)):
+            if make in found or not self._has(make, importance, asked):
                 break
             found.append(make)
-            loss = self._measured[make].kl_mean
-            if mixed.loss > allowed or NEAR * enough <= loss <= enough:
+            if mixed.loss > allowed or not (step := self._step(self._measured[make])):
                 break
-            allowed = mixed.loss * enough / loss * (1 + NEAR) / 2
+            allowed = mixed.loss * step
         return found
+
+    def _mixable(self, profile: DeviceProfile) -> set[str]:
+        """Return the names of the tensors whose types may be searched; none where nothing is to be."""
+        if self.steps.gguf or not isinstance(self.source, Checkpoint) or "gguf" not in profile.formats:
+            return set()
+        try:
+            return {tensor.name for tensor in plan_gguf(self.source, "F16").tensors}
+        except ModelError:  # the plan has said so of every GGUF type
+            return set()
+
+    def _has(self, make: Make, importance: Importance | None, asked: Sequence[Golden]) -> bool:
+        """Build and measure `make` unless it is there; return whether it is now."""
+        try:
+            return make in self._models or not self._make([make], importance, asked)
+        except BuildError:
+            return False
+
+    def _step(self, measured: Measurement) -> float:
+        """Return by what the loss that is allowed is to change, after this; 0 when it is right as it is."""
+        gate, loss = self.recipe.gate, measured.kl_mean
+        if loss <= gate.enough and gate.complaint(measured):
+            return TIGHTER
+        if NEAR * gate.enough <= loss <= gate.enough:
+            return 0.0
+        return gate.enough / loss * (1 + NEAR) / 2
 
     def _predicted_bytes(self, types: dict[str, str]) -> int:
         return plan_gguf(self.steps.checkpoint, MIXED, types).predicted_bytes
