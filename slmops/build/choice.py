@@ -102,8 +102,8 @@ def _why_not(one: Outcome, best: Outcome, quality: Quality) -> str:
     if lacks:
         return lacks
     if best.measured.kl_mean <= quality.enough:
-        return "good, and larger" if one.measured.kl_mean <= quality.enough else "smaller, and not as good"
-    return "further from the source"
+        return "larger" if one.measured.kl_mean <= quality.enough else "worse"
+    return "farther"
 
 
 def _none_is_sound(profile: DeviceProfile, outcomes: Sequence[Outcome], quality: Quality) -> QualityError:

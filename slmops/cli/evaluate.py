@@ -1,5 +1,6 @@
 """slmops evaluate: measure a model or an artifact."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -121,11 +122,16 @@ def _likelihood(found: Likelihood | None) -> dict[str, Any]:
     if found is None:
         return {}
     return {
-        "perplexity": found.perplexity,
-        "perplexity_interval": found.interval,
-        "bits_per_byte": found.bits_per_byte,
+        "perplexity": _number(found.perplexity),
+        "perplexity_interval": [_number(end) for end in found.interval],
+        "bits_per_byte": _number(found.bits_per_byte),
         "tokens": found.tokens,
     }
+
+
+def _number(value: float) -> float | None:
+    """Return nothing for what JSON has no word for: the spread of a single token, say."""
+    return value if math.isfinite(value) else None
 
 
 def _result(now: Result, before: Result | None) -> dict[str, Any]:
@@ -275,7 +281,8 @@ def _speed_rows(timing: Timing | None) -> list[tuple[str, Any, Any]]:
 
 
 def _ranged(value: float, low: float, high: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    said = f"{value:.{digits}f}"
+    return said if math.isnan(low) else f"{said} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _accuracy(result: Result) -> str:

@@ -12,16 +12,16 @@ from pydantic import ValidationError
 from slmops import digest as digests
 from slmops.build import page
 from slmops.build.load_recipe import anchored, load_recipe, save_recipe
-from slmops.build.plan import AUTO, Plan
+from slmops.build.plan import AUTO
 from slmops.build.recipe import Recipe, target
 from slmops.build.report import report
 from slmops.build.wrap import Built
 from slmops.cli import home
+from slmops.cli.answer import show, show_plan
 from slmops.cli.options import verb
 from slmops.cli.prepare import bar, foretold, golden_of, prepare
-from slmops.cli.render import Form, Output, emit, say, size, table
+from slmops.cli.render import Form, Output, emit, say
 from slmops.errors import UsageError
-from slmops.profile.sizes import human_rate
 from slmops.registry import catalog
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
@@ -135,7 +135,7 @@ def quantize(
     with bar() as told:
         planned = foretold(said, told)
         if dry_run:
-            return _show_plan(planned, output)
+            return show_plan(planned, output)
         run = prepare(said, told)
         home.registry().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=home.registry()) as room:
@@ -146,7 +146,16 @@ def quantize(
             for folder in {place, report_to or place}:
                 _keep(answer, folder)
             signed = _publish(built)
-    return _show(signed, built, answer, report_to or place, output)
+    if output is Form.JSON:
+        return emit({**answer, "digest": signed.blob.digest, "report": str(report_to or place)})
+    show(answer)
+    for one in built:
+        if one.fallback_share:
+            label = one.description.type
+            say(f"{one.profile.name}: {one.fallback_share:.0%} of the weights cannot be {label}.")
+    say(f"Release {signed.release.reference} ({digests.short(signed.blob.digest)}) is in the registry.")
+    say(f"The whole answer, with its plot: {(report_to or place) / 'report.html'}")
+    return None
 
 
 def _publish(built: list[Built]) -> Signed:
@@ -216,75 +225,7 @@ def _check_new(recipe: Recipe) -> None:
         )
 
 
-def _show_plan(planned: Plan, output: Form) -> None:
-    rows: list[dict[str, Any]] = [
-        {
-            "profile": profile,
-            "format": row.make.format,
-            "type": row.make.type,
-            "bytes": row.fit.candidate.weight_bytes,
-            "memory_bytes": row.fit.need.total,
-            "tokens_per_second": row.fit.tokens_per_second,
-            "verdict": row.dropped or ("to be built" + (f"; {row.fit.slow}" if row.fit.slow else "")),
-        }
-        for profile, rows_ in planned.rows.items()
-        for row in rows_
-    ]
-    if output is Form.JSON:
-        return emit(rows)
-    shown = [
-        (
-            r["profile"], f"{r['format']} {r['type']}", size(r["bytes"]), size(r["memory_bytes"]),
-            human_rate(r["tokens_per_second"]), r["verdict"],
-        )
-        for r in rows
-    ]  # fmt: skip
-    return table(("profile", "type", "size", "memory", "tok/s", "verdict"), shown)
-
-
 def _keep(answer: dict[str, Any], place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "report.json").write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
     (place / "report.html").write_text(page.draw(answer), encoding="utf-8")
-
-
-def _show(signed: Signed, built: list[Built], answer: dict[str, Any], place: Path, output: Form) -> None:
-    if output is Form.JSON:
-        return emit({**answer, "digest": signed.blob.digest, "report": str(place)})
-    for profile in answer["profiles"]:
-        rows = [_row(candidate) for candidate in sorted(profile["candidates"], key=_by_size)]
-        say(f"\n{profile['profile']}: {profile['reason']}")
-        classifies = any("accuracy" in (one["measured"] or {}) for one in profile["candidates"])
-        last = "accuracy" if classifies else "ppl"
-        table(("type", "size", "bits", "memory", "tok/s", "KL (nats)", "top-1", last, "verdict"), rows)
-    for one in built:
-        if one.fallback_share:
-            label = one.description.type
-            say(f"{one.profile.name}: {one.fallback_share:.0%} of the weights cannot be {label}.")
-    say(f"Release {signed.release.reference} ({digests.short(signed.blob.digest)}) is in the registry.")
-    say(f"The whole answer, with its plot: {place / 'report.html'}")
-    return None
-
-
-def _by_size(candidate: dict[str, Any]) -> tuple[bool, int]:
-    return candidate["measured"] is None, -candidate["bytes"]
-
-
-def _row(candidate: dict[str, Any]) -> tuple[str, ...]:
-    measured = candidate["measured"] or {}
-
-    def figure(name: str, form: str) -> str:
-        return format(measured[name], form) if name in measured else ""
-
-    bits = candidate["bits_per_weight"]
-    return (
-        f"{candidate['format']} {candidate['type']}",
-        size(candidate["bytes"]),
-        f"{bits:.2f}" if bits else "",
-        size(candidate["memory_bytes"]),
-        human_rate(candidate["tokens_per_second"]),
-        figure("kl_mean", ".2g"),
-        figure("top1", ".1%"),
-        figure("accuracy", ".1%") or figure("perplexity_ratio", ".3f"),
-        candidate["verdict"],
-    )

@@ -204,10 +204,10 @@ def test_what_is_good_enough_and_smallest_is_chosen_with_reasons_in_words():
         "gguf Q6_K is the smallest of 5 that board can bear whose divergence 0.0041 is at most 0.005: "
     )
     assert [said for _, said in found.verdicts] == [
-        "good, and larger",
-        "good, and larger",
+        "larger",
+        "larger",
         CHOSEN,
-        "smaller, and not as good",
+        "worse",
         "mean divergence 0.4, at most 0.03 allowed",
     ]
 
@@ -221,7 +221,7 @@ def test_what_nothing_good_fits_is_closest_and_says_so():
     assert found.reason.startswith(
         "gguf Q4_K_M is closest to the source of 2 that board can bear: divergence 0.021, "
     )
-    assert found.verdicts[1][1] == "further from the source"
+    assert found.verdicts[1][1] == "farther"
 
 
 def test_where_nothing_is_fast_enough_the_fastest_is_chosen_and_says_so():
