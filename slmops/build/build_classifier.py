@@ -22,7 +22,7 @@ from slmops.build.measure_classifier import read_with, read_with_source
 from slmops.build.quantize_classifier import quantize_classifier
 from slmops.build.quantize_onnx import OnnxReport
 from slmops.build.read_labelled import read_for_build
-from slmops.errors import ModelError, UsageError
+from slmops.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def build_classifiers(
         raise UsageError(f"no type {strange[0]!r} for a text classifier; known are {', '.join(TYPES)}")
     labels, most = labels_of(checkpoint.config), context_of(checkpoint.config)
     context = min(context or most, most)
-    read = read_for_build(_tokenizer(checkpoint), labels, context, _given(texts), evaluation)
+    read = read_for_build(checkpoint.words(), labels, context, _given(texts), evaluation)
     wanted = dict.fromkeys(each for asked in types for each in _made_for(asked))
     calibration = [each.ids for each in read.calibrating]
     made = quantize_classifier(checkpoint, list(wanted), room, calibration, progress)
@@ -96,15 +96,6 @@ def build_classifiers(
         texts=read.digest,
         too_long=read.too_long,
     )
-
-
-def _tokenizer(checkpoint: Checkpoint) -> Path:
-    if checkpoint.tokenizer is None:
-        raise ModelError(
-            f"{checkpoint.folder}: expected a tokenizer.json, found none",
-            remedy="Save it once with a fast tokenizer: AutoTokenizer.from_pretrained(F).save_pretrained(F).",
-        )
-    return checkpoint.tokenizer
 
 
 def _given(texts: Path | None) -> Path:

@@ -71,6 +71,10 @@ class Cache:
             partial.replace(book)
         return seen[key]
 
+    def digest_of_text(self, file: Path) -> str:
+        """Return what names a file of texts: its digest, and its ending, which says how it is read."""
+        return f"{self.digest_of(file)}{file.suffix}"
+
     def steps(self) -> list[tuple[dict[str, Any], int]]:
         """Return every finished step, as it says of itself, with the bytes it takes."""
         found = []

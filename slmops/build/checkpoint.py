@@ -58,7 +58,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     drawn = sketch(folder)
     tensors = _by_their_names(drawn, find_tensors(folder))
     _check_embedding(drawn, tensors)
-    return Checkpoint(**{**vars(drawn), "tied": HEAD not in tensors}, tensors=tensors)
+    # Where the embedding has another name, so may the head.
+    tied = HEAD not in tensors if drawn.embedding in tensors else drawn.tied
+    return Checkpoint(**{**vars(drawn), "tied": tied}, tensors=tensors)
 
 
 def _by_their_names(drawn: Sketch, tensors: dict[str, TensorEntry]) -> dict[str, TensorEntry]:

@@ -58,7 +58,8 @@ def pick(profile: DeviceProfile, outcomes: Sequence[Outcome], quality: Quality |
     fast = [one for one in sound if not one.fit.slow]
     best = _best(fast, quality) if fast else min(sound, key=_by_speed)
     verdicts = tuple((one, CHOSEN if one is best else _why_not(one, best, quality)) for one in outcomes)
-    return Pick(best, _why(profile, best, quality, among=len(outcomes), slow=not fast), verdicts)
+    bearable = sum(not (one.fit.short or one.fit.slow) for one in outcomes)
+    return Pick(best, _why(profile, best, quality, among=bearable, slow=not fast), verdicts)
 
 
 def _asked_for(profile: DeviceProfile, one: Outcome) -> Pick:

@@ -17,14 +17,13 @@ import numpy as np
 
 from slmops.artifact.golden import Golden
 from slmops.build.divergence import BOUNDS, Rows, log_probabilities, margin_of_first
+from slmops.build.tasks import wilson
 from slmops.errors import BuildError
 
 SURE = 0.2
 """By how much probability the source's first label leads its second; artifacts may lead by half of it."""
 ENOUGH = 8
 """Golden prompts at most."""
-Z_95 = 1.959963984540054
-"""Standard deviations on either side of the middle that hold 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,7 @@ class Accuracy:
     @property
     def interval(self) -> tuple[float, float]:
         """Return Wilson's interval, which holds the true share with 95 % confidence."""
-        spread = Z_95**2 / self.texts
-        middle = (self.share + spread / 2) / (1 + spread)
-        half = math.sqrt(spread * (self.share * (1 - self.share) + spread / 4)) / (1 + spread)
-        return max(middle - half, 0.0), min(middle + half, 1.0)
+        return wilson(self.right, self.texts)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,14 @@ def evaluate(
     alike = against is not None and same_words(subject, against)
     measured = readings = note = None
     if against and alike:
-        measured = measure(against, subject, texts=texts, tokens=tokens, progress=progress)
+        measured = measure(
+            against,
+            subject,
+            texts=texts,
+            tokens=tokens,
+            context=context_of_source(subject),
+            progress=progress,
+        )
     elif texts:
         readings = _read(subject, against, texts, tokens, progress)
     if against and not alike:
@@ -107,7 +114,7 @@ def _ids(_progress: Progress, subject: Subject) -> list[list[int]]:
 def _read(
     subject: Subject, against: Subject | None, texts: Path, tokens: int, progress: Progress
 ) -> tuple[Likelihood, Likelihood | None]:
-    reading = read_alone(subject, texts, tokens=tokens, progress=progress)
+    reading = read_alone(subject, texts, tokens=tokens, other=against, progress=progress)
     if against is None:
         return reading.likelihood, None
     return reading.likelihood, read_alone(against, reading.texts, progress=progress).likelihood

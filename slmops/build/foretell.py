@@ -16,6 +16,7 @@ from slmops.build.family import FAMILIES, context_of
 from slmops.build.onnx_size import predicted_bytes as predicted_onnx
 from slmops.build.plan import Make, Plan, Weight, Wish, plan, within_training
 from slmops.build.quantize_gguf import plan_gguf
+from slmops.build.quantize_onnx import check_size
 from slmops.build.recipe import Recipe
 from slmops.build.sketch import Sketch
 from slmops.build.source import GgufSource
@@ -36,10 +37,13 @@ def foretell(
 ) -> Plan:
     """Return the plan for `source`; `converted` is the .gguf that a converter made of it, if one did.
 
-    Raises what `plan` raises, and UsageError when this machine has not the memory to measure.
+    Raises what `plan` raises, ModelError for a folder without a tokenizer, and UsageError when this machine
+    has not the memory to measure.
     """
     memory = recipe.memory or free_memory()
-    _check_memory(source, memory)
+    if isinstance(source, Sketch):
+        source.words()
+        _check_memory(source, memory)
     gguf = converted or (source if isinstance(source, GgufSource) else None)
 
     def weigh(make: Make) -> Weight:
@@ -73,9 +77,9 @@ def free_memory() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
 
 
-def _check_memory(source: Foreseen, memory: int) -> None:
+def _check_memory(source: Sketch, memory: int) -> None:
     needed = REFERENCE_BYTES * source.shape.parameters
-    if isinstance(source, Sketch) and needed > memory:
+    if needed > memory:
         raise UsageError(
             f"to measure against the source takes about {human_size(needed)} of memory, "
             f"{human_size(memory)} is there",
@@ -99,6 +103,10 @@ def _weigh_again(make: Make, gguf: GgufSource) -> Weight:
 
 def _weigh_onnx(make: Make, source: Sketch, memory: int) -> Weight:
     nbytes = predicted_onnx(make.type, source.shapes, source.shape.layers)
+    try:
+        check_size(make.type, nbytes)
+    except BuildError as error:
+        return Weight(nbytes, refused=error)
     needed = EXPORT_BYTES * source.parameters
     if needed <= memory:
         return Weight(nbytes)

@@ -30,6 +30,8 @@ Progress = Callable[[str, float], None]
 STANDARD_OUTPUTS = (1, 2)
 LAST_WORDS = 12
 """Lines of a dead child's output that its error shows."""
+DAMAGED = "Mend what its last words name; if that is a model's file, copy, download or build it again."
+"""What to do about a process that did not end for want of memory."""
 _spawn = multiprocessing.get_context("spawn")
 
 
@@ -64,6 +66,8 @@ class Child(Generic[T]):
         self._what = what
         self._room = tempfile.TemporaryDirectory(prefix="slmops-")
         self._noise = Path(self._room.name) / "output"
+        # It is there even for a child that ends before it can say anything.
+        self._noise.touch()
         self.receiver, self._sender = _spawn.Pipe(duplex=False)
         self.done = False
         """Its result was heard."""
@@ -96,7 +100,7 @@ class Child(Generic[T]):
             "\n  ".join([f"{self._what} {how}; its last words:", *(words or ["(none)"])]),
             remedy="Free memory or take a machine with more; the system ended the process."
             if starved
-            else None,
+            else DAMAGED,
         )
 
 
@@ -140,6 +144,8 @@ def _live(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Threads of OpenMP that spin while they wait cost a shared machine a hundredfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Else a debugger's account of the whole stack covers the line in which llama.cpp says why it aborts.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     with noise.open("wb") as file:
         for standard in STANDARD_OUTPUTS:
             os.dup2(file.fileno(), standard)

@@ -28,7 +28,7 @@ from slmops.build.divergence import Likelihood, Measurement, Rows, Tally, judge,
 from slmops.build.isolate import Child, Progress, gather, isolate, silent
 from slmops.build.open_model import STRIDE, Model, Shape, parts
 from slmops.build.phrase import Phrasing
-from slmops.build.subject import Source, context_of_source, name_of, open_source, open_weights
+from slmops.build.subject import Source, context_of_source, name_of, open_source, open_weights, open_words
 from slmops.build.texts import sequences
 from slmops.errors import BuildError
 
@@ -68,6 +68,8 @@ class _Asked:
 
     texts: Path | None
     tokens: int
+    context: int
+    """Tokens of a sequence at most."""
     seed: int
     prompts: tuple[Golden, ...]
 
@@ -78,6 +80,7 @@ def measure(
     *,
     texts: Path | None = None,
     tokens: int = 512,
+    context: int | None = None,
     seed: int = 0,
     prompts: Sequence[Golden] = (),
     progress: Progress = silent,
@@ -85,10 +88,18 @@ def measure(
     """Return the loss of `artifact` against `source` over at most `tokens` tokens.
 
     Of `texts` (.txt or .jsonl), else of the source's own writing, which begins with `prompts`, then
-    with nothing. Raises BuildError when either cannot be run, DocumentError for `texts` that hold none.
+    with nothing. `context` bounds the tokens of a sequence where the artifact bears fewer than the
+    source. Raises BuildError when either cannot be run, DocumentError for `texts` that hold none.
     """
     return measure_many(
-        source, [artifact], texts=texts, tokens=tokens, seed=seed, prompts=prompts, progress=progress
+        source,
+        [artifact],
+        texts=texts,
+        tokens=tokens,
+        context=context,
+        seed=seed,
+        prompts=prompts,
+        progress=progress,
     )[0]
 
 
@@ -98,6 +109,7 @@ def measure_many(
     *,
     texts: Path | None = None,
     tokens: int = 512,
+    context: int | None = None,
     seed: int = 0,
     prompts: Sequence[Golden] = (),
     progress: Progress = silent,
@@ -107,7 +119,8 @@ def measure_many(
     groups = [list(artifacts[start : start + jobs]) for start in range(0, len(artifacts), jobs)]
     pipes = [[Pipe(duplex=False) for _ in group] for group in groups]
     outlets = [[outlet for _, outlet in group] for group in pipes]
-    asked = _Asked(texts, tokens, seed, tuple(prompts))
+    longest = LENGTH if texts is None else READ_LENGTH
+    asked = _Asked(texts, tokens, min(context or longest, longest), seed, tuple(prompts))
     with Child("running the source model", _tell, source, asked, outlets) as teller:
         for outlet in itertools.chain.from_iterable(outlets):
             outlet.close()
@@ -119,10 +132,18 @@ def measure_many(
 
 
 def read_alone(
-    source: Source, texts: Path | list[str], *, tokens: int = 512, progress: Progress = silent
+    source: Source,
+    texts: Path | list[str],
+    *,
+    tokens: int = 512,
+    other: Source | None = None,
+    progress: Progress = silent,
 ) -> Reading:
-    """Return how well a model foretells `texts`: a file, or what another model read of one."""
-    return isolate(f"running {name_of(source)}", _read_alone, progress, source, texts, tokens)
+    """Return how well a model foretells `texts`: a file, or what another model read of one.
+
+    Of a file, what the vocabulary of `other` cannot write is left out: it is to read the same.
+    """
+    return isolate(f"running {name_of(source)}", _read_alone, progress, source, texts, tokens, other)
 
 
 def write_story(
@@ -170,7 +191,7 @@ def _measure_group(
 
 def _tell(progress: Progress, source: Source, asked: _Asked, outlets: list[list[Connection]]) -> None:
     """Be the source's child: settle the text, then read it aloud to one group after the other."""
-    limit = min(LENGTH if asked.texts is None else READ_LENGTH, context_of_source(source))
+    limit = min(asked.context, context_of_source(source))
     model, phrasing = open_source(source, limit, progress)
     written = (
         _write(model, phrasing, asked, limit, progress)
@@ -270,11 +291,13 @@ def _check_width(artifact: Source, rows: Rows, got: Rows) -> None:
         )
 
 
-def _read_alone(progress: Progress, source: Source, texts: Path | list[str], tokens: int) -> Reading:
+def _read_alone(
+    progress: Progress, source: Source, texts: Path | list[str], tokens: int, other: Source | None
+) -> Reading:
     limit = min(READ_LENGTH, context_of_source(source))
     model, phrasing = open_source(source, limit, progress)
     written = (
-        sequences(phrasing, texts, length=limit, tokens=tokens)
+        sequences(phrasing, texts, length=limit, tokens=tokens, other=open_words(other) if other else None)
         if isinstance(texts, Path)
         else [part for text in texts for part in parts(phrasing.written(text), limit)]
     )

@@ -46,7 +46,7 @@ def _read_with_source(progress: Progress, checkpoint: Checkpoint, texts: Ids) ->
 
 
 def _read_with(progress: Progress, file: Path, texts: Ids) -> Rows:
-    from slmops.build.quantize_classifier import OnnxClassifier  # noqa: PLC0415
+    from slmops.build.open_classifier import OnnxClassifier  # noqa: PLC0415
 
     model, rows = OnnxClassifier(file), []
     for done, ids in enumerate(texts, 1):

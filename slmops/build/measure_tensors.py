@@ -18,14 +18,14 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from slmops.build.checkpoint import EMBEDDING, HEAD, Checkpoint
+from slmops.build.checkpoint import Checkpoint
 from slmops.build.divergence import Rows, divergences
 from slmops.build.family import GgufTensor, layout
 from slmops.build.ggml import Quantizer
 from slmops.build.importance import Importance
 from slmops.build.isolate import Progress, isolate, silent
 from slmops.build.mix import Option
-from slmops.build.scheme import GGML_TYPES, is_matrix
+from slmops.build.scheme import GGML_TYPES, is_matrix, padded
 from slmops.errors import BuildError
 
 TYPES = {
@@ -79,7 +79,7 @@ def _try_all(
         for done, tensor in enumerate(matrices):
             progress(f"trying types on {len(matrices)} matrices", done / len(matrices))
             columns = importance.columns.get(tensor.source) if importance else None
-            rounding = _Rounding(weights[_parameter(tensor, weights)], tensor, columns, quantizer)
+            rounding = _Rounding(weights[tensor.source], tensor, columns, quantizer)
             tried = TYPES[options_of(tensor.shape[-1])]
             probed = tried if every else (PROBE[options_of(tensor.shape[-1])],)
             found[tensor.name] = _options(rounding, tried, probed, lambda: _loss(model, texts, exact))
@@ -122,11 +122,6 @@ def _loss(model: Any, texts: list[list[int]], exact: list[Rows]) -> float:
     return float(np.concatenate(each).mean())
 
 
-def _parameter(tensor: GgufTensor, weights: dict[str, Any]) -> str:
-    """Return the name the model has for the weight; it calls a tied pair by one name alone."""
-    return tensor.source if tensor.source in weights else {EMBEDDING: HEAD, HEAD: EMBEDDING}[tensor.source]
-
-
 def _options(
     rounding: _Rounding, tried: tuple[str, ...], probed: tuple[str, ...], loss: Callable[[], float]
 ) -> list[Option]:
@@ -166,7 +161,7 @@ class _Rounding:
         self._importance = importance
 
     def nbytes(self, type_name: str) -> int:
-        return GGML_TYPES[type_name].size(self._shape)
+        return padded(GGML_TYPES[type_name].size(self._shape))
 
     def put(self, type_name: str) -> float:
         """Round the weight to a type; return the sum of its squared errors, weighed by importance."""

@@ -3,8 +3,8 @@
 Pure: for each tensor the types it may have, each with its bytes and its measured loss; out comes one
 type for each. Losses of tensors are taken to add up, as small independent errors do.
 
-Laws: the result takes at most the bytes that are there (or every tensor its smallest type); more bytes
-never give a larger predicted loss; it stops where the predicted loss is low enough.
+Laws: the result takes at most the bytes that are there (or every tensor its smallest type); it stops where
+the predicted loss is low enough; above that, more bytes never give a larger one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class Option:
 
     type: str
     nbytes: int
+    """In the file, up to where the next tensor begins."""
     loss: float
     """Mean KL divergence, nats, when this tensor alone has this type."""
 

@@ -4,7 +4,8 @@ Pure. Knows what an answer says, as `report` writes it, and not how it came abou
 like stands in `page.html.jinja`.
 
 Laws: the page needs nothing outside itself; what people wrote is words in it and never markup; every
-candidate of the answer is in it, and the chosen one is marked once in the table and once in each drawing.
+candidate of the answer is in its table, and in the drawings too if its size is known; the chosen one is
+marked once in each.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Candidate:
     heads: tuple[str, ...]
     cells: tuple[Cell, ...]
     """One under each of `heads`."""
-    mark: Mark
+    mark: Mark | None
+    """None where its size is not known."""
 
     @property
     def name(self) -> str:
@@ -98,7 +100,7 @@ def draw(answer: Mapping[str, Any]) -> str:
 
 def _view(profile: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template says of one profile."""
-    ordered = sorted(profile["candidates"], key=lambda one: (one["bytes"], one["format"], one["type"]))
+    ordered = sorted(profile["candidates"], key=_by_size)
     chosen = next(one for one in ordered if one["verdict"] == CHOSEN)
     heads = _heads(chosen["measured"])
     candidates = [_candidate(one, profile, heads) for one in ordered]
@@ -111,8 +113,7 @@ def _view(profile: Mapping[str, Any]) -> dict[str, Any]:
         "device": _device(profile),
         "columns": heads,
         "candidates": candidates,
-        # What is drawn last lies on top.
-        "order": sorted(range(len(candidates)), key=lambda place: candidates[place].standing == CHOSEN),
+        "order": _order(candidates),
         "standings": {one.standing for one in candidates},
         "limits": [format_ for format_, _ in _limits(profile)],
         "drawings": {name: _plot(candidates, profile, *size) for name, size in DRAWINGS.items()},
@@ -120,6 +121,16 @@ def _view(profile: Mapping[str, Any]) -> dict[str, Any]:
         "gate": profile["gate"],
         "source_perplexity": _source_perplexity(chosen["measured"]),
     }
+
+
+def _by_size(one: Mapping[str, Any]) -> tuple[float, str, str]:
+    return math.inf if one["bytes"] is None else one["bytes"], one["format"], one["type"]
+
+
+def _order(candidates: Sequence[Candidate]) -> list[int]:
+    """Return the places of those that are drawn; what is drawn last lies on top."""
+    drawn = [place for place, one in enumerate(candidates) if one.mark]
+    return sorted(drawn, key=lambda place: candidates[place].standing == CHOSEN)
 
 
 def _heads(measured: Mapping[str, float]) -> tuple[str, ...]:
@@ -172,23 +183,30 @@ def _candidate(said: Mapping[str, Any], profile: Mapping[str, Any], heads: tuple
         standing=standing,
         heads=heads,
         cells=(
-            Cell(human_size(said["bytes"]), said["bytes"]),
+            _size(said["bytes"]),
             _cell(said["bits_per_weight"], _number(said["bits_per_weight"], ".2f")),
-            Cell(human_size(said["memory_bytes"]), said["memory_bytes"]),
-            Cell(_speed(said["tokens_per_second"]), said["tokens_per_second"]),
+            _size(said["memory_bytes"]),
+            _cell(said["tokens_per_second"], _speed(said["tokens_per_second"])),
             _cell(loss, _loss(loss), _interval(measured)),
             _cell(measured.get("kl_p99"), _loss(measured.get("kl_p99"))),
             _cell(measured.get("top1"), _number(measured.get("top1"), ".1%")),
             _cell(accuracy, _number(accuracy, ".1%")) if accuracy else _cell(ratio, _number(ratio, ".4f")),
             Cell(said["verdict"], said["verdict"]),
         ),
-        mark=Mark(
-            text=said["type"],
-            bytes=said["bytes"],
-            loss=loss,
-            error=CONFIDENT * measured.get("kl_error", math.nan),
-            first=standing == CHOSEN,
-        ),
+        mark=_mark(said, standing),
+    )
+
+
+def _mark(said: Mapping[str, Any], standing: str) -> Mark | None:
+    if said["bytes"] is None:
+        return None
+    measured = said["measured"] or {}
+    return Mark(
+        text=said["type"],
+        bytes=said["bytes"],
+        loss=measured.get("kl_mean"),
+        error=CONFIDENT * measured.get("kl_error", math.nan),
+        first=standing == CHOSEN,
     )
 
 
@@ -206,7 +224,7 @@ def _standing(said: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
 
 def _plot(candidates: Sequence[Candidate], profile: Mapping[str, Any], width: int, height: int) -> Figure:
     return lay_out(
-        [one.mark for one in candidates],
+        [one.mark for one in candidates if one.mark],
         _levels(profile["gate"]),
         [(f"{format_} at most {human_size(most)}", most) for format_, most in _limits(profile)],
         width=width,
@@ -239,11 +257,17 @@ def _cell(amount: float | None, text: str, note: str = "") -> Cell:
     return Cell(text, "" if amount is None else amount, note)
 
 
+def _size(nbytes: int | None) -> Cell:
+    return _cell(nbytes, UNKNOWN if nbytes is None else human_size(nbytes))
+
+
 def _number(amount: float | None, form: str) -> str:
     return UNKNOWN if amount is None else format(amount, form)
 
 
-def _speed(amount: float) -> str:
+def _speed(amount: float | None) -> str:
+    if amount is None:
+        return UNKNOWN
     return f"{amount:,.0f}" if amount >= 10 else f"{amount:.1f}"  # noqa: PLR2004 - then halves are noise
 
 

@@ -104,14 +104,9 @@ class CheckpointPhrasing(TokenizerPhrasing):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Read the checkpoint's tokenizer.json; raise ModelError when it has none."""
-        if checkpoint.tokenizer is None:
-            raise ModelError(
-                f"{checkpoint.folder} has no tokenizer.json",
-                remedy="Save one once: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
-            )
         super().__init__(
             Words(
-                checkpoint.tokenizer,
+                checkpoint.words(),
                 special_tokens=checkpoint.special_tokens,
                 stop_ids=checkpoint.stop_ids,
                 add_bos=checkpoint.add_bos,

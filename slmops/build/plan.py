@@ -76,6 +76,15 @@ class Row:
     fit: Fit
     dropped: str
 
+    def figures(self) -> dict[str, float | None]:
+        """Return size, memory (bytes) and speed as they are predicted; None where no size can be said."""
+        figures: dict[str, float | None] = {
+            "bytes": self.fit.candidate.weight_bytes,
+            "memory_bytes": self.fit.need.total,
+            "tokens_per_second": self.fit.tokens_per_second,
+        }
+        return figures if self.fit.candidate.weight_bytes else dict.fromkeys(figures)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.classifier import DYNAMIC, STATIC
 from slmops.build.isolate import Progress, isolate, silent
+from slmops.build.open_classifier import OnnxClassifier
 from slmops.build.quantize_onnx import LIMIT_BYTES, OnnxReport, check_parts
 from slmops.errors import BuildError
 
@@ -68,34 +69,6 @@ def quantize_classifier(
         type_name: (file, OnnxReport(type_name, file.stat().st_size, checkpoint.parameters))
         for type_name, file in settled.items()
     }
-
-
-class OnnxClassifier:
-    """A classifier in ONNX Runtime on the CPU, one thread."""
-
-    def __init__(self, file: Path) -> None:
-        """Open `file`."""
-        import onnxruntime  # noqa: PLC0415
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        self._asked = [tensor.name for tensor in self._session.get_inputs()]
-
-    def inputs(self, ids: Sequence[int]) -> dict[str, npt.NDArray[np.int64]]:
-        """Return what the graph is given for one text."""
-        row = np.array([ids], np.int64)
-        given = {
-            "input_ids": row,
-            "attention_mask": np.ones_like(row),
-            "token_type_ids": np.zeros_like(row),
-        }
-        return {name: given[name] for name in self._asked}
-
-    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Return one number per label for the text of these token ids."""
-        (rows,) = self._session.run(["logits"], self.inputs(ids))
-        return np.asarray(rows[0])
 
 
 def _export(

@@ -265,16 +265,10 @@ def _add(writer: GGUFWriter, key: str, value: Value) -> None:
 
 
 def _tokenizer(checkpoint: Sketch) -> Mapping[str, Any]:
-    folder = checkpoint.folder
-    if checkpoint.tokenizer is None:
-        raise ModelError(
-            f"{folder} has no tokenizer.json",
-            remedy='Write it once: python -c "from transformers import AutoTokenizer as T; '
-            f"T.from_pretrained('{folder}', use_fast=True).save_pretrained('{folder}')\"",
-        )
-    said: dict[str, Any] = json.loads(checkpoint.tokenizer.read_text(encoding="utf-8"))
+    file = checkpoint.words()
+    said: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if "vocab" not in said.get("model", {}):
-        raise ModelError(f"{checkpoint.tokenizer} holds no vocabulary", remedy="Copy or download it again.")
+        raise ModelError(f"{file} holds no vocabulary", remedy="Copy or download it again.")
     return said
 
 

@@ -106,7 +106,7 @@ def quantize_onnx(
     if type_name not in ONNX_TYPES:
         raise UsageError(f"no ONNX type {type_name!r}; known are {', '.join(ONNX_TYPES)}")
     check_parts()
-    _check_size(checkpoint, type_name)
+    check_size(type_name, predicted_size(checkpoint, type_name))
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as room:
         made = Path(room) / "model.onnx"
         report = isolate("the ONNX export", _export, progress, checkpoint, type_name, made, importance or {})
@@ -132,12 +132,12 @@ def _installed(part: str) -> bool:
         return False
 
 
-def _check_size(checkpoint: Checkpoint, type_name: str) -> None:
-    needed = predicted_size(checkpoint, type_name)
-    if needed <= LIMIT_BYTES:
+def check_size(type_name: str, nbytes: int) -> None:
+    """Raise BuildError when a file of `nbytes` is larger than one ONNX file can be."""
+    if nbytes <= LIMIT_BYTES:
         return
     raise BuildError(
-        f"{type_name} would be {needed / 1e9:.2f} GB; a model in one ONNX file holds at most "
+        f"{type_name} would be {nbytes / 1e9:.2f} GB; a model in one ONNX file holds at most "
         f"{LIMIT_BYTES / 1e9:.2f} GB",
         remedy="Use a smaller type (--type INT4 takes 3 billion weights) or --format gguf (any size).",
     )

@@ -1,8 +1,6 @@
 """Read the texts that a classifier is calibrated and measured with, and turn them into its token ids.
 
-A .csv has a column `text` and, where labels are known, one of `label`, `category`, `intent`; a .jsonl
-has an object a line with the same keys; any other file is text, one a line. A label is a name of the
-model's or its number.
+What the files hold, `labelled_lines` says. A label is a name of the model's or its number.
 
 Laws: which texts calibrate and which measure depends on the texts alone, not on their order; no text
 does both; a text is read as a server reads it, whole, with the tokenizer's special tokens around it
@@ -11,22 +9,17 @@ and nothing in it taken for one.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from slmops import digest
-from slmops.build.json_lines import objects
+from slmops.build.labelled_lines import Line, read_lines
 from slmops.build.texts import read_text
 from slmops.errors import DocumentError, ModelError
 
-EXAMPLE = '{"text": "...", "label": "..."}'
-LABEL_KEYS = ("label", "category", "intent")
 CALIBRATE = 256
 """Texts that calibrate, at most: the ranges of activations are known by then."""
 MEASURE = 1000
@@ -110,52 +103,21 @@ def read_for_build(
 
 def read_labelled(file: Path, labels: Sequence[str], reader: Reader) -> list[Labelled]:
     """Return the texts in `file`, each once, in its order; raise DocumentError naming file and line."""
+    return labelled(read_lines(read_text(file), str(file)), labels, reader)
+
+
+def labelled(lines: Iterable[Line], labels: Sequence[str], reader: Reader) -> list[Labelled]:
+    """Return the texts of `lines`, each once; raise DocumentError for a label that is none of `labels`."""
     numbers = {str(number): number for number in range(len(labels))}
     numbers |= {label: number for number, label in enumerate(labels)}
     found: dict[str, Labelled] = {}
-    for where, text, label in _lines(file):
-        if not text.strip():
-            raise DocumentError(f"{where}: expected a text, got none", remedy="Remove the line or fill it.")
-        if label is not None and label not in numbers:
+    for line in lines:
+        if line.label is not None and line.label not in numbers:
             raise DocumentError(
-                f"{where}: the model has no label {label!r}; it has {', '.join(labels[:5])}"
+                f"{line.where}: the model has no label {line.label!r}; it has {', '.join(labels[:5])}"
                 + (", ..." if len(labels) > 5 else ""),  # noqa: PLR2004 - as many as a line shows
                 remedy="Use the names in id2label of the model's config.json, or their numbers.",
             )
-        number = None if label is None else numbers[label]
-        found.setdefault(text, Labelled(text, reader.ids(text), number))
+        number = None if line.label is None else numbers[line.label]
+        found.setdefault(line.text, Labelled(line.text, reader.ids(line.text), number))
     return list(found.values())
-
-
-def _lines(file: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Yield where each text stands, the text, and its label if it has one."""
-    said = read_text(file)
-    if file.suffix == ".csv":
-        yield from _rows(file, said)
-    elif file.suffix == ".jsonl":
-        yield from (_fields(one, where) for where, one in objects(said, str(file), EXAMPLE))
-    else:
-        lines = ((number, line.strip()) for number, line in enumerate(said.split("\n"), 1))
-        yield from ((f"{file}, line {number}", line, None) for number, line in lines if line)
-
-
-def _rows(file: Path, said: str) -> Iterator[tuple[str, str, str | None]]:
-    rows = csv.DictReader(io.StringIO(said), strict=True)
-    try:
-        for row in rows:
-            yield _fields(row, f"{file}, line {rows.line_num}")
-    except csv.Error as error:
-        raise DocumentError(
-            f"{file}, line {rows.line_num + 1}: not CSV: {error}", remedy="Quote texts that hold quotes."
-        ) from error
-
-
-def _fields(said: dict[str, Any], where: str) -> tuple[str, str, str | None]:
-    text = said.get("text")
-    if not isinstance(text, str):
-        raise DocumentError(
-            f"{where}: expected a text under 'text', got {', '.join(map(str, said)) or 'nothing'}",
-            remedy="Name the column or key of the texts `text`, that of their labels `label`.",
-        )
-    label = next((said[key] for key in LABEL_KEYS if said.get(key) not in (None, "")), None)
-    return where, text, None if label is None else str(label)

@@ -25,6 +25,7 @@ from slmops.build.isolate import Progress, isolate, silent
 from slmops.build.measure import Source, go_on, open_source
 from slmops.build.open_model import Model, Shape, open_artifact
 from slmops.build.phrase import Phrasing
+from slmops.build.subject import context_of_source
 
 MOST = 16
 """Tokens of an answer at most."""
@@ -39,7 +40,7 @@ STORIES, STORY = 8, 96
 OPENING = 8
 """Tokens of such a text that belong to its prompt: many texts of one model open alike."""
 CONTEXT = 256
-"""Tokens of prompt and answer at most."""
+"""Tokens of prompt and answer at most; fewer where the source bears fewer."""
 PROMPTS = (
     "Once upon a time",
     "One day, a little girl named Lily",
@@ -76,30 +77,33 @@ def record_golden(
     artifacts: Sequence[Path],
     prompts: Sequence[str] | None = None,
     *,
+    context: int = CONTEXT,
     progress: Progress = silent,
 ) -> list[Golden]:
     """Return a golden prompt for each of `prompts` that the source and all `artifacts` answer surely.
 
     A model with a chat template is asked by message, any other to go on from the prompt. Without
-    `prompts`, a few general ones are tried. The result may be empty. Raises BuildError when the
+    `prompts`, a few general ones are tried. Prompt and answer fit into `context` tokens, the least that
+    a device serves with. The result may be empty. Raises BuildError when the
     source or an artifact cannot be run.
     """
     given = None if prompts is None else list(prompts)
-    answers = isolate("running the source model", _foretell, progress, source, given)
+    answers = isolate("running the source model", _foretell, progress, source, given, context)
     held = [isolate(f"running {file.name}", _confirm, progress, file, answers) for file in artifacts]
     surely = [min(counts) for counts in zip([len(answer.ids) for answer in answers], *held, strict=True)]
     found = [_golden(answer, count) for answer, count in zip(answers, surely, strict=True)]
     return [golden for golden in found if golden is not None][:ENOUGH]
 
 
-def _foretell(progress: Progress, source: Source, prompts: list[str] | None) -> list[Answer]:
-    model, phrasing = open_source(source, CONTEXT, progress)
+def _foretell(progress: Progress, source: Source, prompts: list[str] | None, context: int) -> list[Answer]:
+    context = min(context, CONTEXT, context_of_source(source))
+    model, phrasing = open_source(source, context, progress)
     asked = _questions(prompts, chat=phrasing.chat_template is not None)
-    answers = [answer for question in asked if (answer := _answer(model, phrasing, question))]
+    answers = [answer for question in asked if (answer := _answer(model, phrasing, question, context))]
     progress("asking the source model", 0.5)
     if prompts is None and len(answers) < WANTED:
-        own = _own_prompts(model, phrasing)
-        answers += [answer for question in own if (answer := _answer(model, phrasing, question))]
+        own = _own_prompts(model, phrasing, min(STORY, context))
+        answers += [answer for question in own if (answer := _answer(model, phrasing, question, context))]
     progress("asking the source model", 1.0)
     return answers
 
@@ -111,12 +115,12 @@ def _questions(prompts: list[str] | None, *, chat: bool) -> list[Golden]:
     return [Golden(expect="", prompt=text) for text in (PROMPTS if prompts is None else prompts)]
 
 
-def _own_prompts(model: Model, phrasing: Phrasing) -> list[Golden]:
+def _own_prompts(model: Model, phrasing: Phrasing, length: int) -> list[Golden]:
     """Return beginnings of texts that the model wrote, each up to where it was longest without doubt."""
     random = np.random.default_rng(0)
     prompts = list[str]()
     for _ in range(STORIES if phrasing.begin_ids else 0):
-        story = go_on(model, phrasing.begin_ids, STORY, phrasing.stop_ids, random)
+        story = go_on(model, phrasing.begin_ids, length, phrasing.stop_ids, random)
         chosen = [(id_, _leads(last, SURE) and _best(last) == id_) for last, id_ in story]
         ids, sure = [*phrasing.begin_ids, *(id_ for id_, _ in chosen)], [surely for _, surely in chosen]
         start = max(range(len(sure)), key=lambda at: _stretch(sure[at:]) if at >= OPENING else 0, default=0)
@@ -128,10 +132,10 @@ def _stretch(sure: list[bool]) -> int:
     return sum(1 for _ in itertools.takewhile(bool, sure))
 
 
-def _answer(model: Model, phrasing: Phrasing, question: Golden) -> Answer | None:
+def _answer(model: Model, phrasing: Phrasing, question: Golden, context: int) -> Answer | None:
     """Return what the model is sure to say; nothing where that is too little or the prompt is not for it."""
     prompt = phrasing.ids(question)
-    if not prompt or len(prompt) + MOST > CONTEXT or phrasing.unknown_id in prompt:
+    if not prompt or len(prompt) + MOST > context or phrasing.unknown_id in prompt:
         return None
     model.restart()
     last, ids = model.read(prompt)[-1], list[int]()

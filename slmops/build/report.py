@@ -57,10 +57,8 @@ def _row(row: Row) -> dict[str, Any]:
     """Return a candidate that was dropped before it was built, or could not be."""
     return {
         **_make(row.make),
-        "bytes": row.fit.candidate.weight_bytes,
+        **row.figures(),
         "bits_per_weight": None,
-        "memory_bytes": row.fit.need.total,
-        "tokens_per_second": row.fit.tokens_per_second,
         "measured": None,
         "verdict": row.dropped,
         "keeps_gate": None,

@@ -88,6 +88,13 @@ def convert_with(
         return requantize_gguf(made, type_name, out, progress)
 
 
+def converter_files(converter: Path) -> list[Path]:
+    """Return the converter's script, and the code that it imports from beside itself."""
+    script = _script(converter)
+    beside = (script.parent / "conversion", script.parent / "gguf-py" / "gguf")
+    return [script, *(file for folder in beside for file in sorted(folder.rglob("*.py")))]
+
+
 def _script(converter: Path) -> Path:
     candidates = [converter, *(converter / place for place in _PLACES)]
     found = next((path for path in candidates if path.is_file()), None)

@@ -29,6 +29,8 @@ ROUNDS = 3
 """Tries to find a mix whose measured loss, not only the predicted one, is just low enough."""
 NEAR = 0.9
 """What part of the loss that is allowed is near enough to it."""
+NO_LOSS = 1e-9
+"""Nats: a measured loss is not taken to be less."""
 TIGHTER = 1 / 3
 """What is allowed next, of what was good enough and did not keep the rest of the gate."""
 
@@ -69,16 +71,17 @@ class Run:
             self._result(wish, dropped_for(planned, failed), importance, asked) for wish in self.wishes
         ]
         chosen = [self._models[result.pick.best.make] for result in results]
-        golden = list(asked) or self.steps.golden(chosen)
-        named = Named(
-            self.recipe.name,
-            self.recipe.version,
-            self.source,
-            self.source.shape,
-            self._provenance(importance),
-        )
+        context = min(wish.profile.serve.context for wish in self.wishes)
+        golden = list(asked) or self.steps.golden(chosen, context)
         built = [
-            wrap(named, each.profile, each.pick, model, golden=golden, folder=room / each.profile.name)
+            wrap(
+                self._named(model.make, importance),
+                each.profile,
+                each.pick,
+                model,
+                golden=golden,
+                folder=room / each.profile.name,
+            )
             for each, model in zip(results, chosen, strict=True)
         ]
         return built, results
@@ -141,7 +144,8 @@ class Run:
         options = self.steps.options(importance)
         fixed = dict.fromkeys(shapes - options.keys(), "F32")
         smallest = {name: min(each, key=lambda one: one.nbytes) for name, each in options.items()}
-        least = self._predicted_bytes({**fixed, **{name: one.type for name, one in smallest.items()}})
+        types = {**fixed, **{name: one.type for name, one in smallest.items()}}
+        least = plan_gguf(self.steps.checkpoint, MIXED, types, importance).predicted_bytes
         room = most_bytes(profile, self.source.shape, "gguf")
         most = room - least + sum(one.nbytes for one in smallest.values())
         allowed, found = self.recipe.gate.enough, list[Make]()
@@ -179,15 +183,17 @@ class Run:
             return TIGHTER
         if NEAR * gate.enough <= loss <= gate.enough:
             return 0.0
-        return gate.enough / loss * (1 + NEAR) / 2
-
-    def _predicted_bytes(self, types: dict[str, str]) -> int:
-        return plan_gguf(self.steps.checkpoint, MIXED, types).predicted_bytes
+        return gate.enough / max(loss, NO_LOSS) * (1 + NEAR) / 2
 
     def _outcome(self, profile: DeviceProfile, make: Make) -> Outcome:
         report = self._models[make].report
         fit = hold(profile, self.source.shape, [Candidate(make.format, make.type, report.bytes)])[0]
         return Outcome(make, report.bytes, report.bits_per_weight, fit, self._measured[make])
+
+    def _named(self, make: Make, importance: Importance | None) -> Named:
+        source = self.source
+        provenance = self._provenance(importance if self.steps.weighs(make) else None)
+        return Named(self.recipe.name, self.recipe.version, source, source.shape, provenance)
 
     def _provenance(self, importance: Importance | None) -> dict[str, str]:
         said = {"id": self.called, "digest": self.steps.digest, **tools()}

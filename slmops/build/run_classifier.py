@@ -133,7 +133,7 @@ class ClassifierRun:
             "step": "classifiers",
             "source": self.digest,
             "types": sorted(types),
-            **{name: self.cache.digest_of(_there(file)) if file else None for name, file in files.items()},
+            **{name: self.cache.digest_of_text(Path(file)) if file else None for name, file in files.items()},
             "context": context,
             "tools": tools(),
         }
@@ -186,10 +186,3 @@ def _check_golden(asked: Sequence[Golden]) -> None:
             "golden prompts of a text classifier are texts with their labels: expected `prompt` and `expect`",
             remedy='Write them as {"prompt": "...", "expect": "LABEL", "match": "exact"}.',
         )
-
-
-def _there(file: str) -> Path:
-    path = Path(file)
-    if not path.is_file():
-        raise DocumentError(f"{path}: no such file", remedy="Give a file of texts.")
-    return path

@@ -85,11 +85,12 @@ class _Reader:
         return self._likelihoods(_shortened(wholes[0][:shared], room), endings)
 
     def answer(self, question: Golden) -> str:
-        """Return what the model answers, always the likeliest token next."""
-        room = max(self._context - question.max_tokens, 1)
-        ids, said = _shortened(self._phrasing.ids(question), room) or self._opening, list[int]()
+        """Return what the model answers, always the likeliest token next, as far as there is room."""
+        asked = self._phrasing.ids(question) or self._opening
+        ids = _shortened(asked, max(self._context - question.max_tokens, self._context // 2))
+        most, said = min(question.max_tokens, self._context - len(ids)), list[int]()
         self._model.restart()
-        while len(said) < question.max_tokens:
+        while len(said) < most:
             best = int(self._model.read(ids)[-1].argmax())
             if best in self._phrasing.stop_ids:
                 break

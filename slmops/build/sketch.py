@@ -94,6 +94,16 @@ class Sketch:
             inner=self.config.get("intermediate_size") or 0,
         )
 
+    def words(self) -> Path:
+        """Return tokenizer.json; raise ModelError where the folder has none."""
+        if self.tokenizer is None:
+            raise ModelError(
+                f"{self.folder} has no tokenizer.json",
+                remedy='Write it once: python -c "from transformers import AutoTokenizer as T; '
+                f"T.from_pretrained('{self.folder}', use_fast=True).save_pretrained('{self.folder}')\"",
+            )
+        return self.tokenizer
+
     def _count(self, name: str) -> int:
         if isinstance(self.config.get(name), int):
             return int(self.config[name])

@@ -99,7 +99,7 @@ def open_gguf(file: Path) -> GgufSource:
 
 def _described(file: Path, reader: Any) -> GgufSource:
     arch = str(_said(reader, "general.architecture"))
-    heads = int(_said(reader, f"{arch}.attention.head_count"))
+    heads = _most(_said(reader, f"{arch}.attention.head_count"))
     hidden = int(_said(reader, f"{arch}.embedding_length"))
     tokens = reader.get_field("tokenizer.ggml.tokens")
     if tokens is None:

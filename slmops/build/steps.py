@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from pydantic import TypeAdapter
 
+from slmops import digest as digests
 from slmops.artifact import golden as goldens
 from slmops.artifact.golden import Golden
 from slmops.build.cache import Cache, tools
@@ -34,7 +35,7 @@ from slmops.build.prove_vocabulary import prove
 from slmops.build.quantize_gguf import GgufReport, plan_gguf, write_all
 from slmops.build.quantize_onnx import OnnxReport, quantize_onnx
 from slmops.build.record_golden import record_golden
-from slmops.build.requantize_gguf import convert_with, requantize_gguf
+from slmops.build.requantize_gguf import convert_with, converter_files, requantize_gguf
 from slmops.build.source import GgufSource, Source, open_gguf
 from slmops.errors import BuildError, MissingPartError, UsageError
 
@@ -69,7 +70,8 @@ class Steps:
 
     def __init__(self, source: Source, cache: Cache, progress: Progress, jobs: int = 1) -> None:
         """Build from `source`, up to `jobs` processes at a time."""
-        self.source, self.cache, self.progress, self.jobs = source, cache, progress, jobs
+        self.source, self.cache, self.jobs = source, cache, jobs
+        self._heard, self._given_up = progress, False
         self.gguf = source if isinstance(source, GgufSource) else None
         """The file that GGUF types are made from by llama.cpp itself, where there is one."""
 
@@ -78,11 +80,18 @@ class Steps:
         """Return what names the source."""
         return self.source.digest_by(self.cache.digest_of)
 
+    def progress(self, doing: str, share: float) -> None:
+        """Tell how far it is; raise KeyboardInterrupt where nobody waits for it any more."""
+        if self._given_up:
+            raise KeyboardInterrupt
+        self._heard(doing, share)
+
     def convert(self, converter: Path) -> None:
         """Let a llama.cpp converter make the GGUF that all types are then made from, without loss."""
         if not isinstance(self.source, Checkpoint):
             return
-        step = self._step("convert", converter=str(converter.resolve()))
+        script = digests.of_pieces(map(Path.read_bytes, converter_files(converter)))
+        step = self._step("convert", converter=script)
         folder = self.cache.find(step)
         if folder is None:
             self.progress("converting with llama.cpp's own converter", 0.0)
@@ -92,7 +101,7 @@ class Steps:
 
     def importance(self, file: Path, tokens: int) -> Importance:
         """Return the importance matrix of the source over the calibration text in `file`."""
-        step = self._step("importance", file=self.cache.digest_of(file), tokens=tokens)
+        step = self._step("importance", file=self.cache.digest_of_text(file), tokens=tokens)
         if self.cache.find(step) is None:
             collected = collect_importance(self.checkpoint, file, tokens=tokens, progress=self.progress)
             with self.cache.make(step) as made:
@@ -114,8 +123,7 @@ class Steps:
         if len(makes) == 1 and groups:
             self._write(groups[0], importance)
             groups = []
-        with ThreadPoolExecutor(self.jobs) as pool:
-            parts = list(pool.map(lambda group: self._build(group, importance), groups))
+        parts = self._build_all(groups, importance)
         failed = {make: why for part in parts for make, why in part.items()}
         return {make: self._model(make, step_of[make]) for make in makes if make not in failed}, failed
 
@@ -128,7 +136,7 @@ class Steps:
             "prompts": goldens.render(prompts) if prompts else "",
         }
         if reading.file:
-            how["file"] = self.cache.digest_of(reading.file)
+            how["file"] = self.cache.digest_of_text(reading.file)
         steps = [self._step("measure", model=model.key, **how) for model in models]
         missing = [n for n, step in enumerate(steps) if self.cache.find(step) is None]
         found = (
@@ -158,19 +166,24 @@ class Steps:
                 _save(made / "options.json", found)
         return _load(self._found(step) / "options.json", dict[str, list[Option]])
 
-    def golden(self, models: Sequence[Model]) -> list[Golden]:
-        """Return golden prompts that the source and all of `models` answer alike."""
-        step = self._step("golden", models=sorted(model.key for model in models))
+    def golden(self, models: Sequence[Model], context: int) -> list[Golden]:
+        """Return golden prompts of at most `context` tokens that the source and all `models` answer alike."""
+        step = self._step("golden", models=sorted(model.key for model in models), context=context)
         if self.cache.find(step) is None:
             recorded = record_golden(
                 self._measured_against,
                 [model.file for model in models],
+                context=context,
                 progress=lambda what, share: self.progress(f"golden prompts: {what}", share),
             )
             with self.cache.make(step) as made:
                 (made / goldens.FILE_NAME).write_text(goldens.render(recorded), encoding="utf-8")
         text = (self._found(step) / goldens.FILE_NAME).read_text(encoding="utf-8")
         return goldens.read(text, goldens.FILE_NAME) if text.strip() else []
+
+    def weighs(self, make: Make) -> bool:
+        """Return whether an importance matrix has a say in how `make` is rounded."""
+        return self._is_streamed(make) or make.type == "INT4"
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -200,6 +213,20 @@ class Steps:
 
     def _is_streamed(self, make: Make) -> bool:
         return make.format == "gguf" and self.gguf is None
+
+    def _build_all(self, groups: list[list[Make]], importance: Importance | None) -> list[dict[Make, str]]:
+        """Build the groups, up to `jobs` at a time; return for each why some of it could not be built."""
+        if min(self.jobs, len(groups)) < 2:  # noqa: PLR2004 - nothing beside another: Ctrl-C ends it at once
+            return [self._build(group, importance) for group in groups]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            begun = [pool.submit(self._build, group, importance) for group in groups]
+            try:
+                return [each.result() for each in begun]
+            except BaseException:
+                # A thread cannot be ended; it ends itself when it next has something to tell.
+                self._given_up = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _build(self, group: list[Make], importance: Importance | None) -> dict[Make, str]:
         """Build a group; return why some of it could not be built."""
@@ -261,7 +288,7 @@ class Steps:
             _save(made / "report.json", report)
 
     def _model_step(self, make: Make, importance: Importance | None) -> dict[str, Any]:
-        weighed = importance.fingerprint if importance else None
+        weighed = importance.fingerprint if importance and self.weighs(make) else None
         made_from = self.cache.digest_of(self.gguf.file) if self.gguf and make.format == "gguf" else None
         return self._step(
             "model",

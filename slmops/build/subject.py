@@ -9,6 +9,7 @@ Law: an artifact is opened with the words it is served with: its tokenizer.json,
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from slmops.artifact import description as descriptions
 from slmops.artifact.description import Description
 from slmops.build.checkpoint import Checkpoint
+from slmops.build.classifier import is_classifier
 from slmops.build.family import FAMILIES, context_of
 from slmops.build.isolate import Progress
 from slmops.build.open_model import Model, Shape, TorchModel, open_artifact
@@ -57,7 +59,11 @@ def find_subject(said: str) -> Checkpoint | Served:
             return _described(path.parent)
         return _bare(path)
     found = open_model(said)
-    return _bare(found.file) if isinstance(found, GgufSource) else found
+    if isinstance(found, GgufSource):
+        return _bare(found.file)
+    if is_classifier(found.config):
+        raise _classifier(said)
+    return found
 
 
 def name_of(source: Source) -> str:
@@ -75,7 +81,7 @@ def context_of_source(source: Source) -> int:
         return open_gguf(source).trained_context if source.suffix == ".gguf" else CONTEXT
     if source.architecture in FAMILIES:
         return context_of(source.architecture, source.config)
-    return int(source.config.get("max_position_embeddings") or source.config.get("n_positions") or CONTEXT)
+    return _positions(source.config)
 
 
 def open_words(source: Source) -> Phrasing:
@@ -104,9 +110,13 @@ def open_source(source: Source, context: int, progress: Progress) -> tuple[Model
 
 def _described(folder: Path) -> Served:
     said = _read(folder / descriptions.FILE_NAME)
+    if said.task == descriptions.CLASSIFICATION:
+        raise _classifier(said.reference)
     for name in filter(None, (said.model, said.tokenizer, said.chat_template)):
         if not (folder / name).is_file():
             raise ModelError(f"{folder} is not whole: it names {name}, which is not there")
+    if said.format != "gguf" and not said.tokenizer:
+        raise ModelError(f"{folder} is not whole: an .onnx model has no words of its own, and it names none")
     words = None
     if said.tokenizer:
         template = (folder / said.chat_template).read_text("utf-8") if said.chat_template else None
@@ -119,6 +129,13 @@ def _described(folder: Path) -> Served:
         )
     shape = Shape(said.context, said.threads, said.micro_batch)
     return Served(f"{said.reference} ({said.type})", folder / said.model, shape, words)
+
+
+def _classifier(name: str) -> ModelError:
+    return ModelError(
+        f"{name} labels texts: no next token is foretold that could be compared",
+        remedy="Its accuracy is measured as it is built: slmops quantize MODEL --evaluation FILE.",
+    )
 
 
 def _read(file: Path) -> Description:
@@ -154,8 +171,11 @@ def _bare(file: Path) -> Served:
         chat_template=_template(folder, said),
         bos_id=facts.bos_id(config),
     )
-    context = int(config.get("max_position_embeddings") or CONTEXT)
-    return Served(file.name, file, Shape(context, None, MICRO_BATCH), words)
+    return Served(file.name, file, Shape(_positions(config), None, MICRO_BATCH), words)
+
+
+def _positions(config: Mapping[str, Any]) -> int:
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or CONTEXT)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Pure: a file's text in, items out; scores in, results out. Four kinds of file, t
 
     {"context": ..., "choices": [...], "answer": 2}       which ending goes on (also question, endings, label)
     {"sentence_good": ..., "sentence_bad": ...}           which sentence is likelier
-    {"text": ..., "label": ...}, or .csv with a header    which label, of all those in the file
+    {"text": ..., "label": ...}, or .csv with a header    which label, of all those in the file; a classifier's
     {"prompt": ..., "expect": ...}                        what is answered, greedily (a golden prompt)
 
 An ending, a sentence or a label is scored by the log-likelihood of its tokens, as a sum and for each
@@ -17,7 +17,6 @@ is never right; an interval holds its accuracy and lies in 0..1; a result agains
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +24,11 @@ from typing import Any, Literal
 
 from slmops.artifact import golden as goldens
 from slmops.artifact.golden import Golden
+from slmops.build.divergence import CONFIDENT
 from slmops.build.json_lines import objects
+from slmops.build.labelled_lines import EXAMPLE, Line, line_of, read_lines
 from slmops.errors import DocumentError
 
-CONFIDENT = 1.96
-"""Standard deviations to each side of an interval that holds the truth 95 times in 100."""
 EXAMPLES = (
     '{"context": "...", "choices": ["...", "..."], "answer": 0}, {"sentence_good": "...", '
     '"sentence_bad": "..."}, {"text": "...", "label": "..."} or {"prompt": "...", "expect": "..."}'
@@ -37,7 +36,8 @@ EXAMPLES = (
 FEWEST = 2
 """Choices that are a choice."""
 
-Kind = Literal["endings", "sentences", "labels", "answers"]
+Kind = Literal["endings", "sentences", "labels", "answers", "texts"]
+"""Texts are what a classifier gives labels to, and no kind of file."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Task:
     kind: Kind
     choices: tuple[Choice, ...] = ()
     questions: tuple[Golden, ...] = ()
+    lines: tuple[Line, ...] = ()
+    """Of a task of labels: the texts as they stand, which is how a classifier reads them."""
 
     @property
     def chance(self) -> float:
@@ -80,7 +82,7 @@ class Result:
     right: tuple[bool, ...]
     """Item by item, by the way that counts."""
     right_otherwise: tuple[bool, ...] | None
-    """By the other way: the sum for endings, each byte for sentences and labels. Answers have but one."""
+    """By the other way: the sum for endings, each byte for sentences and labels. Answers and texts have but one."""
 
     @property
     def accuracy(self) -> float:
@@ -100,8 +102,8 @@ class Result:
 
 def read_task(text: str, name: str) -> Task:
     """Return the task that the text of the file called `name` holds; raise DocumentError for a bad line."""
-    if name.endswith(".csv"):
-        return _labelled(name, _rows(text, name))
+    if name.lower().endswith(".csv"):
+        return _labelled(name, tuple(read_lines(text, name)))
     lines = list(objects(text, name, EXAMPLES))
     if not lines:
         raise DocumentError(f"{name} holds no items", remedy=f"One JSON object a line: {EXAMPLES}")
@@ -111,9 +113,7 @@ def read_task(text: str, name: str) -> Task:
     if first.keys() & {"choices", "endings"}:
         return Task(name, "endings", choices=tuple(_endings(said, where) for where, said in lines))
     if "text" in first:
-        return _labelled(
-            name, [(_text(said, where, "text"), _label(said, where, "label")) for where, said in lines]
-        )
+        return _labelled(name, tuple(line_of(said, where) for where, said in lines))
     if "expect" in first:
         return Task(name, "answers", questions=tuple(goldens.read(text, name)))
     raise _fault(lines[0][0], f"expected an item of a task, got keys {sorted(first)}")
@@ -172,32 +172,21 @@ def _endings(said: dict[str, Any], where: str) -> Choice:
     return Choice(context, tuple(choices), number)
 
 
-def _labelled(name: str, items: Sequence[tuple[str, str]]) -> Task:
+def _labelled(name: str, lines: tuple[Line, ...]) -> Task:
     """Return the task of telling each text's label, all labels written as words."""
+    items = [(line.text, line.label) for line in lines if line.label is not None]
+    if bare := next((line for line in lines if line.label is None), None):
+        raise DocumentError(
+            f"{bare.where}: expected a label with the text, got none",
+            remedy=f"Write {EXAMPLE} or a .csv with text and label; texts without labels go with --texts.",
+        )
     labels = sorted({label for _, label in items})
     if len(labels) < FEWEST:
         raise DocumentError(f"{name} has {len(labels)} labels: that is no choice", remedy="Give two or more.")
     words = tuple(label.replace("_", " ") for label in labels)
     places = {label: place for place, label in enumerate(labels)}
-    return Task(
-        name, "labels", tuple(Choice(f"{text}\nLabel:", words, places[label]) for text, label in items)
-    )
-
-
-def _rows(text: str, name: str) -> list[tuple[str, str]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
-    try:
-        header = list(reader.fieldnames or [])
-        label = next((key for key in ("label", "category", "intent") if key in header), None)
-        if "text" not in header or label is None:
-            raise _fault(f"{name}, line 1", f"expected a header with text and label, got {header}")
-        return [
-            (_text(row, where, "text"), _label(row, where, label))
-            for row in reader
-            if (where := f"{name}, line {reader.line_num}")
-        ]
-    except csv.Error as error:
-        raise _fault(f"{name}, line {reader.reader.line_num}", f"not CSV: {error}") from error
+    choices = tuple(Choice(f"{text}\nLabel:", words, places[label]) for text, label in items)
+    return Task(name, "labels", choices, lines=lines)
 
 
 def _text(said: dict[str, Any], where: str, key: str) -> str:
@@ -205,11 +194,6 @@ def _text(said: dict[str, Any], where: str, key: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise _fault(where, f"{key}: expected text, got {text!r}")
     return text
-
-
-def _label(said: dict[str, Any], where: str, key: str) -> str:
-    label = said.get(key)
-    return str(label) if type(label) is int else _text(said, where, key)
 
 
 def _fault(where: str, what: str) -> DocumentError:

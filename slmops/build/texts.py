@@ -39,7 +39,7 @@ EXAMPLES = (
 def read_texts(file: Path) -> list[Text]:
     """Return the texts in `file`, none of them empty; raise DocumentError naming file and line."""
     said = read_text(file)
-    if file.suffix == ".jsonl":
+    if file.suffix.lower() == ".jsonl":
         texts = [_text_of(one, where) for where, one in objects(said, str(file), EXAMPLES)]
     else:
         texts = [text for part in said.split(SEPARATOR) if (text := part.strip())]
@@ -48,10 +48,13 @@ def read_texts(file: Path) -> list[Text]:
     return texts
 
 
-def sequences(phrasing: Phrasing, file: Path, *, length: int, tokens: int) -> list[list[int]]:
+def sequences(
+    phrasing: Phrasing, file: Path, *, length: int, tokens: int, other: Phrasing | None = None
+) -> list[list[int]]:
     """Return token ids from `file`: sequences of at most `length` ids, at most `tokens` in all.
 
-    Raises DocumentError when the file cannot be read, or holds nothing that the vocabulary can write.
+    With `other`, what its vocabulary cannot write is left out too. Raises DocumentError when the file
+    cannot be read, or holds nothing that is left.
     """
     passages = [
         passage for text in read_texts(file) for passage in _passages(text, length * CHARACTERS_PER_TOKEN)
@@ -61,7 +64,9 @@ def sequences(phrasing: Phrasing, file: Path, *, length: int, tokens: int) -> li
     left = tokens
     for place in spread(len(passages)):
         ids = phrasing.written(passages[place])
-        if phrasing.unknown_id is not None and phrasing.unknown_id in ids:
+        if not _can_write(phrasing, ids):
+            continue
+        if other and not _can_write(other, other.written(phrasing.text(ids))):
             continue
         for window in _windows(ids, begin, length):
             if len(cut := window[:left]) >= LEAST:
@@ -71,7 +76,9 @@ def sequences(phrasing: Phrasing, file: Path, *, length: int, tokens: int) -> li
             break
     if not found:
         raise DocumentError(
-            f"{file} holds no text that this model's vocabulary can write",
+            f"{file} holds no text that "
+            + ("both models' vocabularies" if other else "this model's vocabulary")
+            + " can write",
             remedy="Give text in the language, and the characters, that the model was trained on.",
         )
     return [ids for place in sorted(found) for ids in found[place]]
@@ -104,6 +111,10 @@ def spread(count: int) -> Iterator[int]:
         place = int(f"{number:0{width}b}"[::-1], 2) if width else 0
         if place < count:
             yield place
+
+
+def _can_write(phrasing: Phrasing, ids: list[int]) -> bool:
+    return phrasing.unknown_id is None or phrasing.unknown_id not in ids
 
 
 def _text_of(said: dict[str, Any], where: str) -> Text:

@@ -41,9 +41,7 @@ def _planned(profile: str, row: Row) -> dict[str, Any]:
         "profile": profile,
         "format": row.make.format,
         "type": row.make.type,
-        "bytes": row.fit.candidate.weight_bytes,
-        "memory_bytes": row.fit.need.total,
-        "tokens_per_second": row.fit.tokens_per_second,
+        **row.figures(),
         "verdict": row.dropped or ("to be built" + (f"; {row.fit.slow}" if row.fit.slow else "")),
     }
 
@@ -57,7 +55,8 @@ def _foreseen(row: Row) -> tuple[str, ...]:
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     measured = one["measured"]
-    last = f"{measured['accuracy']:.1%}" if "accuracy" in measured else f"{measured['perplexity_ratio']:.3f}"
+    ratio, accuracy = measured.get("perplexity_ratio"), measured.get("accuracy")
+    last = f"{accuracy:.1%}" if accuracy is not None else f"{ratio:.3f}" if ratio is not None else ""
     return (
         f"{one['format']} {one['type']}",
         size(one["bytes"]),

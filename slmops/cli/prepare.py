@@ -18,12 +18,13 @@ from slmops.build.source import Source, foresee, open_model
 from slmops.build.steps import Progress, Steps
 from slmops.cli import home
 from slmops.cli.render import err, progress, say
-from slmops.errors import DocumentError
+from slmops.errors import DocumentError, UsageError
 from slmops.profile.load import load_profile
 
 
 def foretold(recipe: Recipe, told: Progress) -> Plan:
     """Return the plan of a recipe; of a model on the hub no weights are fetched for it."""
+    _check_texts(recipe)
     asked, source = _asked(recipe), foresee(recipe.model)
     if isinstance(source, Checkpoint) and is_classifier(source.config):
         return foretell_classifier(source, as_read(source, asked))
@@ -64,10 +65,28 @@ def golden_of(recipe: Recipe) -> list[Golden]:
         ) from error
 
 
+def _check_texts(recipe: Recipe) -> None:
+    """Raise DocumentError for a file of texts that is not there, before it costs anything."""
+    calibration = recipe.calibration.file if recipe.calibration else None
+    for file in filter(None, (calibration, recipe.evaluation.file)):
+        if not Path(file).is_file():
+            raise DocumentError(f"{file}: no such file", remedy="Give a file of texts.")
+
+
 def _asked(recipe: Recipe) -> list[Wish]:
-    """Return what the recipe wishes, its profiles loaded."""
+    """Return what the recipe wishes, its profiles loaded; raise UsageError for one that is there twice."""
     # A profile that is not there is said before the model is looked for.
-    return [Wish(load_profile(one.profile, home.profiles()), one.format, one.type) for one in recipe.profiles]
+    asked = [
+        Wish(load_profile(one.profile, home.profiles()), one.format, one.type) for one in recipe.profiles
+    ]
+    names = [wish.profile.name for wish in asked]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(
+            f"profile {twice} is there twice; a release has one artifact for each profile",
+            remedy="Name it once, or give a copy of the profile a name of its own.",
+        )
+    return asked
 
 
 @contextmanager

@@ -166,8 +166,10 @@ def _show(found: Refinement) -> None:
         f"large models are predicted {found.speed_factor:.2f} times as fast as before."
     )
     if found.shortfall:
-        more = size(found.shortfall)
-        say(f"{found.before.name}: its daemons took {more} more than predicted; the reserve grows by that.")
+        more, grown = size(found.shortfall), size(after.reserve - before.reserve)
+        say(
+            f"{found.before.name}: its daemons took {more} more than predicted; the reserve grows by {grown}."
+        )
 
 
 def _as_json(found: Refinement, file: Path | None) -> dict[str, Any]:

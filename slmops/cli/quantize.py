@@ -185,12 +185,6 @@ def _recipe(file: Path | None, said: dict[str, Any], given: dict[str, str]) -> R
             f"{key} is not said" if missing else f"{key}: {first['msg']}, got {first['input']!r}",
             remedy=f"Give {option}, or a --recipe that says it (`slmops schema recipe`).",
         ) from error
-    names = [one.profile for one in found.profiles]
-    twice = {one for one in names if names.count(one) > 1}
-    if twice:
-        raise UsageError(
-            f"--profile {twice.pop()} is there twice; a release has one artifact for each profile"
-        )
     return anchored(found, Path.cwd())
 
 

@@ -4,11 +4,13 @@ It knows nothing of fleets and clocks: who asked the devices, and when, is told.
 
 Laws: a figure is the median over devices, so that one odd device among three cannot move it past its
 neighbours; what a device reports counts only with enough requests behind it and a model too large for the
-caches of a cpu; memory is only ever taken from a profile's budget, never added.
+caches of a cpu; memory is only ever taken from a profile's budget, never added; refined again by the same
+reports, a profile stays as it is.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -16,7 +18,7 @@ from statistics import median
 from slmops.errors import DeviceError
 from slmops.profile.device import DeviceProfile
 from slmops.profile.footprint import bandwidth_of
-from slmops.profile.sizes import UNITS, human_size
+from slmops.profile.sizes import UNITS, exact_size, human_size, parse_size
 
 FEWEST_REQUESTS = 20
 FEWEST_TOKENS = 500
@@ -25,6 +27,8 @@ SMALLEST_MODEL = 64 * UNITS["MiB"]
 """A smaller model stays in the caches of a cpu, and says nothing of the memory behind them."""
 _SOURCE = "bandwidth measured on "
 """How the source of a refined figure begins; the next refinement replaces it."""
+_KEPT = "of the reserve for what was not predicted"
+"""How the same source ends where the reserve has grown: it says by how much."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,20 @@ def refine(
     requests = sum(one.requests for one in used)
     devices = f"{len(used)} device" + ("s" if len(used) > 1 else "")
     source = f"{_SOURCE}{devices}, {requests} requests, {today}"
-    memory = profile.memory.model_copy(
-        update={"bandwidth": bandwidth, "reserve": profile.memory.reserve + shortfall}
-    )
+    before = _grown(profile)
+    after = max(before, shortfall)
+    source += f"; {exact_size(after)} {_KEPT}" if after else ""
+    reserve = profile.memory.reserve - before + after
+    memory = profile.memory.model_copy(update={"bandwidth": bandwidth, "reserve": reserve})
     sources = (*(said for said in profile.sources if not said.startswith(_SOURCE)), source)
-    after = DeviceProfile.model_validate({**dict(profile), "memory": dict(memory), "sources": sources})
-    return Refinement(profile, after, used, left_out, shortfall)
+    refined = DeviceProfile.model_validate({**dict(profile), "memory": dict(memory), "sources": sources})
+    return Refinement(profile, refined, used, left_out, shortfall)
+
+
+def _grown(profile: DeviceProfile) -> int:
+    """Return the bytes by which earlier refinements made the reserve larger."""
+    said = (re.search(rf"; (\S+) {_KEPT}$", one) for one in profile.sources if one.startswith(_SOURCE))
+    return sum(parse_size(found[1]) for found in said if found)
 
 
 def _short(one: Observation) -> int:

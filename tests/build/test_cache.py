@@ -43,6 +43,15 @@ def test_a_step_is_found_once_it_is_made_and_not_before(cache):
     assert Cache(cache.folder).find(STEP) == cache.find(STEP)
 
 
+def test_the_same_text_read_in_another_way_has_another_name(cache, tmp_path):
+    files = [tmp_path / name for name in ("a.txt", "b.txt", "a.jsonl")]
+    for file in files:
+        file.write_text('{"text": "Hello."}')
+    plain, copied, lines = map(cache.digest_of_text, files)
+
+    assert plain == copied != lines
+
+
 def test_a_step_says_what_it_was_made_of(cache):
     assert json.loads((make(cache, STEP) / SAID).read_text()) == STEP
     make(cache, STEP | {"type": "Q4_0"}, "more")

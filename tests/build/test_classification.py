@@ -44,8 +44,8 @@ def test_accuracy_counts_the_texts_whose_label_is_known():
 
     found = compare(source, artifact, [0, None, 2, 1])
     assert (found.source_accuracy, found.accuracy) == (Accuracy(2, 3), Accuracy(1, 3))
-    assert found.figures["accuracy"] == pytest.approx(1 / 3)
-    assert found.figures["source_accuracy_low"] < 2 / 3 < found.figures["source_accuracy_high"]
+    assert found.figures()["accuracy"] == pytest.approx(1 / 3)
+    assert found.figures()["source_accuracy_low"] < 2 / 3 < found.figures()["source_accuracy_high"]
 
 
 @given(st.integers(1, 10_000).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))))

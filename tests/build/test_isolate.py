@@ -52,3 +52,10 @@ def test_one_beside_that_has_ended_well_is_not_missed():
     with Child("one", operator.is_not, None) as one, Child("beside", operator.is_, None) as beside:
         gather([beside], silent)
         assert gather([one], silent, beside) == [True]
+
+
+def test_a_child_that_ends_before_it_begins_is_a_build_error_too():
+    with Child("the work", operator.is_not, None) as child:
+        multiprocessing.active_children()[0].kill()
+        with pytest.raises(BuildError, match=r"(?s)the work was ended by SIGKILL.*\(none\)"):
+            gather([child], silent)

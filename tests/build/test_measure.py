@@ -65,6 +65,17 @@ def test_a_held_out_text_is_read_and_not_written(random_checkpoint, tmp_path):
     assert alone.likelihood.bits_per_byte == pytest.approx(found.bits_per_byte, rel=1e-2)
 
 
+def test_a_model_with_few_positions_is_measured_within_them(random_checkpoint, tmp_path):
+    few = random_checkpoint("GPT2LMHeadModel", name="few", max_position_embeddings=48, alive=True)
+    quantize_gguf(few, "F16", tmp_path / "few.gguf")
+    more = random_checkpoint("GPT2LMHeadModel", name="more", alive=True)
+    found = measure(more, tmp_path / "few.gguf", tokens=96, context=48)
+    assert found.tokens == 96
+    assert found.sequences >= 2
+    # What it writes itself, 96 tokens for a model that bears them, ends in time.
+    assert isinstance(record_golden(few, [tmp_path / "few.gguf"]), list)
+
+
 def test_no_process_outlives_a_measurement_that_fails(random_checkpoint, tmp_path):
     quantize_gguf(random_checkpoint(), "F16", tmp_path / "source.gguf")
     quantize_gguf(random_checkpoint(name="wide", vocab_size=416), "F16", tmp_path / "wide.gguf")

@@ -196,6 +196,17 @@ def test_what_was_left_out_before_it_was_built_says_why():
     ]
 
 
+def test_what_has_no_size_is_in_the_table_without_one_and_not_in_the_drawings():
+    whole = result()
+    refused = Row(Make("gguf", "Q3_K_M"), fit(Make("gguf", "Q3_K_M"), 0), "no GGUF conversion")
+    listed = Plan({"board": (*whole.plan.rows["board"], refused)})
+    page = draw(answer(replace(whole, plan=listed)))
+    cells = next(cells for _, cells in rows(page) if name_in(cells) == "gguf Q3_K_M")
+    assert [re.sub(r"<.*?>", "", cell).strip() for cell in cells[1:5]] == ["—"] * 4
+    with_it, without = ([ET.tostring(svg) for svg in plots(each)] for each in (page, draw(answer(whole))))
+    assert with_it == without
+
+
 def test_the_page_needs_nothing_outside_itself():
     page = draw(answer(result(), result(name="other")))
     elements = Read(page).elements

@@ -43,7 +43,7 @@ def said(file, tokenizer):
     ("name", "text"),
     [
         ("a.csv", 'text,category\n"lost, I fear",card lost\nfound,1\n'),
-        ("a.csv", '\ufefflabel,text\r\ncard lost,"lost, I fear"\r\ncard found,found\r\n'),
+        ("A.CSV", '\ufefflabel,text\r\ncard lost,"lost, I fear"\r\ncard found,found\r\n'),
         ("a.jsonl", '{"text": "lost, I fear", "label": 0}\n\n{"text": "found", "intent": "card found"}\n'),
     ],
 )

@@ -47,6 +47,14 @@ def test_choices_that_are_too_long_for_the_model_are_named(gguf):
         run_tasks(gguf, [task(item)], context=64)
 
 
+def test_an_answer_that_may_be_longer_than_the_model_bears_leaves_its_prompt_whole(gguf):
+    asked = {"prompt": "One, two,", "expect": "", "match": "json"}
+    short, long = (
+        task({**asked, "expect": ".", "match": "regex", "max_tokens": most}) for most in (60, 5000)
+    )
+    assert [found.right for found in run_tasks(gguf, [short, long], context=64)] == [(True,), (True,)]
+
+
 @pytest.mark.journey
 def test_a_trained_model_finds_the_endings_it_is_known_to_find():
     file, model = SHARED / "data" / "tinystories_ending_choice.jsonl", SHARED / "models" / "tinystories-656k"

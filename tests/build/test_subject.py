@@ -1,6 +1,7 @@
 """What a person means by a folder, a file or an id, and with which words it is opened."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,8 @@ def test_an_onnx_file_has_its_words_beside_it(artifact, tmp_path):
     (file.parent / "config.json").write_text(json.dumps({"max_position_embeddings": 96, "eos_token_id": 1}))
     found = find_subject(str(file))
     assert (found.shape.context, found.words.stop_ids) == (96, (1,))
+    (file.parent / "config.json").write_text(json.dumps({"n_positions": 80}))
+    assert find_subject(str(file)).shape.context == 80
 
 
 def test_a_checkpoint_is_what_a_folder_without_an_artifact_holds(write_model):
@@ -72,6 +75,28 @@ def test_an_artifact_that_is_not_whole_is_refused(artifact):
     (artifact / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"names tokenizer\.json, which is not there"):
         find_subject(str(artifact))
+
+
+def test_an_onnx_artifact_without_words_is_refused(artifact):
+    said = description.parse((artifact / "artifact.json").read_bytes())
+    wordless = replace(said, format="onnx", tokenizer=None)
+    (artifact / "artifact.json").write_bytes(description.render(wordless))
+    with pytest.raises(ModelError, match=r"no words of its own"):
+        find_subject(str(artifact))
+
+
+def test_a_classifier_is_refused_as_an_artifact_and_as_a_source(artifact, write_model):
+    said = description.parse((artifact / "artifact.json").read_bytes())
+    labelling = replace(said, task=description.CLASSIFICATION, labels=["fox", "hen"])
+    (artifact / "artifact.json").write_bytes(description.render(labelling))
+    source = write_model(name="source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(
+        json.dumps({**config, "architectures": ["BertForSequenceClassification"]})
+    )
+    for folder in (artifact, source):
+        with pytest.raises(ModelError, match="labels texts"):
+            find_subject(str(folder))
 
 
 def test_what_is_nothing_is_refused():

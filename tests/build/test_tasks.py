@@ -51,6 +51,12 @@ def test_a_table_of_texts_and_labels_is_a_task_of_all_its_labels():
     assert task.chance == 0.5
 
 
+@pytest.mark.parametrize("between", ["\u2028", "\x0b", "\x85"])
+def test_what_only_some_take_for_the_end_of_a_line_ends_no_row(between):
+    found = read_task(f"text,label\r\none{between}two,x\r\nthree,y\r\n", "a.csv")
+    assert [item.context for item in found.choices] == [f"one{between}two\nLabel:", "three\nLabel:"]
+
+
 @pytest.mark.parametrize(
     ("second", "complaint"),
     [

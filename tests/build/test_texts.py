@@ -138,7 +138,7 @@ def test_every_sequence_begins_as_a_served_text_begins(begun, tmp_path):
     assert not any(begin in ids[1:] for ids in found)
 
 
-def test_a_text_that_the_vocabulary_cannot_write_is_left_out(tmp_path):
+def test_a_text_that_the_vocabulary_cannot_write_is_left_out(begun, tmp_path):
     folder = Path(__file__).parents[2].parent / "shared" / "models" / "tinystories-656k"
     if not folder.is_dir():
         pytest.skip(f"no model at {folder}")
@@ -147,8 +147,12 @@ def test_a_text_that_the_vocabulary_cannot_write_is_left_out(tmp_path):
     words = CheckpointPhrasing(open_checkpoint(folder))
     file = lines(tmp_path / "texts.jsonl", {"text": "The cat \U0001f431 sat."}, {"text": "The cat sat."})
     assert [words.text(ids) for ids in sequences(words, file, length=32, tokens=100)] == ["The cat sat."]
+    both = sequences(begun, file, length=32, tokens=100, other=words)
+    assert [begun.text(ids) for ids in both] == ["The cat sat."]
     with pytest.raises(DocumentError, match="no text that this model's vocabulary can write"):
         sequences(words, lines(tmp_path / "texts.jsonl", {"text": "\U0001f431"}), length=32, tokens=100)
+    with pytest.raises(DocumentError, match="no text that both models' vocabularies can write"):
+        sequences(begun, tmp_path / "texts.jsonl", length=32, tokens=100, other=words)
 
 
 def test_a_conversation_is_written_by_the_chat_template(byte_level_tokenizer, tmp_path):

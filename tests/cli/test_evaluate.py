@@ -7,7 +7,10 @@ import pytest
 
 from slmops.artifact import description, sign
 from slmops.build.checkpoint import open_checkpoint
+from slmops.build.divergence import likelihood
+from slmops.build.evaluate import Evaluation
 from slmops.build.quantize_gguf import quantize_gguf
+from slmops.cli.evaluate import as_json
 from slmops.registry.layout import Layout
 from slmops.registry.release import publish
 
@@ -156,3 +159,10 @@ def test_models_of_different_words_are_compared_by_bits_per_byte(slmops, tmp_pat
     assert said["measured"] is None
     assert "vocabularies differ" in said["note"]
     assert all(0.3 < said[side]["bits_per_byte"] < 3 for side in ("artifact", "against"))
+
+
+def test_what_has_no_spread_is_still_json():
+    one = likelihood([2.0], 3)
+    found = Evaluation("fox", 1, None, None, None, one, None, [], [], None, None)
+    said = json.loads(json.dumps(as_json(found), allow_nan=False))["artifact"]
+    assert (said["tokens"], said["perplexity_interval"]) == (1, [None, None])

@@ -63,6 +63,31 @@ def test_a_profile_named_twice_is_refused_before_anything_is_built(slmops, model
     assert "local" in ended.err
 
 
+def test_a_profile_by_name_and_by_path_is_one_profile(slmops, model):
+    path = str(ROOT / "device_profiles" / "local.yaml")
+    ended = slmops("quantize", model, *WORDS, "--profile", path, "--dry-run")
+
+    assert ended.code == 2
+    assert "profile local is there twice" in ended.err
+
+
+@pytest.mark.parametrize("option", ["--calibration", "--evaluation"])
+def test_a_text_that_is_not_there_is_said_before_anything_is_built(slmops, model, option):
+    ended = slmops("quantize", model, *WORDS, option, "no/where.txt", "--dry-run")
+
+    assert ended.code == 2
+    assert "no/where.txt: no such file" in ended.err
+
+
+def test_a_folder_without_a_tokenizer_is_refused_before_anything_is_built(slmops, model, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((model / name).read_bytes())
+    ended = slmops("quantize", tmp_path, *WORDS, "--dry-run")
+
+    assert ended.code == 1
+    assert "has no tokenizer.json" in ended.err
+
+
 @pytest.mark.parametrize(
     ("left_out", "option"),
     [("model", "MODEL"), ("--profile", "--profile"), ("--name", "--name"), ("--version", "--version")],
@@ -109,8 +134,8 @@ def test_a_dry_run_shows_every_candidate_and_makes_nothing(slmops, home, model):
     }  # fmt: skip
     assert all(row["bytes"] > 0 and row["memory_bytes"] > row["bytes"] for row in rows)
     assert all(row["verdict"] for row in rows)
-    assert shown.out.splitlines()[0].split()[0] == "profile"
-    assert len(shown.out.splitlines()) == len(rows) + 1
+    assert shown.out.splitlines()[0].startswith("intel-n100: to be built")
+    assert all(f"{row['format']} {row['type']}" in shown.out for row in rows)
     assert not home.exists()
 
 
@@ -134,6 +159,7 @@ def recipe(tmp_path, model):
         f"name: stories\nversion: 1.0.0\nmodel: {model}\n"
         "profiles: ['intel-n100', 'x86-64-v3:onnx:INT8']\nevaluation: {file: text.txt, tokens: 99}\n"
     )
+    (file.parent / "text.txt").write_text("Once upon a time.")
     return file
 
 
@@ -249,3 +275,4 @@ def test_ctrl_c_is_answered_with_what_became_of_the_work(interrupted):
     _, said, _ = interrupted("building")
 
     assert "Interrupted" in said
+    assert "building onnx INT4" not in said

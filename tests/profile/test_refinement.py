@@ -91,6 +91,16 @@ def test_memory_beyond_the_prediction_is_added_to_the_reserve(device):
     assert found.after.memory.reserve == device.memory.reserve + 30 * MB
 
 
+def test_refined_again_by_the_same_reports_a_profile_stays_as_it_is(device):
+    short = replace(GOOD, peak_bytes=650 * MB, mapped_bytes=20 * MB)
+    once = refined(device, short).after
+
+    assert refined(once, short).after == once
+    assert refined(once, replace(short, peak_bytes=600 * MB)).after == once
+    more = refined(once, replace(short, peak_bytes=700 * MB)).after
+    assert more.memory.reserve == device.memory.reserve + 80 * MB
+
+
 def test_pages_of_the_model_that_the_kernel_can_take_back_are_no_shortfall(device):
     found = refined(device, replace(GOOD, peak_bytes=900 * MB, mapped_bytes=400 * MB))
 
