@@ -146,10 +146,10 @@ def choose(folder: Path) -> list[dict[str, Any]]:
     whole = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     parameters = open_checkpoint(folder).parameters
     devices = {
-        "roomy": (16 * whole, "gguf, onnx"),
-        "tight": (parameters * 9 // 8, "gguf, onnx"),
-        "tighter": (parameters, "gguf, onnx"),
-        "only-onnx": (16 * whole, "onnx"),
+        "roomy": (32 * whole, "gguf, onnx"),
+        "tight": (parameters * 9 // 4, "gguf, onnx"),
+        "tighter": (parameters * 2, "gguf, onnx"),
+        "only-onnx": (32 * whole, "onnx"),
     }
     with tempfile.TemporaryDirectory(prefix="slmops-bench-") as room:
         home = Path(room) / "home"

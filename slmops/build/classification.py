@@ -87,6 +87,12 @@ def compare(source: Rows, artifact: Rows, labels: Sequence[int | None]) -> Compa
     )
 
 
+def known_right(rows: Rows, labels: Sequence[int | None]) -> tuple[bool, ...]:
+    """Return whether each text got its label, of those whose label is known; `rows` are their logits."""
+    pairs = zip(rows, labels, strict=True)
+    return tuple(int(row.argmax()) == label for row, label in pairs if label is not None)
+
+
 def judge_classifier(found: Comparison, type_name: str) -> None:
     """Raise BuildError unless the artifact of type F32 or INT8 can be its source."""
     bound = BOUNDS[32 if type_name == "F32" else 8]
@@ -126,5 +132,5 @@ def _sure(logits: Rows, label: int, margin: float) -> bool:
 
 
 def _accuracy(rows: Rows, labels: Sequence[int | None]) -> Accuracy | None:
-    known = [(int(row.argmax()), label) for row, label in zip(rows, labels, strict=True) if label is not None]
-    return Accuracy(sum(said == label for said, label in known), len(known)) if known else None
+    right = known_right(rows, labels)
+    return Accuracy(sum(right), len(right)) if right else None

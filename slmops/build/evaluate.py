@@ -1,7 +1,8 @@
 """Evaluate a model: its loss against another, its likelihood of a text, its tasks, its speed.
 
 Puts together what the other files measure, and knows what can be compared: the next-token distributions
-of two models only where their words are the same; else bits per byte of one text, and tasks.
+of two models only where their words are the same; else bits per byte of one text, and tasks. Text
+classifiers have `evaluate_classifier`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from slmops.artifact.golden import Golden
 from slmops.build.checkpoint import Checkpoint
+from slmops.build.classification import Comparison
 from slmops.build.divergence import Likelihood, Measurement
 from slmops.build.isolate import Progress, isolate, silent
 from slmops.build.measure import measure, read_alone
@@ -20,7 +22,7 @@ from slmops.build.record_golden import PROMPTS
 from slmops.build.run_tasks import run_tasks
 from slmops.build.subject import Served, context_of_source, name_of, open_words
 from slmops.build.tasks import Result, Task
-from slmops.build.time_model import Timing, time_model
+from slmops.build.time_model import TextTiming, Timing, time_model
 
 Subject = Checkpoint | Served
 
@@ -33,14 +35,14 @@ class Evaluation:
     bytes: int
     against: str | None
     against_bytes: int | None
-    measured: Measurement | None
-    """Loss against the other, where both have the same words."""
+    measured: Measurement | Comparison | None
+    """Loss against the other, where both have the same words, or are classifiers."""
     likelihood: Likelihood | None
     """Of the text that was given, where the loss against another is not measured."""
     against_likelihood: Likelihood | None
     results: list[Result]
     against_results: list[Result]
-    timing: Timing | None
+    timing: Timing | TextTiming | None
     note: str | None
     """What could not be compared, and why."""
 

@@ -74,7 +74,18 @@ def free_memory() -> int:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return min(free, _left_in_group(free))
+
+
+def _left_in_group(otherwise: int) -> int:
+    """Return what a container's memory limit leaves to this process (cgroup v2), where there is one."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
+        return int(limit) - int(used)
+    except (FileNotFoundError, ValueError):  # no such controller; or `max`: no limit
+        return otherwise
 
 
 def _check_memory(source: Sketch, memory: int) -> None:

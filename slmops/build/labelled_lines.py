@@ -9,7 +9,6 @@ Pure: text in, values out. Law: what cannot be used, its error names with file a
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -51,12 +50,18 @@ def line_of(said: dict[str, Any], where: str) -> Line:
         )
     if not text.strip():
         raise DocumentError(f"{where}: expected a text, got none", remedy="Remove the line or fill it.")
-    label = next((said[key] for key in LABEL_KEYS if said.get(key) not in (None, "")), None)
+    filled = (said[key] for key in LABEL_KEYS if said.get(key) is not None and str(said[key]).strip())
+    label = next(filled, None)
+    if label is not None and type(label) not in (str, int):
+        raise DocumentError(
+            f"{where}: label: expected text or a whole number, got {label!r}", remedy=f"Write {EXAMPLE}"
+        )
     return Line(where, text, None if label is None else str(label))
 
 
 def _rows(said: str, name: str) -> Iterator[Line]:
-    rows = csv.DictReader(io.StringIO(said), strict=True)
+    # Only a line feed ends a row; str.splitlines knows more that a text may hold.
+    rows = csv.DictReader((line + "\n" for line in said.removesuffix("\n").split("\n")), strict=True)
     try:
         for row in rows:
             yield line_of(row, f"{name}, line {rows.line_num}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmops.artifact.golden import Golden
@@ -84,6 +84,11 @@ class Run:
             )
             for each, model in zip(results, chosen, strict=True)
         ]
+        if asked:
+            built = [
+                replace(one, unanswered=tuple(self.steps.unanswered(model, asked, context)))
+                for one, model in zip(built, chosen, strict=True)
+            ]
         return built, results
 
     def rebuild(self, makes: Sequence[Make]) -> dict[Make, Path]:
@@ -103,9 +108,11 @@ class Run:
         models, failed = self.steps.models(makes, importance)
         reading = self.recipe.evaluation
         how = Reading(reading.tokens, Path(reading.file) if reading.file else None)
-        found = self.steps.measure(list(models.values()), how, asked)
+        found = self._measure(list(models.values()), how, asked)
         for (make, model), measured in zip(models.items(), found, strict=True):
             try:
+                if isinstance(measured, BuildError):
+                    raise measured
                 judge(measured, _coarsest(make))
             except BuildError as error:
                 if len(makes) == 1:
@@ -114,6 +121,17 @@ class Run:
             else:
                 self._models[make], self._measured[make] = model, measured
         return failed
+
+    def _measure(
+        self, models: list[Model], how: Reading, asked: Sequence[Golden]
+    ) -> list[Measurement | BuildError]:
+        """Measure models; one that cannot be measured does not keep the others from it."""
+        try:
+            return [*self.steps.measure(models, how, asked)]
+        except BuildError as error:
+            if len(models) == 1:
+                return [error]
+            return [one for model in models for one in self._measure([model], how, asked)]
 
     def _result(
         self, wish: Wish, planned: Plan, importance: Importance | None, asked: Sequence[Golden]

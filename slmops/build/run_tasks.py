@@ -41,7 +41,7 @@ def run_tasks(
 
 def _run(progress: Progress, source: Source, tasks: list[Task], context: int) -> list[Result]:
     model = open_weights(source, Shape(context, micro_batch=MICRO_BATCH), progress)
-    reader = _Reader(model, open_words(source), context)
+    reader = Reader(model, open_words(source), context)
     results = []
     for task in tasks:
         counted, otherwise = list[bool](), list[bool]()
@@ -58,7 +58,7 @@ def _run(progress: Progress, source: Source, tasks: list[Task], context: int) ->
     return results
 
 
-class _Reader:
+class Reader:
     """A model and its words, with so much room."""
 
     def __init__(self, model: Model, phrasing: Phrasing, context: int) -> None:

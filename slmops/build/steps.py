@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from slmops import digest as digests
 from slmops.artifact import golden as goldens
 from slmops.artifact.golden import Golden
+from slmops.build.ask_golden import ask_golden
 from slmops.build.cache import Cache, tools
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.collect_importance import collect_importance
@@ -180,6 +181,15 @@ class Steps:
                 (made / goldens.FILE_NAME).write_text(goldens.render(recorded), encoding="utf-8")
         text = (self._found(step) / goldens.FILE_NAME).read_text(encoding="utf-8")
         return goldens.read(text, goldens.FILE_NAME) if text.strip() else []
+
+    def unanswered(self, model: Model, asked: Sequence[Golden], context: int) -> list[str]:
+        """Return which of the golden prompts a person gave the model does not answer as they expect."""
+        step = self._step("asked", model=model.key, golden=goldens.render(asked), context=context)
+        if self.cache.find(step) is None:
+            missed = ask_golden(self._measured_against, model.file, asked, context, progress=self.progress)
+            with self.cache.make(step) as made:
+                _save(made / "missed.json", missed)
+        return _load(self._found(step) / "missed.json", list[str])
 
     def weighs(self, make: Make) -> bool:
         """Return whether an importance matrix has a say in how `make` is rounded."""

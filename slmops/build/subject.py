@@ -16,8 +16,8 @@ from typing import Any
 
 from slmops.artifact import description as descriptions
 from slmops.artifact.description import Description
+from slmops.build import classifier
 from slmops.build.checkpoint import Checkpoint
-from slmops.build.classifier import is_classifier
 from slmops.build.family import FAMILIES, context_of
 from slmops.build.isolate import Progress
 from slmops.build.open_model import Model, Shape, TorchModel, open_artifact
@@ -42,6 +42,8 @@ class Served:
     shape: Shape
     words: Words | None = None
     """None: the GGUF's own."""
+    labels: tuple[str, ...] = ()
+    """Of a text classifier, in the order of its logits."""
 
 
 Source = Checkpoint | Path | Served
@@ -59,11 +61,7 @@ def find_subject(said: str) -> Checkpoint | Served:
             return _described(path.parent)
         return _bare(path)
     found = open_model(said)
-    if isinstance(found, GgufSource):
-        return _bare(found.file)
-    if is_classifier(found.config):
-        raise _classifier(said)
-    return found
+    return _bare(found.file) if isinstance(found, GgufSource) else found
 
 
 def name_of(source: Source) -> str:
@@ -79,9 +77,27 @@ def context_of_source(source: Source) -> int:
         return source.shape.context
     if isinstance(source, Path):
         return open_gguf(source).trained_context if source.suffix == ".gguf" else CONTEXT
+    if classifier.is_classifier(source.config):
+        return classifier.context_of(source.config)
     if source.architecture in FAMILIES:
         return context_of(source.architecture, source.config)
     return _positions(source.config)
+
+
+def labels_of_source(source: Checkpoint | Served) -> tuple[str, ...]:
+    """Return the labels of a text classifier in the order of its logits; none of any other model."""
+    if isinstance(source, Served):
+        return source.labels
+    return classifier.labels_of(source.config) if classifier.is_classifier(source.config) else ()
+
+
+def tokenizer_of(source: Checkpoint | Served) -> Path:
+    """Return the tokenizer.json of a model; raise ModelError where it has none."""
+    if isinstance(source, Checkpoint):
+        return source.words()
+    if source.words is None:
+        raise ModelError(f"{source.name} has no {TOKENIZER}")
+    return source.words.tokenizer
 
 
 def open_words(source: Source) -> Phrasing:
@@ -110,8 +126,6 @@ def open_source(source: Source, context: int, progress: Progress) -> tuple[Model
 
 def _described(folder: Path) -> Served:
     said = _read(folder / descriptions.FILE_NAME)
-    if said.task == descriptions.CLASSIFICATION:
-        raise _classifier(said.reference)
     for name in filter(None, (said.model, said.tokenizer, said.chat_template)):
         if not (folder / name).is_file():
             raise ModelError(f"{folder} is not whole: it names {name}, which is not there")
@@ -128,14 +142,7 @@ def _described(folder: Path) -> Served:
             chat_template=template,
         )
     shape = Shape(said.context, said.threads, said.micro_batch)
-    return Served(f"{said.reference} ({said.type})", folder / said.model, shape, words)
-
-
-def _classifier(name: str) -> ModelError:
-    return ModelError(
-        f"{name} labels texts: no next token is foretold that could be compared",
-        remedy="Its accuracy is measured as it is built: slmops quantize MODEL --evaluation FILE.",
-    )
+    return Served(f"{said.reference} ({said.type})", folder / said.model, shape, words, tuple(said.labels))
 
 
 def _read(file: Path) -> Description:
@@ -171,7 +178,9 @@ def _bare(file: Path) -> Served:
         chat_template=_template(folder, said),
         bos_id=facts.bos_id(config),
     )
-    return Served(file.name, file, Shape(_positions(config), None, MICRO_BATCH), words)
+    labels = classifier.labels_of(config) if classifier.is_classifier(config) else ()
+    context = classifier.context_of(config) if labels else _positions(config)
+    return Served(file.name, file, Shape(context, None, MICRO_BATCH), words, labels)
 
 
 def _positions(config: Mapping[str, Any]) -> int:

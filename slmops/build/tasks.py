@@ -4,7 +4,7 @@ Pure: a file's text in, items out; scores in, results out. Four kinds of file, t
 
     {"context": ..., "choices": [...], "answer": 2}       which ending goes on (also question, endings, label)
     {"sentence_good": ..., "sentence_bad": ...}           which sentence is likelier
-    {"text": ..., "label": ...}, or .csv with a header    which label, of all those in the file; a classifier's
+    {"text": ..., "label": ...}, or .csv with a header    which label, of all those in the file
     {"prompt": ..., "expect": ...}                        what is answered, greedily (a golden prompt)
 
 An ending, a sentence or a label is scored by the log-likelihood of its tokens, as a sum and for each
@@ -37,7 +37,7 @@ FEWEST = 2
 """Choices that are a choice."""
 
 Kind = Literal["endings", "sentences", "labels", "answers", "texts"]
-"""Texts are what a classifier gives labels to, and no kind of file."""
+"""A file has items of one of the first four; read by a classifier, labels are its texts."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Result:
     right: tuple[bool, ...]
     """Item by item, by the way that counts."""
     right_otherwise: tuple[bool, ...] | None
-    """By the other way: the sum for endings, each byte for sentences and labels. Answers and texts have but one."""
+    """By the other way: the sum for endings, each byte for sentences and labels; else none."""
 
     @property
     def accuracy(self) -> float:
@@ -174,12 +174,12 @@ def _endings(said: dict[str, Any], where: str) -> Choice:
 
 def _labelled(name: str, lines: tuple[Line, ...]) -> Task:
     """Return the task of telling each text's label, all labels written as words."""
-    items = [(line.text, line.label) for line in lines if line.label is not None]
     if bare := next((line for line in lines if line.label is None), None):
         raise DocumentError(
             f"{bare.where}: expected a label with the text, got none",
             remedy=f"Write {EXAMPLE} or a .csv with text and label; texts without labels go with --texts.",
         )
+    items = [(line.text, line.label) for line in lines if line.label is not None]
     labels = sorted({label for _, label in items})
     if len(labels) < FEWEST:
         raise DocumentError(f"{name} has {len(labels)} labels: that is no choice", remedy="Give two or more.")

@@ -1,7 +1,8 @@
 """How fast an artifact answers on this machine, and how much memory it takes.
 
 It is opened in a process of its own as a server opens it, reads a prompt and goes on from it, several
-times over. Nothing is sampled and no text is made: this is the runtime's share of an answer.
+times over. Nothing is sampled and no text is made: this is the runtime's share of an answer. A text
+classifier reads texts, one at a time.
 
 Law: what is said is the median of ROUNDS rounds, after one that does not count. Speeds are this
 machine's, as busy as it is; a device's own are what the device reports.
@@ -13,10 +14,12 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slmops.build.isolate import Progress, isolate, silent
+from slmops.build.open_classifier import OnnxClassifier
 from slmops.build.open_model import Model, Shape, open_artifact, threads_for
 
 PROMPT, ANSWER = 128, 32
@@ -46,15 +49,68 @@ class Timing:
     cpu: str
 
 
+@dataclass(frozen=True)
+class TextTiming:
+    """Of a text classifier: medians over the texts and ROUNDS rounds."""
+
+    text_seconds: float
+    """Of the clock, from the ids of one text to its logits."""
+    text_cpu_seconds: float
+    """Of all threads."""
+    load_seconds: float
+    peak_bytes: int | None
+    """As in Timing."""
+    texts: int
+    tokens: float
+    """Of a text."""
+    threads: int
+    cpu: str
+
+
 def time_model(file: Path, shape: Shape, *, progress: Progress = silent) -> Timing:
     """Return how fast the .gguf or .onnx `file` is when it is served with `shape`.
 
     More threads than this machine has processors are not used. Raises BuildError when it cannot be run.
     """
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(shape.threads or threads_for(file.stat().st_size), here)
-    served = Shape(shape.context, threads, shape.micro_batch, last_only=True)
+    served = Shape(shape.context, _threads(file, shape.threads), shape.micro_batch, last_only=True)
     return isolate(f"timing {file.name}", _time, progress, file, served)
+
+
+def time_classifier(
+    file: Path, texts: Sequence[Sequence[int]], threads: int | None, *, progress: Progress = silent
+) -> TextTiming:
+    """Return how fast the classifier in `file` reads `texts`, given as ids; threads as in `time_model`."""
+    return isolate(f"timing {file.name}", _time_texts, progress, file, texts, _threads(file, threads))
+
+
+def _threads(file: Path, asked: int | None) -> int:
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(asked or threads_for(file.stat().st_size), here)
+
+
+def _time_texts(progress: Progress, file: Path, texts: Sequence[Sequence[int]], threads: int) -> TextTiming:
+    """Be the child, as `_time` is."""
+    began = time.perf_counter()
+    model = OnnxClassifier(file, threads)
+    loaded = time.perf_counter() - began
+    readings = list[tuple[float, float]]()
+    for number in range(ROUNDS + 1):
+        for ids in texts:
+            start = time.perf_counter(), time.process_time()
+            model.logits(ids)
+            readings.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+        progress(f"timing {file.name}", (number + 1) / (ROUNDS + 1))
+    clock, cpu = (statistics.median(column) for column in zip(*readings[len(texts) :], strict=True))
+    return TextTiming(
+        text_seconds=clock,
+        text_cpu_seconds=cpu,
+        load_seconds=loaded,
+        peak_bytes=_peak(),
+        texts=len(texts),
+        tokens=statistics.median(map(len, texts)),
+        threads=threads,
+        cpu=_cpu(),
+    )
 
 
 def _time(progress: Progress, file: Path, shape: Shape) -> Timing:

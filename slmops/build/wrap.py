@@ -48,6 +48,8 @@ class Built:
     outcome: Outcome
     reason: str
     fallback_share: float
+    unanswered: tuple[str, ...] = ()
+    """Golden prompts that a person gave and that it does not answer as they expect, in words."""
 
 
 def wrap(

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +15,15 @@ from typing import Annotated, Any
 import typer
 
 from slmops.build import tasks as task_files
+from slmops.build.classification import Comparison
 from slmops.build.divergence import Likelihood
 from slmops.build.evaluate import Evaluation, evaluate
+from slmops.build.evaluate_classifier import evaluate_classifier
 from slmops.build.isolate import Progress
-from slmops.build.subject import Served, find_subject
+from slmops.build.subject import Served, find_subject, labels_of_source
 from slmops.build.tasks import Result, Task, flips
 from slmops.build.texts import read_text
-from slmops.build.time_model import Timing
+from slmops.build.time_model import TextTiming, Timing
 from slmops.cli import home
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, err, progress, say, size, table
@@ -35,6 +38,7 @@ WAYS = {
     "sentences": ("by sum", "by byte"),
     "labels": ("by sum", "by byte"),
     "answers": ("greedily", ""),
+    "texts": ("likeliest label", ""),
 }
 """How a choice is made: the way that counts, and the other."""
 
@@ -62,7 +66,9 @@ def evaluate_(
         list[Path] | None,
         typer.Option(metavar="FILE", help="A task (.jsonl, or .csv with labels); say it again for more."),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="How much text is read, at most.")] = 2048,
+    tokens: Annotated[
+        int, typer.Option(min=2, help="How much text is read, at most; a classifier reads all.")
+    ] = 2048,
     speed: Annotated[
         bool, typer.Option("--speed/--no-speed", help="Time it on this machine, as it is served.")
     ] = True,
@@ -71,7 +77,9 @@ def evaluate_(
     """Measure a model or an artifact: loss against another, tasks, speed, memory.
 
     Against another with the same vocabulary: KL divergence, perplexity and the same first choice, over the
-    same text. With another vocabulary: bits per byte and tasks. A task's line is one of
+    same text. With another vocabulary: bits per byte and tasks. A text classifier takes texts (--task with
+    labels, or --texts): accuracy, and against another with the same labels KL divergence and the same
+    label. A task's line is one of
 
     `{"context": "...", "choices": ["...", "..."], "answer": 0}`, `{"sentence_good": "...", "sentence_bad":
     "..."}`, `{"text": "...", "label": "..."}`, `{"prompt": "...", "expect": "..."}`.
@@ -86,13 +94,15 @@ def evaluate_(
     with ExitStack() as stack:
         subject = find_subject(stack.enter_context(_at_hand(artifact)))
         other = find_subject(stack.enter_context(_at_hand(against))) if against else None
-        if not isinstance(subject, Served) and other is None and texts is None and not task:
+        labelling = any(labels_of_source(some) for some in (subject, other) if some)
+        if not (isinstance(subject, Served) or labelling or other or texts or task):
             raise UsageError(
                 f"{artifact} is no artifact, and a source is not timed: nothing to measure",
                 remedy="Give --against, --texts or --task.",
             )
         told = stack.enter_context(_bar())
-        found = evaluate(subject, other, texts=texts, tokens=tokens, tasks=tasks, speed=speed, progress=told)
+        measured = evaluate_classifier if labelling else partial(evaluate, tokens=tokens)
+        found = measured(subject, other, texts=texts, tasks=tasks, speed=speed, progress=told)
     if output is Form.JSON:
         emit(as_json(found))
     else:
@@ -227,6 +237,13 @@ def _size(count: int | None) -> str | None:
 def _loss_rows(found: Evaluation) -> list[tuple[str, Any, Any]]:
     if (loss := found.measured) is None:
         return _likelihood_rows(found.likelihood, found.against_likelihood)
+    if isinstance(loss, Comparison):
+        return [
+            ("KL, mean (nats)", f"{loss.kl_mean:.3g}", None),
+            ("KL, 99th percentile", f"{loss.kl_p99:.3g}", None),
+            ("same label", f"{loss.top1:.2%}", None),
+            ("texts compared", loss.texts, None),
+        ]
     return [
         ("perplexity", _ranged(loss.perplexity, loss.perplexity_low, loss.perplexity_high),
          _ranged(loss.source_perplexity, loss.source_perplexity_low, loss.source_perplexity_high)),
@@ -267,9 +284,17 @@ def _task_rows(found: Evaluation) -> list[tuple[str, Any, Any]]:
     return rows
 
 
-def _speed_rows(timing: Timing | None) -> list[tuple[str, Any, Any]]:
+def _speed_rows(timing: Timing | TextTiming | None) -> list[tuple[str, Any, Any]]:
     if timing is None:
         return []
+    if isinstance(timing, TextTiming):
+        each = f"{timing.texts} texts of {timing.tokens:g} tokens, one at a time"
+        return [
+            (f"ms per text ({each})", f"{timing.text_seconds * 1000:.3g}", None),
+            ("  of the processor", f"{timing.text_cpu_seconds * 1000:.3g}", None),
+            ("peak memory", _size(timing.peak_bytes), None),
+            ("measured on", f"{timing.cpu}, threads: {timing.threads}", None),
+        ]
     here = f"{timing.cpu}, threads: {timing.threads}, micro-batch: {timing.micro_batch}"
     return [
         (f"prompt tokens/s ({timing.prompt})", f"{timing.prompt_per_second:.1f}", None),

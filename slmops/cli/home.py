@@ -33,7 +33,7 @@ def cache() -> Path:
 
 def report_of(name: str, version: str) -> Path:
     """Return where the answer of the build that made a release is kept, with its recipe."""
-    return folder() / "reports" / f"{name}-{version}"
+    return folder() / "reports" / name / version
 
 
 def history() -> Path:

@@ -153,6 +153,11 @@ def quantize(
         if one.fallback_share:
             label = one.description.type
             say(f"{one.profile.name}: {one.fallback_share:.0%} of the weights cannot be {label}.")
+        if one.unanswered:
+            say(
+                f"{one.profile.name}: {len(one.unanswered)} golden prompts are not answered as they expect; "
+                f"a device that gets this will go back. The first: {one.unanswered[0]}"
+            )
     say(f"Release {signed.release.reference} ({digests.short(signed.blob.digest)}) is in the registry.")
     say(f"The whole answer, with its plot: {(report_to or place) / 'report.html'}")
     return None

@@ -18,6 +18,8 @@ from slmops.profile.footprint import Footprint, ModelShape, footprint, predict_d
 from slmops.profile.reading import DeviceFacts
 from slmops.profile.sizes import human_size
 
+VERSIONS = 2
+"""Of a model lie side by side on a device while one replaces the other."""
 _CONTEXT_STEP = 64
 """A smaller context is suggested in steps of this."""
 
@@ -78,7 +80,7 @@ def nothing_fits(profile: DeviceProfile, shape: ModelShape, fits: Sequence[Fit])
 
 def most_bytes(profile: DeviceProfile, shape: ModelShape, format: Format) -> int:  # noqa: A002
     """Return the size of the largest model file that fits and is fast enough; 0 when none is."""
-    sizes = range(1, profile.storage.free + 1)
+    sizes = range(1, profile.storage.free // VERSIONS + 1)
 
     def too_much(nbytes: int) -> bool:
         fit = _hold(profile, shape, Candidate(format, "", nbytes))
@@ -114,8 +116,9 @@ def _hold(profile: DeviceProfile, shape: ModelShape, candidate: Candidate) -> Fi
         short = f"{profile.name} takes no {candidate.format}"
     elif need.total > profile.memory.budget:
         short = _short("memory", need.total, profile.memory.budget)
-    elif candidate.weight_bytes > profile.storage.free:
-        short = _short("storage", candidate.weight_bytes, profile.storage.free)
+    elif VERSIONS * candidate.weight_bytes > profile.storage.free:
+        both = "storage for the old version and the new"
+        short = _short(both, VERSIONS * candidate.weight_bytes, profile.storage.free)
     slow = "" if speed >= wanted else f"about {speed:.2g} tokens/s, and at least {wanted:g} are wanted"
     return Fit(candidate, need, speed, short, slow)
 

@@ -80,8 +80,15 @@ def test_a_bad_line_is_named(second, complaint):
         ("", "a.jsonl", "a.jsonl holds no items"),
         (lines({"weather": "fine"}), "a.jsonl", "line 1: expected an item of a task"),
         (lines({"text": "a", "label": "x"}), "a.jsonl", "1 labels: that is no choice"),
-        ("words,label\na,b\n", "a.csv", "line 1: expected a header with text and label"),
-        ("text,label\na,b\n,c\n", "a.csv", "line 3: text: expected text"),
+        ("words,label\na,b\n", "a.csv", "line 2: expected a text under 'text', got words, label"),
+        ("text,label\na,b\n,c\n", "a.csv", "line 3: expected a text, got none"),
+        ("text\na\n", "a.csv", "line 2: expected a label with the text, got none"),
+        (
+            lines({"text": "a", "label": "x"}, {"text": "b", "label": " "}),
+            "a.jsonl",
+            "line 2: expected a label",
+        ),
+        (lines({"text": "a", "label": True}), "a.jsonl", "expected text or a whole number, got True"),
         ('text,label\n"a,b\n', "a.csv", "line 2: not CSV"),
     ],
 )
