@@ -1,17 +1,14 @@
 """Print what every verb says with --help, as Markdown."""
 
+import importlib
 import os
 import subprocess
 import sys
 
-from slmops.cli.app import VERBS
+import typer
+from typer.core import TyperGroup
 
-GROUPS = {
-    "profile": ("list", "show", "detect"),
-    "release": ("list", "show", "verify"),
-    "device": ("trust", "logs", "retire"),
-    "rollout": ("list", "show"),
-}
+from slmops.cli.app import VERBS
 
 
 def render() -> str:
@@ -21,7 +18,8 @@ def render() -> str:
 
 
 def _parts(verb: str) -> list[list[str]]:
-    return [[part] for part in GROUPS[verb]] if verb in GROUPS else [[]]
+    command = typer.main.get_command(importlib.import_module(f"slmops.cli.{verb}").app)
+    return [[part] for part in command.commands] if isinstance(command, TyperGroup) else [[]]
 
 
 def _help(words: list[str]) -> str:

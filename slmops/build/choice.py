@@ -92,8 +92,8 @@ def _why(profile: DeviceProfile, best: Outcome, quality: Quality, *, among: int,
         )
     if best.measured.kl_mean <= quality.enough:
         return (
-            f"{best.make} is the smallest of {among} that {profile.name} can bear whose {loss} is at most "
-            f"{quality.enough:g}: {facts}"
+            f"{best.make} is the smallest of {among} that {profile.name} can bear to keep the gate and be "
+            f"good: {loss}, where {quality.enough:g} is enough; {facts}"
         )
     return f"{best.make} is closest to the source of {among} that {profile.name} can bear: {loss}, {facts}"
 
@@ -105,6 +105,12 @@ def _why_not(one: Outcome, best: Outcome, quality: Quality) -> str:
     if best.measured.kl_mean <= quality.enough:
         return "larger" if one.measured.kl_mean <= quality.enough else "worse"
     return "farther"
+
+
+def bound_of(one: Loss, quality: Quality) -> str:
+    """Return which bound of the gate is not kept, in a word; empty when all are."""
+    said = quality.complaint(one)
+    return {"mean": "KL", "same": "same", "": ""}.get(said.partition(" ")[0], "ppl")
 
 
 def _none_is_sound(profile: DeviceProfile, outcomes: Sequence[Outcome], quality: Quality) -> QualityError:

@@ -216,7 +216,7 @@ def _standing(said: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
         return CHOSEN
     if said["measured"] is None:
         return "unbuilt"
-    if not said["keeps_gate"]:
+    if said["fails"]:
         return "failed"
     fits = said["bytes"] <= profile["most_model_bytes"].get(said["format"], 0)
     return "kept" if fits else "unfit"

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from slmops.fault import fault
 
 
 class Loss(Protocol):
@@ -47,6 +49,12 @@ class Quality(BaseModel):
     """Largest perplexity, as a multiple of the source's."""
     enough: Annotated[float, Field(ge=0)] = 0.005
     """Mean KL divergence below which an artifact is good: of good ones the smallest is the best."""
+
+    @model_validator(mode="after")
+    def _enough_is_no_more_than_allowed(self) -> Quality:
+        if self.enough > self.kl:
+            raise fault(f"expected at most kl, {self.kl:g}", "enough")
+        return self
 
     def complaint(self, measured: Loss) -> str:
         """Return why `measured` does not pass, in words; empty when it does."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from slmops.build.choice import CHOSEN, Outcome
+from slmops.build.choice import CHOSEN, Outcome, bound_of
 from slmops.build.plan import Make, Row
 from slmops.build.run import Result
 
@@ -22,7 +22,7 @@ def _profile(result: Result) -> dict[str, Any]:
     profile, picked = result.profile, result.pick
     gate = result.gate
     built = [
-        {**_outcome(outcome, verdict), "keeps_gate": not gate or not gate.complaint(outcome.measured)}
+        {**_outcome(outcome, verdict), "fails": bound_of(outcome.measured, gate) if gate else ""}
         for outcome, verdict in picked.verdicts
     ]
     left_out = [_row(row) for row in result.plan.rows[profile.name] if row.dropped]
@@ -61,7 +61,7 @@ def _row(row: Row) -> dict[str, Any]:
         "bits_per_weight": None,
         "measured": None,
         "verdict": row.dropped,
-        "keeps_gate": None,
+        "fails": None,
     }
 
 

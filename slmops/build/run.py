@@ -13,7 +13,7 @@ from slmops.build.choice import Outcome, Pick, pick
 from slmops.build.divergence import Measurement, judge
 from slmops.build.importance import Importance
 from slmops.build.mix import mix
-from slmops.build.plan import MIXED, Make, Plan, Wish, dropped_for
+from slmops.build.plan import AUTO, MIXED, Make, Plan, Wish, dropped_for
 from slmops.build.quality import Quality
 from slmops.build.quantize_gguf import plan_gguf
 from slmops.build.recipe import Recipe
@@ -142,7 +142,7 @@ class Run:
             reasons = "\n  ".join(f"{row.make}: {row.dropped}" for row in planned.rows[profile.name])
             raise BuildError(f"nothing could be built for {profile.name}:\n  {reasons}")
         gate = self.recipe.gate if wish.is_open or self.recipe.quality else None
-        if wish.is_open and self.recipe.mixed:
+        if wish.is_open and self.recipe.mixed and wish.format in (AUTO, "gguf"):
             makes += self._mixes(profile, importance, asked)
         outcomes = [self._outcome(profile, make) for make in makes]
         most = {format_: most_bytes(profile, self.source.shape, format_) for format_ in profile.formats}

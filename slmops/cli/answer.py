@@ -4,8 +4,8 @@ from typing import Any
 
 from slmops.build.choice import CHOSEN
 from slmops.build.plan import Plan, Row
-from slmops.cli.render import Form, emit, out, say, size, table
-from slmops.profile.sizes import human_rate
+from slmops.cli.render import Form, emit, out, say, table
+from slmops.profile.sizes import human_rate, human_size
 
 COLUMNS = ("type", "size", "bits", "memory", "tok/s", "KL")
 WORDS = 7
@@ -48,7 +48,7 @@ def _planned(profile: str, row: Row) -> dict[str, Any]:
 
 def _foreseen(row: Row) -> tuple[str, ...]:
     fit = row.fit
-    sizes = size(fit.candidate.weight_bytes), size(fit.need.total)
+    sizes = human_size(fit.candidate.weight_bytes), human_size(fit.need.total)
     speed = human_rate(fit.tokens_per_second)
     return (str(row.make), *sizes, f"{speed}, too slow" if fit.slow else speed)
 
@@ -59,9 +59,9 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
     last = f"{accuracy:.1%}" if accuracy is not None else f"{ratio:.3f}" if ratio is not None else ""
     return (
         f"{one['format']} {one['type']}",
-        size(one["bytes"]),
+        human_size(one["bytes"]),
         f"{one['bits_per_weight']:.2f}",
-        size(one["memory_bytes"]),
+        human_size(one["memory_bytes"]),
         human_rate(one["tokens_per_second"]),
         f"{measured['kl_mean']:.2g}",
         f"{measured['top1']:.1%}",
@@ -74,13 +74,18 @@ def _word(one: dict[str, Any]) -> str:
     """Return the verdict in a word or two; the report has the numbers."""
     if one["verdict"] == CHOSEN:
         return CHOSEN
-    if not one["keeps_gate"]:
-        return "fails"
+    if one["fails"]:
+        return f"! {one['fails']}"
     if "tokens/s" in one["verdict"]:
         return "slow"
     return str(one["verdict"]) if len(one["verdict"]) <= WORDS else "big"
 
 
 def _left_out(reasons: list[tuple[str, str]]) -> None:
+    """Say what was left out, once for each reason."""
+    alike: dict[str, list[str]] = {}
     for what, why in reasons:
-        out.print(f"left out {what}: {why}", markup=False, style="dim", soft_wrap=True)
+        # Types that fall back differ in what they would become; that is in the report.
+        alike.setdefault(why.partition(", because ")[2] or why, []).append(what)
+    for why, names in alike.items():
+        out.print(f"left out {', '.join(names)}: {why}", markup=False, style="dim", soft_wrap=True)

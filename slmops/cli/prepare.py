@@ -93,11 +93,12 @@ def _asked(recipe: Recipe) -> list[Wish]:
 def bar() -> Iterator[Progress]:
     """Show what is being done; where there is no terminal, a line for each new thing."""
     with progress(transient=True) as bar:
-        row = bar.add_task("", total=1.0, note="")
+        row = bar.add_task("reading the model", total=1.0, note="")
         said: list[str] = []
 
         def told(doing: str, share: float) -> None:
-            bar.update(row, description=doing, completed=share)
+            # A task that is complete stops its clock, and another step is to come.
+            bar.update(row, description=doing, completed=min(share, 0.999))
             if not err.is_terminal and doing not in said:
                 say(doing)
                 said.append(doing)

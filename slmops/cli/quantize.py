@@ -57,8 +57,9 @@ def quantize(
     quality: Annotated[
         str | None,
         typer.Option(
-            help="strict, balanced or small: how far from the source is too far. Default: balanced for types "
-            "that are chosen, no gate for one that is named."
+            help="How far from the source is too far (KL, same first choice, perplexity ratio): strict "
+            "(0.005, 98 %, 1.01), balanced (0.03, 93 %, 1.03), small (0.1, 88 %, 1.12). Default: balanced "
+            "for types that are chosen, no gate for one that is named."
         ),
     ] = None,
     calibration: Annotated[
@@ -187,10 +188,23 @@ def _recipe(file: Path | None, said: dict[str, Any], given: dict[str, str]) -> R
         missing = first["type"] == "missing"
         option = _OPTIONS.get(key, f"--{key}")
         raise UsageError(
-            f"{key} is not said" if missing else f"{key}: {first['msg']}, got {first['input']!r}",
-            remedy=f"Give {option}, or a --recipe that says it (`slmops schema recipe`).",
+            f"{key} is not said" if missing else f"{_place(first)}: {_plain(first)}",
+            remedy=f"{'Give' if missing else 'Correct'} {option}, or say it in a --recipe "
+            "(`slmops schema recipe`).",
         ) from error
     return anchored(found, Path.cwd())
+
+
+def _place(error: Any) -> str:
+    """Return what is wrong as a command calls it: the last word of where it stands."""
+    return next(str(part) for part in reversed(error["loc"]) if str(part).isidentifier())
+
+
+def _plain(error: Any) -> str:
+    """Return what a schema complains of, in plain words and with what was given."""
+    said = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    said = said if said.startswith("expected") else f"expected {said}"
+    return said if "got " in said else f"{said}, got {error['input']!r}"
 
 
 _OPTIONS = {

@@ -24,6 +24,8 @@ from rich.text import Text
 
 WIDE = 180
 """Columns where there is no terminal: nothing is folded for want of a width nobody asked for."""
+FOLDED = 16
+"""Letters that the last column of a table must have before it is folded."""
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
 
@@ -53,15 +55,38 @@ def emit(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], on: Console = out) -> None:
-    """Print a table; cells that name a state are coloured. Without a terminal no cell is cut off."""
+    """Print a table; cells that name a state are coloured. No cell is cut off.
+
+    Where the terminal is too narrow for its columns, each row is a block of its own, a line for each cell.
+    """
+    cells = [[cell(value) for value in row] for row in rows]
+    if on.width < _width(columns, cells):
+        return _stack(columns, cells, on)
     drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for column in drawn.columns:
         column.overflow = "fold"
     for column in drawn.columns[:-1]:
         column.no_wrap = True
-    for row in rows:
-        drawn.add_row(*(cell(value) for value in row))
-    on.print(drawn)
+    for row in cells:
+        drawn.add_row(*row)
+    return on.print(drawn)
+
+
+def _width(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> int:
+    """Return how wide a table must be to be read: its last column may be folded."""
+    widest = [
+        max(len(head), *(row[place].cell_len for row in cells)) if cells else len(head)
+        for place, head in enumerate(columns)
+    ]
+    return sum(widest[:-1]) + min(widest[-1], FOLDED) + 2 * (len(columns) - 1)
+
+
+def _stack(columns: Sequence[str], cells: Sequence[Sequence[Text]], on: Console) -> None:
+    indent = max(map(len, columns)) + 4
+    for row in cells:
+        on.print(Text.assemble((row[0].plain, "bold")))
+        for head, value in zip(columns[1:], row[1:], strict=True):
+            on.print(Text.assemble((f"  {head}".ljust(indent), "dim"), value), soft_wrap=True)
 
 
 def cell(value: Any) -> Text:

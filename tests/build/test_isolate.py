@@ -29,8 +29,9 @@ def test_what_the_child_prints_is_not_heard(capfd):
 def test_a_child_that_fails_is_quoted():
     with pytest.raises(
         BuildError, match=r"(?s)the work failed; its last words:.*TypeError: unsupported operand"
-    ):
+    ) as failed:
         isolate("the work", operator.add, silent, 1)
+    assert "last words" in failed.value.remedy
 
 
 def test_the_results_of_several_come_back_in_their_order():

@@ -11,7 +11,14 @@ from slmops.build.checkpoint import Checkpoint, open_checkpoint
 from slmops.build.evaluate import same_words
 from slmops.build.open_model import Shape
 from slmops.build.quantize_gguf import quantize_gguf
-from slmops.build.subject import context_of_source, find_subject, name_of, open_words
+from slmops.build.subject import (
+    context_of_source,
+    find_subject,
+    labels_of_source,
+    name_of,
+    open_words,
+    tokenizer_of,
+)
 from slmops.errors import ModelError
 
 
@@ -85,18 +92,22 @@ def test_an_onnx_artifact_without_words_is_refused(artifact):
         find_subject(str(artifact))
 
 
-def test_a_classifier_is_refused_as_an_artifact_and_as_a_source(artifact, write_model):
+def test_a_classifier_is_known_by_its_labels_as_an_artifact_a_source_or_a_file(artifact, write_model):
     said = description.parse((artifact / "artifact.json").read_bytes())
     labelling = replace(said, task=description.CLASSIFICATION, labels=["fox", "hen"])
     (artifact / "artifact.json").write_bytes(description.render(labelling))
     source = write_model(name="source")
+    assert labels_of_source(find_subject(str(source))) == ()
     config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(
-        json.dumps({**config, "architectures": ["BertForSequenceClassification"]})
-    )
-    for folder in (artifact, source):
-        with pytest.raises(ModelError, match="labels texts"):
-            find_subject(str(folder))
+    config |= {"architectures": ["RobertaForSequenceClassification"], "model_type": "roberta"}
+    config |= {"id2label": {"0": "fox", "1": "hen"}, "pad_token_id": 1, "max_position_embeddings": 66}
+    (source / "config.json").write_text(json.dumps(config))
+    (source / "model.onnx").write_bytes(b"any")
+    for said, context in ((artifact, 48), (source, 64), (source / "model.onnx", 64)):
+        found = find_subject(str(said))
+        assert labels_of_source(found) == ("fox", "hen")
+        assert context_of_source(found) == context
+        assert tokenizer_of(found).name == "tokenizer.json"
 
 
 def test_what_is_nothing_is_refused():

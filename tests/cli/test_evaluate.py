@@ -145,6 +145,46 @@ def test_where_nothing_is_to_be_measured_that_is_said(slmops, source):
         assert "nothing to measure" in ended.err
 
 
+def test_a_classifier_is_measured_against_another_for_machines(slmops, labelling):
+    words = ("--against", labelling.source, "--task", labelling.task, "-o", "json")
+    ended = slmops("evaluate", labelling.artifact, *words)
+
+    said = json.loads(ended.out)
+    assert ended.code == 0
+    assert (said["artifact"]["name"], said["against"]["name"]) == ("intents:1.0.0 (INT8-dynamic)", "bert")
+    assert (said["measured"]["texts"], said["note"]) == (40, None)
+    (found,) = said["tasks"]
+    assert (found["items"], found["chance"], found["way"]) == (40, 0.25, "likeliest label")
+    assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
+    assert found["lost"] + found["won"] <= 40
+    assert (said["speed"]["texts"], said["speed"]["threads"]) == (32, 1)
+
+
+def test_a_classifier_is_measured_for_people(slmops, labelling):
+    ended = slmops("evaluate", labelling.artifact, "--against", labelling.artifact, "--texts", labelling.task)
+
+    said = [line.strip() for line in ended.out.splitlines()]
+    assert ended.code == 0
+    for row in (
+        "size",
+        "KL, mean (nats)",
+        "same label",
+        "task.jsonl: 40 texts, chance 25.0%, likeliest label",
+        "flips",
+        "ms per text (32 texts of 7 tokens, one at a time)",
+        "measured on",
+    ):
+        assert any(line.startswith(row) for line in said), row
+
+
+def test_a_classifier_without_texts_or_labels_is_refused_with_a_remedy(slmops, labelling, tmp_path):
+    (tmp_path / "bare.csv").write_text("text\nw1 w2\n")
+    for words, remedy in (([], "--texts FILE"), (["--task", tmp_path / "bare.csv"], "go with --texts")):
+        ended = slmops("evaluate", labelling.artifact, *words)
+        assert (ended.code, ended.out) == (2, "")
+        assert remedy in ended.err
+
+
 @pytest.mark.journey
 def test_models_of_different_words_are_compared_by_bits_per_byte(slmops, tmp_path):
     models = [SHARED / "stories260k", SHARED / "tinystories-656k"]

@@ -100,7 +100,7 @@ def test_what_is_not_said_is_asked_for_by_its_option(slmops, left_out, option):
 
     assert (ended.code, ended.out) == (2, "")
     assert "is not said" in ended.err
-    assert f"Give {option}, or a --recipe that says it" in ended.err
+    assert f"Give {option}, or say it in a --recipe" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_value_that_is_none_is_named_with_its_option(slmops, words):
 
     assert (ended.code, ended.out) == (2, "")
     assert words[1] in ended.err
-    assert f"Give {words[0]}" in ended.err
+    assert f"Correct {words[0]}" in ended.err
 
 
 def test_a_dry_run_shows_every_candidate_and_makes_nothing(slmops, home, model):
