@@ -6,6 +6,8 @@ from pathlib import Path
 JOURNEY = (
     "profile", "build", "artifact", "registry", "fleet", "rollout", "device", "daemon", "telemetry", "cli",
 )  # fmt: skip
+WIDTH = 28
+"""Columns before what a file says of itself."""
 PACKAGE = Path(__file__).parent.parent / "slmops"
 
 
@@ -23,13 +25,13 @@ def files() -> str:
     """Return the map as text, a line for each file."""
     lines = [_line(path, 0) for path in sorted(PACKAGE.glob("[!_]*.py"))]
     for room in JOURNEY:
-        lines.append(f"{room + '/':<25}{first_line(PACKAGE / room / '__init__.py')}")
+        lines.append(f"{room + '/':<{WIDTH}}{first_line(PACKAGE / room / '__init__.py')}")
         lines += [_line(path, 4) for path in sorted((PACKAGE / room).glob("[!_]*.py"))]
     return "\n".join(lines)
 
 
 def _line(path: Path, indent: int) -> str:
-    return f"{' ' * indent}{path.name:<{25 - indent}}{first_line(path)}"
+    return f"{' ' * indent}{path.name:<{WIDTH - indent}}{first_line(path)}"
 
 
 if __name__ == "__main__":

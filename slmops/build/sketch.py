@@ -97,12 +97,18 @@ class Sketch:
     def words(self) -> Path:
         """Return tokenizer.json; raise ModelError where the folder has none."""
         if self.tokenizer is None:
-            raise ModelError(
-                f"{self.folder} has no tokenizer.json",
-                remedy='Write it once: python -c "from transformers import AutoTokenizer as T; '
-                f"T.from_pretrained('{self.folder}', use_fast=True).save_pretrained('{self.folder}')\"",
-            )
+            raise ModelError(f"{self.folder} has no tokenizer.json", remedy=self._how_to_write_it())
         return self.tokenizer
+
+    def _how_to_write_it(self) -> str:
+        if not any((self.folder / name).is_file() for name in ("tokenizer.model", "vocab.json", "vocab.txt")):
+            return (
+                "Copy it from where the model was made: there is no other vocabulary here to write it from."
+            )
+        return (
+            'Write it once: pip install sentencepiece tiktoken protobuf; python -c "from transformers import '
+            f"AutoTokenizer as T; T.from_pretrained('{self.folder}').save_pretrained('{self.folder}')\""
+        )
 
     def _count(self, name: str) -> int:
         if isinstance(self.config.get(name), int):

@@ -114,7 +114,8 @@ def refine(
         told = "; ".join(f"{device}: {why}" for device, why in left_out) or "the fleet has none"
         raise DeviceError(
             f"no device of profile {profile.name} has reported enough: {told}",
-            remedy="Let them serve a while, and see `slmops status`.",
+            remedy=f"A device counts when it serves a model of {human_size(SMALLEST_MODEL)} or more and has "
+            f"answered {FEWEST_REQUESTS} requests with {FEWEST_TOKENS} tokens; see `slmops status`.",
         )
     bandwidth = _three_digits(median(one.bandwidth or 0.0 for one in used))
     shortfall = max(0, int(median([_short(one) for one in used])))

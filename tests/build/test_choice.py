@@ -201,7 +201,7 @@ def test_what_is_good_enough_and_smallest_is_chosen_with_reasons_in_words():
 
     assert found.best.make.type == "Q6_K"
     assert found.reason.startswith(
-        "gguf Q6_K is the smallest of 5 that board can bear whose divergence 0.0041 is at most 0.005: "
+        "gguf Q6_K is the smallest of 5 that board can bear to keep the gate and be good: divergence 0.0041, "
     )
     assert [said for _, said in found.verdicts] == [
         "larger",
