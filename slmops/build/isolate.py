@@ -77,7 +77,12 @@ class Child(Generic[T]):
 
     def __enter__(self) -> Self:
         """Begin the work."""
-        self._process.start()
+        # A child has what its parent blocks blocked from its first moment on, before it could say so itself.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._sender.close()
         return self
 
