@@ -10,11 +10,13 @@ at a task, so below `enough` the smaller artifact is the better one.
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slmops.fault import fault
+
+ENOUGH = 0.005
 
 
 class Loss(Protocol):
@@ -47,8 +49,15 @@ class Quality(BaseModel):
     """Least share of tokens after which both think the same token likeliest."""
     perplexity_ratio: Annotated[float, Field(ge=1)] = 1.03
     """Largest perplexity, as a multiple of the source's."""
-    enough: Annotated[float, Field(ge=0)] = 0.005
-    """Mean KL divergence below which an artifact is good: of good ones the smallest is the best."""
+    enough: Annotated[float, Field(ge=0)] = ENOUGH
+    """Mean KL divergence, at most kl, below which an artifact is good: of good ones the smallest is best."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _enough_follows_a_narrower_gate(cls, said: Any) -> Any:
+        if isinstance(said, dict) and "enough" not in said and isinstance(said.get("kl"), int | float):
+            return {**said, "enough": min(ENOUGH, said["kl"])}
+        return said
 
     @model_validator(mode="after")
     def _enough_is_no_more_than_allowed(self) -> Quality:

@@ -102,9 +102,7 @@ class Sketch:
 
     def _how_to_write_it(self) -> str:
         if not any((self.folder / name).is_file() for name in ("tokenizer.model", "vocab.json", "vocab.txt")):
-            return (
-                "Copy it from where the model was made: there is nothing here to write it from."
-            )
+            return "Copy it from where the model was made: there is nothing here to write it from."
         return (
             'Write it once: pip install sentencepiece tiktoken protobuf; python -c "from transformers import '
             f"AutoTokenizer as T; T.from_pretrained('{self.folder}').save_pretrained('{self.folder}')\""

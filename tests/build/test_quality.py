@@ -90,3 +90,8 @@ def test_a_complaint_says_what_was_measured_and_what_is_allowed(measured, words)
 def test_what_is_no_gate_is_refused(said):
     with pytest.raises(ValidationError):
         Quality(**said)
+
+
+def test_of_a_narrower_gate_what_is_allowed_is_enough():
+    assert Quality(kl=1e-9).enough == 1e-9
+    assert Quality(kl=0.5).enough == Quality().enough

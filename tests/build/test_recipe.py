@@ -46,7 +46,7 @@ recipes = st.builds(
     quality=st.one_of(
         st.none(),
         st.sampled_from(list(QUALITIES)),
-        st.builds(Quality, kl=st.floats(1e-6, 10), top1=st.floats(0, 1), enough=st.floats(0, 1)),
+        st.builds(Quality, kl=st.floats(1, 10), top1=st.floats(0, 1), enough=st.floats(0, 1)),
     ),
     mixed=st.booleans(),
     calibration=st.one_of(st.none(), st.builds(Calibration, file=words, tokens=tokens)),
