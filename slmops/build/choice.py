@@ -90,6 +90,8 @@ def _why(profile: DeviceProfile, best: Outcome, quality: Quality, *, among: int,
             f"nothing that keeps the gate reaches {profile.serve.min_tokens_per_second:g} tokens/s on "
             f"{profile.name}; {best.make} is fastest: {loss}, {facts}"
         )
+    if among == 1:
+        return f"{best.make} keeps the gate, and nothing else was to be had: {loss}, {facts}"
     if best.measured.kl_mean <= quality.enough:
         return (
             f"{best.make} is the smallest of {among} that {profile.name} can bear to keep the gate and be "
