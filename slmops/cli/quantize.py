@@ -148,7 +148,9 @@ def quantize(
                 _keep(answer, folder)
             signed = _publish(built)
     if output is Form.JSON:
-        return emit({**answer, "digest": signed.blob.digest, "report": str(report_to or place)})
+        missed = {one.profile.name: one.unanswered for one in built}
+        kept = {"digest": signed.blob.digest, "report": str(report_to or place), "unanswered": missed}
+        return emit({**answer, **kept})
     show(answer)
     for one in built:
         if one.fallback_share:
