@@ -95,14 +95,18 @@ def keys(file):
 @pytest.fixture(scope="module")
 def converted(write_folder, tmp_path_factory):
     """Every model in both widths, and beside each what the converter makes of it; one process for all."""
-    place = os.environ.get("SLMOPS_LLAMA_CPP")
-    if not place or not (Path(place) / "conversion").is_dir():
+    said = Path(os.environ.get("SLMOPS_LLAMA_CPP", "/nowhere"))
+    # A checkout, or an unpacked llama-cpp-python source archive, as everywhere else.
+    place = next(
+        (str(one) for one in (said, said / "vendor/llama.cpp") if (one / "conversion").is_dir()), None
+    )
+    if place is None:
         pytest.skip("SLMOPS_LLAMA_CPP names no llama.cpp with its converter")
     room = tmp_path_factory.mktemp("converted")
     folders = {}
-    for name, (architecture, said) in MODELS.items():
+    for name, (architecture, config) in MODELS.items():
         for width, dtype in DTYPES.items():
-            sizes = {"num_hidden_layers": 2, "vocab_size": 380, **said}
+            sizes = {"num_hidden_layers": 2, "vocab_size": 380, **config}
             folder = write_folder(room / f"{name}-{width}", architecture, dtype=dtype, **sizes)
             folders[name, width] = folder
     subprocess.run([sys.executable, "-c", BY_CONVERTER, place, *map(str, folders.values())], check=True)
