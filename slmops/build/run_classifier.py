@@ -164,11 +164,13 @@ def _types(wish: Wish) -> tuple[str, ...]:
         raise UsageError(
             f"{wish.profile.name}: a text classifier is built as onnx; asked was format {wish.format}, the "
             f"profile takes {', '.join(wish.profile.formats)}",
-            remedy="Leave --format at auto, and add onnx to the profile's formats.",
+            remedy="Leave --format at auto."
+            if "onnx" in wish.profile.formats
+            else "Add onnx to the profile's formats, if its devices have ONNX Runtime.",
         )
     if wish.is_open:
         return AUTO
-    # What is written in capitals at the command line are the two kinds by their first word.
+    # A recipe writes every type in capitals.
     asked = next((name for name in TYPES if name.upper() == wish.type.upper()), None)
     if asked is None:
         raise UsageError(f"no type {wish.type!r} for a text classifier; expected one of {', '.join(TYPES)}")
