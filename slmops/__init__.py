@@ -4,6 +4,7 @@ The journey, in the order a model travels:
 
     profile    what a device can bear
     build      make a model small enough
+    train      make a model that is smaller, or knows its work better
     artifact   wrap it, name it, sign it
     registry   keep every version
     fleet      who is out there

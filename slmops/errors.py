@@ -68,6 +68,12 @@ class BuildError(SlmopsError):
     remedy = "Try another --type, or --format; F16 and F32 lose nothing."
 
 
+class TrainingError(SlmopsError):
+    """A training cannot begin, or cannot go on: its loss is no number, or it is not the run that was begun."""
+
+    code = "SLM-TRAINING"
+
+
 class QualityError(SlmopsError):
     """What was built for a device does not come close enough to its source."""
 
