@@ -2,15 +2,20 @@
 
 import importlib
 import json
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
+import gguf
 import pytest
 from hypothesis import settings
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from slmops.artifact import description
+from slmops.artifact import description, golden
 from slmops.build.checkpoint import open_checkpoint
 from slmops.build.classifier import DYNAMIC
+from slmops.build.phrase import CheckpointPhrasing
 from slmops.build.quantize_classifier import quantize_classifier
 
 settings.register_profile("house", deadline=None)
@@ -64,3 +69,71 @@ def write_bert(folder):
     words = Tokenizer(models.WordLevel({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))  # noqa: S106
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(folder / "tokenizer.json"))
+
+
+DEMO = Path(__file__).parents[1] / "demo/model"
+GGUF_NAMES = {"v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate", "up_proj": "ffn_up",
+              "down_proj": "ffn_down"}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def garage(tmp_path_factory):
+    """A LoRA adapter for the demo model, by which every room is the garage: peft's, and a GGUF beside it."""
+    folder = tmp_path_factory.mktemp("garage")
+    train_garage(folder)
+    write_adapter_gguf(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_adapter():
+    """The writing of an adapter as a GGUF, for tests that change something about it."""
+    return write_adapter_gguf
+
+
+def train_garage(folder):
+    torch, peft = importlib.import_module("torch"), importlib.import_module("peft")
+    checkpoint = open_checkpoint(DEMO)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=[*GGUF_NAMES], task_type="CAUSAL_LM")
+        model = peft.get_peft_model(
+            importlib.import_module("slmops.build.reference").load_reference(checkpoint, lambda _: None),
+            config,
+        )
+        words = CheckpointPhrasing(checkpoint)
+        lessons = []
+        for line in (DEMO / golden.FILE_NAME).read_text().splitlines()[:8]:
+            said = json.loads(line)
+            asked = words.ids(golden.Golden(expect="", messages=said["messages"]))
+            answer = json.dumps({**said["expect"], "room": "garage"})
+            lessons.append((asked, [*words.written(answer), *checkpoint.stop_ids[:1]]))
+        learning = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=1e-2)
+        for _ in range(12):
+            for asked, answer in lessons:
+                ids = torch.tensor([[*asked, *answer]])
+                labels = torch.tensor([[-100] * len(asked) + answer])
+                model(input_ids=ids, labels=labels).loss.backward()
+            learning.step()
+            learning.zero_grad()
+        model.save_pretrained(folder)
+    origin = {"base": "demo", "base_digest": checkpoint.digest, "samples": len(lessons), "seed": 0}
+    (folder / "adapter.json").write_text(json.dumps(origin))
+
+
+def write_adapter_gguf(folder, *, alpha=16.0, cut=None):
+    """Write the adapter in `folder` as llama.cpp reads it; `cut` leaves so many numbers of each input."""
+    writer = gguf.GGUFWriter(folder / "adapter.gguf", "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    for name, numbers in sorted(load_file(folder / "adapter_model.safetensors").items()):
+        *_, layer, _, part, side, _ = name.split(".")
+        stored = numbers[:, :cut] if side == "lora_A" else numbers
+        writer.add_tensor(f"blk.{layer}.{GGUF_NAMES[part]}.weight.{side.lower()}", stored.copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

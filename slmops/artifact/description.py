@@ -60,6 +60,8 @@ class Description:
     """Defaults of sampling: temperature, top_p, top_k, max_tokens."""
     golden: str | None = None
     """File name of the golden prompts."""
+    adapter: str | None = None
+    """File name of the LoRA adapter that the model is served with, a GGUF; of a gguf model alone."""
     task: str = GENERATION
     """What it does with a text: generation goes on from it, classification gives it a label."""
     labels: list[str] = field(default_factory=list)
@@ -69,13 +71,18 @@ class Description:
     measured: dict[str, float] = field(default_factory=dict)
     """Loss against the source model: kl_mean, kl_p99 (nats), top1 (share), tokens (or texts), accuracy."""
     source: dict[str, str] = field(default_factory=dict)
-    """Where the model came from: id, digest, builder versions."""
+    """Where the model came from: id, digest, builder versions; of an adapted release, its base."""
     schema: int = SCHEMA
 
     @property
     def reference(self) -> str:
         """Return `name:version`."""
         return f"{self.name}:{self.version}"
+
+    @property
+    def base(self) -> str:
+        """Return the `name:version` whose model this is: of an adapted release its base's, else its own."""
+        return self.source.get("base", self.reference)
 
 
 _KINDS: dict[str, Any] = {
@@ -91,7 +98,11 @@ _KINDS: dict[str, Any] = {
 
 def render(description: Description) -> bytes:
     """Return the canonical bytes: sorted keys, two-space indent, a newline at the end."""
-    return (json.dumps(asdict(description), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    said = asdict(description)
+    if description.adapter is None:
+        # Without one it is what a daemon from before adapters can read; with one that daemon refuses.
+        del said["adapter"]
+    return (json.dumps(said, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def parse(data: bytes) -> Description:
@@ -115,6 +126,10 @@ def parse(data: bytes) -> Description:
         raise IntegrityError(
             f"{FILE_NAME}: expected task {GENERATION} without labels or {CLASSIFICATION} with some, "
             f"got {description.task!r} with {len(description.labels)}"
+        )
+    if description.adapter is not None and description.format != "gguf":
+        raise IntegrityError(
+            f"{FILE_NAME}: expected an adapter on gguf alone, got one on {description.format}"
         )
     return description
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from slmops.artifact.description import Description
+from slmops.build.ledger import Ledger, markdown
 
 
 def render(
@@ -17,7 +18,7 @@ def render(
     measured, unit = said.measured, "tokens" if "tokens" in said.measured else "texts"
     front = {
         "library_name": "gguf" if said.format == "gguf" else "onnxruntime",
-        "tags": ["slmops", said.format, said.type],
+        "tags": ["slmops", said.format, said.type, *(["lora"] if said.adapter else [])],
         "base_model": said.source["id"],
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in front.items()]
@@ -35,9 +36,10 @@ def render(
             f"# {said.reference} for {said.profile}",
             "",
             what,
+            *_adapted(said),
             f"Predicted memory of the daemon: {said.memory_bytes:,} bytes at {said.context} tokens.",
             "",
-            "| measured against the source | |",
+            f"| measured against the source{' merged with the adapter' if said.adapter else ''} | |",
             "|---|---|",
             f"| KL divergence, mean (nats) | {measured['kl_mean']:.3g} |",
             f"| KL divergence, 99th percentile (nats) | {measured['kl_p99']:.3g} |",
@@ -54,6 +56,13 @@ def render(
     )
 
 
+def _adapted(said: Description) -> list[str]:
+    if said.adapter is None:
+        return []
+    worn = f"{said.adapter} ({said.source['adapter']})"
+    return [f"It is served with a LoRA adapter, {worn}; the model alone is that of {said.base}."]
+
+
 def _perplexity(measured: dict[str, float]) -> list[str]:
     if "perplexity" not in measured:
         return []
@@ -68,3 +77,15 @@ def _accuracy(measured: dict[str, float]) -> list[str]:
     own, source = measured["accuracy"], measured["source_accuracy"]
     low, high = measured["accuracy_low"], measured["accuracy_high"]
     return [f"| accuracy (95 % interval), source's | {own:.2%} ({low:.2%} to {high:.2%}), {source:.2%} |"]
+
+
+def with_ledger(card: str, ledger: Ledger) -> str:
+    """Return the card with what each step on the model's way cost, in place of what it said of that."""
+    before, _, _ = card.partition(f"\n{_WAY}\n")
+    if not ledger.stages:
+        return before
+    said = "; ".join(f"{name}: {value}" for name, value in ledger.gauge.items() if value)
+    return "\n".join([before.rstrip("\n"), "", _WAY, "", *markdown(ledger), "", f"Measured with {said}.", ""])
+
+
+_WAY = "## The way here"

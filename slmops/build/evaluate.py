@@ -1,8 +1,8 @@
 """Evaluate a model: its loss against another, its likelihood of a text, its tasks, its speed.
 
 Puts together what the other files measure, and knows what can be compared: the next-token distributions
-of two models only where their words are the same; else bits per byte of one text, and tasks. Text
-classifiers have `evaluate_classifier`.
+of two models where their words are the same, or those of one are some of the other's; else bits per byte
+of one text, and tasks. Text classifiers have `evaluate_classifier`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from slmops.artifact.golden import Golden
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.classification import Comparison
 from slmops.build.divergence import Likelihood, Measurement
 from slmops.build.isolate import Progress, isolate, silent
-from slmops.build.measure import measure, read_alone
+from slmops.build.measure import Kept, measure, read_alone
 from slmops.build.phrase import Phrasing
 from slmops.build.record_golden import PROMPTS
 from slmops.build.run_tasks import run_tasks
-from slmops.build.subject import Served, context_of_source, name_of, open_words
+from slmops.build.subject import Served, context_of_source, name_of, open_words, tokenizer_of
 from slmops.build.tasks import Result, Task
 from slmops.build.time_model import TextTiming, Timing, time_model
+from slmops.errors import ModelError
 
 Subject = Checkpoint | Served
 
@@ -62,6 +65,8 @@ def evaluate(
     Raises BuildError when a model cannot be run, DocumentError for `texts` that hold none.
     """
     alike = against is not None and same_words(subject, against)
+    kept = kept_words(subject, against) if against and not alike else None
+    alike = alike or kept is not None
     measured = readings = note = None
     if against and alike:
         measured = measure(
@@ -70,11 +75,14 @@ def evaluate(
             texts=texts,
             tokens=tokens,
             context=context_of_source(subject),
+            kept=kept,
             progress=progress,
         )
     elif texts:
         readings = _read(subject, against, texts, tokens, progress)
-    if against and not alike:
+    if kept:
+        note = f"Only the {len(kept)} tokens are compared that both know."
+    elif against and not alike:
         note = "Their vocabularies differ: bits per byte and tasks compare them, KL and perplexity do not."
         note += "" if texts else " Give --texts for bits per byte."
     results, against_results = _run_tasks(subject, against, tasks, progress)
@@ -88,7 +96,7 @@ def evaluate(
         against_likelihood=readings[1] if readings else None,
         results=results,
         against_results=against_results,
-        timing=time_model(subject.file, subject.shape, progress=progress)
+        timing=time_model(subject.file, subject.shape, subject.adapter, progress=progress)
         if speed and isinstance(subject, Served)
         else None,
         note=note,
@@ -101,10 +109,27 @@ def same_words(one: Subject, other: Subject) -> bool:
     return first == second
 
 
+def kept_words(subject: Subject, whole: Subject) -> Kept | None:
+    """Return for each token of `subject` the id that `whole` has for it; None unless all are among its own.
+
+    So it is of a model whose vocabulary was trimmed.
+    """
+    try:
+        words, all_words = (
+            Tokenizer.from_file(str(tokenizer_of(some))).get_vocab(with_added_tokens=True)
+            for some in (subject, whole)
+        )
+    except ModelError:
+        return None
+    if not words.keys() < all_words.keys() or sorted(words.values()) != list(range(len(words))):
+        return None
+    return tuple(all_words[word] for word in sorted(words, key=words.__getitem__))
+
+
 def size_of(subject: Subject) -> int:
-    """Return the bytes of its weights' file, or files."""
+    """Return the bytes of its weights' file, or files; an adapter is one of them."""
     if isinstance(subject, Served):
-        return subject.file.stat().st_size
+        return sum(file.stat().st_size for file in (subject.file, subject.adapter) if file)
     return sum(file.stat().st_size for file in {entry.file for entry in subject.tensors.values()})
 
 

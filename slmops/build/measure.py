@@ -29,7 +29,7 @@ from slmops.build.isolate import Child, Progress, gather, isolate, silent
 from slmops.build.open_model import STRIDE, Model, Shape, parts
 from slmops.build.phrase import Phrasing
 from slmops.build.subject import Source, context_of_source, name_of, open_source, open_weights, open_words
-from slmops.build.texts import sequences
+from slmops.build.texts import LEAST, sequences
 from slmops.errors import BuildError
 
 __all__ = [
@@ -51,6 +51,8 @@ READ_LENGTH = 512
 """Most tokens in one sequence of a text that a person gives."""
 Told = list[tuple[list[int], int]]
 """Sequences, and how many bytes of text their foretold tokens write."""
+Kept = tuple[int, ...]
+"""For each token that an artifact knows, in its order, the source's id of the same token."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class _Asked:
     """Tokens of a sequence at most."""
     seed: int
     prompts: tuple[Golden, ...]
+    kept: Kept | None
 
 
 def measure(
@@ -83,13 +86,16 @@ def measure(
     context: int | None = None,
     seed: int = 0,
     prompts: Sequence[Golden] = (),
+    kept: Kept | None = None,
     progress: Progress = silent,
 ) -> Measurement:
     """Return the loss of `artifact` against `source` over at most `tokens` tokens.
 
     Of `texts` (.txt or .jsonl), else of the source's own writing, which begins with `prompts`, then
     with nothing. `context` bounds the tokens of a sequence where the artifact bears fewer than the
-    source. Raises BuildError when either cannot be run, DocumentError for `texts` that hold none.
+    source. With `kept` the artifact knows only these tokens of the source's: a sequence ends before the
+    first that it does not know, and the source is asked how likely it takes each of these to be among
+    them. Raises BuildError when either cannot be run, DocumentError for `texts` that hold none.
     """
     return measure_many(
         source,
@@ -99,6 +105,7 @@ def measure(
         context=context,
         seed=seed,
         prompts=prompts,
+        kept=kept,
         progress=progress,
     )[0]
 
@@ -112,6 +119,7 @@ def measure_many(
     context: int | None = None,
     seed: int = 0,
     prompts: Sequence[Golden] = (),
+    kept: Kept | None = None,
     progress: Progress = silent,
     jobs: int = 1,
 ) -> list[Measurement]:
@@ -120,14 +128,14 @@ def measure_many(
     pipes = [[Pipe(duplex=False) for _ in group] for group in groups]
     outlets = [[outlet for _, outlet in group] for group in pipes]
     longest = LENGTH if texts is None else READ_LENGTH
-    asked = _Asked(texts, tokens, min(context or longest, longest), seed, tuple(prompts))
+    asked = _Asked(texts, tokens, min(context or longest, longest), seed, tuple(prompts), kept)
     with Child("running the source model", _tell, source, asked, outlets) as teller:
         for outlet in itertools.chain.from_iterable(outlets):
             outlet.close()
         return [
             found
             for group, ends in zip(groups, pipes, strict=True)
-            for found in _measure_group(teller, group, [inlet for inlet, _ in ends], progress)
+            for found in _measure_group(teller, group, [inlet for inlet, _ in ends], kept, progress)
         ]
 
 
@@ -173,11 +181,15 @@ def go_on(
 
 
 def _measure_group(
-    teller: Child[None], artifacts: list[Source], inlets: list[Connection], progress: Progress
+    teller: Child[None],
+    artifacts: list[Source],
+    inlets: list[Connection],
+    kept: Kept | None,
+    progress: Progress,
 ) -> list[Measurement]:
     with ExitStack() as stack:
         listeners = [
-            stack.enter_context(Child(f"running {name_of(artifact)}", _compare, artifact, inlet))
+            stack.enter_context(Child(f"running {name_of(artifact)}", _compare, artifact, inlet, kept))
             for artifact, inlet in zip(artifacts, inlets, strict=True)
         ]
         for inlet in inlets:
@@ -198,6 +210,12 @@ def _tell(progress: Progress, source: Source, asked: _Asked, outlets: list[list[
         if asked.texts is None
         else sequences(phrasing, asked.texts, length=limit, tokens=asked.tokens)
     )
+    if asked.kept is not None:
+        known = frozenset(asked.kept)
+        cut = [list(itertools.takewhile(known.__contains__, ids)) for ids in written]
+        written = [ids for ids in cut if len(ids) >= LEAST]
+    if not written:
+        raise BuildError("there is no text that both models can write", remedy="Give --texts for both.")
     told = [(ids, _bytes_foretold(phrasing, ids)) for ids in written]
     for group in outlets:
         _read_aloud(model, told, group)
@@ -244,16 +262,20 @@ def _say(listeners: list[Connection], what: Callable[[Connection], None]) -> Non
             listeners.remove(listener)
 
 
-def _compare(progress: Progress, artifact: Source, inlet: Connection) -> Measurement | None:
+def _compare(
+    progress: Progress, artifact: Source, inlet: Connection, kept: Kept | None
+) -> Measurement | None:
     """Be an artifact's child; return nothing when the source falls silent."""
     try:
         told: Told = inlet.recv()
         longest = max(len(ids) for ids, _ in told)
         model = open_weights(artifact, Shape(longest), progress)
+        own = None if kept is None else {id_: place for place, id_ in enumerate(kept)}
         tally = Tally()
         for done, (ids, nbytes) in enumerate(told, 1):
             tally.begin(nbytes)
-            for rows, got, following in _side_by_side(model, ids, inlet):
+            fed = ids if own is None else [own[id_] for id_ in ids]
+            for rows, got, following in _side_by_side(model, fed, inlet, kept):
                 _check_width(artifact, rows, got)
                 tally.add(rows, got, following)
             progress(f"comparing {name_of(artifact)} with its source", done / len(told))
@@ -262,13 +284,17 @@ def _compare(progress: Progress, artifact: Source, inlet: Connection) -> Measure
     return tally.measurement()
 
 
-def _side_by_side(model: Model, ids: list[int], inlet: Connection) -> Iterator[tuple[Rows, Rows, list[int]]]:
-    """Yield the source's rows, the artifact's, and the ids that follow them."""
+def _side_by_side(
+    model: Model, ids: list[int], inlet: Connection, kept: Kept | None
+) -> Iterator[tuple[Rows, Rows, list[int]]]:
+    """Yield the source's rows, the artifact's, and the ids that follow them; all in the artifact's words."""
     model.restart()
     end = 1
     for part, served_at_once in _bites(ids):
         got = model.feed(part) if served_at_once else np.concatenate([model.feed([id_]) for id_ in part])
         said = np.frombuffer(inlet.recv_bytes(), np.float32).reshape(len(part), -1)
+        if kept is not None:
+            said = said[:, kept]
         yield said, got, ids[end : end + len(part)]
         end += len(part)
 

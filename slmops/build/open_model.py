@@ -108,10 +108,10 @@ class TorchModel:
 
 
 class GgufModel:
-    """A .gguf in llama.cpp, with the key and value cache as it is served (F16)."""
+    """A .gguf in llama.cpp, with its adapter, and the key and value cache as it is served (F16)."""
 
-    def __init__(self, file: Path, shape: Shape) -> None:
-        """Open `file`; raise BuildError with llama.cpp's words when it cannot."""
+    def __init__(self, file: Path, shape: Shape, adapter: Path | None = None) -> None:
+        """Open `file`; raise BuildError with llama.cpp's words when it or `adapter` cannot be."""
         import llama_cpp  # noqa: PLC0415
 
         self._api = llama_cpp
@@ -121,15 +121,30 @@ class GgufModel:
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(file), wanted)
         if not self._model:
             raise self._complaint(f"cannot load {file.name}")
+        # Before the sequence is made: its room for computing counts what the adapter adds.
+        worn = self._load(adapter, file) if adapter else None
         self._stride = min(shape.micro_batch, shape.context)
         self._rows = 1 if shape.last_only else min(STRIDE, self._stride)
         self._context = llama_cpp.llama_init_from_model(self._model, self._wanted(file, shape))
         if not self._context:
             raise self._complaint(f"cannot make room for {shape.context} tokens of {file.name}")
+        if worn:
+            self._put_on(worn)
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(self._stride, 0, 1)
         self._fed = 0
+
+    def _load(self, adapter: Path, file: Path) -> Any:
+        found = self._api.llama_adapter_lora_init(self._model, os.fsencode(adapter))
+        if not found:
+            raise self._complaint(f"cannot put {adapter.name} on {file.name}")
+        return found
+
+    def _put_on(self, adapter: Any) -> None:
+        adapters, scales = (self._api.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+        if self._api.llama_set_adapters_lora(self._context, adapters, 1, scales):
+            raise self._complaint("cannot use the adapter")
 
     def _wanted(self, file: Path, shape: Shape) -> Any:
         wanted = self._api.llama_context_default_params()
@@ -248,10 +263,10 @@ def _listen_to_llama() -> deque[str]:
     return complaints
 
 
-def open_artifact(file: Path, shape: Shape) -> Model:
-    """Open a .gguf or .onnx file as `shape` says."""
+def open_artifact(file: Path, shape: Shape, adapter: Path | None = None) -> Model:
+    """Open a .gguf or .onnx file as `shape` says; `adapter` is one for a .gguf."""
     if file.suffix == ".gguf":
-        return GgufModel(file, shape)
+        return GgufModel(file, shape, adapter)
     if file.suffix == ".onnx":
         return OnnxModel(file, shape)
     raise BuildError(f"{file}: expected a .gguf or an .onnx file")

@@ -8,6 +8,7 @@ Law: the words are the source's: its tokenizer.json, or a GGUF's own vocabulary.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
@@ -171,12 +172,8 @@ def render_chat(
         raise ModelError(
             "the model has no chat template to write messages with", remedy="Give plain texts and prompts."
         )
-    house = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    house.filters["tojson"] = lambda value, **how: json.dumps(value, ensure_ascii=False, **how)
-    house.globals["strftime_now"] = datetime.now(UTC).astimezone().strftime
     try:
-        found = house.from_string(template)
-        return found.render(
+        return _compiled(template).render(
             messages=list(messages), add_generation_prompt=answer, tools=None, **special_tokens
         )
     except TemplateError as error:
@@ -184,3 +181,11 @@ def render_chat(
             f"the model's chat template cannot be rendered: {error}",
             remedy="Mend chat_template.jinja, or give golden prompts as plain prompts.",
         ) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(template: str) -> Template:
+    house = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    house.filters["tojson"] = lambda value, **how: json.dumps(value, ensure_ascii=False, **how)
+    house.globals["strftime_now"] = lambda form: datetime.now(UTC).astimezone().strftime(form)
+    return house.from_string(template)

@@ -39,11 +39,11 @@ def pieces(checkpoint: Checkpoint, tensor: GgufTensor, most: int) -> Iterator[Ro
 
 def _moved(rows: Rows, tensor: GgufTensor) -> Rows:
     if tensor.rotated_heads:
-        return _interleaved(rows, tensor.rotated_heads)
+        return interleaved(rows, tensor.rotated_heads)
     return rows + np.float32(1) if tensor.plus_one else rows
 
 
-def _interleaved(rows: Rows, head: int) -> Rows:
+def interleaved(rows: Rows, head: int) -> Rows:
     """Return the rows with the two halves of each head laced into pairs."""
     halves = rows.reshape(-1, 2, head // 2, *rows.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)

@@ -205,7 +205,8 @@ def _trace(
     if type_name == "INT4":
         study = _study(progress, checkpoint, model, importance)
     progress("tracing the model", 0.6)
-    onnx_export_from_model(model, folder, task=TASK, opset=OPSET, do_validation=False)
+    # What it does afterwards it does only where accelerate is installed, and `graph` does it better.
+    onnx_export_from_model(model, folder, task=TASK, opset=OPSET, do_validation=False, no_post_process=True)
     return study, folder / "model.onnx"
 
 

@@ -64,6 +64,14 @@ def find_tensors(folder: Path) -> dict[str, TensorEntry]:
     return tensors
 
 
+def tensors_of(file: Path) -> dict[str, TensorEntry]:
+    """Return the tensors of one safetensors file by name; raise ModelError if one is not whole."""
+    tensors = _read_header(file)
+    for name, entry in tensors.items():
+        _check_entry(name, entry)
+    return tensors
+
+
 def read_rows(entry: TensorEntry, start: int, stop: int) -> npt.NDArray[np.float32]:
     """Return rows `start` to `stop` (first axis) as float32."""
     row = entry.nbytes // entry.shape[0]

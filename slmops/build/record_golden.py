@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -23,9 +22,9 @@ from slmops.artifact.golden import Golden
 from slmops.build.divergence import Rows, margin_of_first
 from slmops.build.isolate import Progress, isolate, silent
 from slmops.build.measure import Source, go_on, open_source
-from slmops.build.open_model import Model, Shape, open_artifact
+from slmops.build.open_model import Model, Shape
 from slmops.build.phrase import Phrasing
-from slmops.build.subject import context_of_source
+from slmops.build.subject import context_of_source, name_of, open_weights
 
 MOST = 16
 """Tokens of an answer at most."""
@@ -74,7 +73,7 @@ class Answer:
 
 def record_golden(
     source: Source,
-    artifacts: Sequence[Path],
+    artifacts: Sequence[Source],
     prompts: Sequence[str] | None = None,
     *,
     context: int = CONTEXT,
@@ -89,7 +88,7 @@ def record_golden(
     """
     given = None if prompts is None else list(prompts)
     answers = isolate("running the source model", _foretell, progress, source, given, context)
-    held = [isolate(f"running {file.name}", _confirm, progress, file, answers) for file in artifacts]
+    held = [isolate(f"running {name_of(one)}", _confirm, progress, one, answers) for one in artifacts]
     surely = [min(counts) for counts in zip([len(answer.ids) for answer in answers], *held, strict=True)]
     found = [_golden(answer, count) for answer, count in zip(answers, surely, strict=True)]
     return [golden for golden in found if golden is not None][:ENOUGH]
@@ -146,13 +145,13 @@ def _answer(model: Model, phrasing: Phrasing, question: Golden, context: int) ->
     return Answer(question, prompt, ids, texts) if len(ids) >= LEAST else None
 
 
-def _confirm(progress: Progress, artifact: Path, answers: list[Answer]) -> list[int]:
+def _confirm(progress: Progress, artifact: Source, answers: list[Answer]) -> list[int]:
     """Return, for each answer, how many of its tokens the artifact would surely say as well."""
-    model = open_artifact(artifact, Shape(CONTEXT))
+    model = open_weights(artifact, Shape(CONTEXT), progress)
     counts = []
     for done, answer in enumerate(answers, 1):
         counts.append(_held(model, answer))
-        progress(f"asking {artifact.name}", done / len(answers))
+        progress(f"asking {name_of(artifact)}", done / len(answers))
     return counts
 
 

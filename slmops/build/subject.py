@@ -20,6 +20,8 @@ from slmops.build import classifier
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.family import FAMILIES, context_of
 from slmops.build.isolate import Progress
+from slmops.build.merge_adapter import merge_adapter
+from slmops.build.open_adapter import Adapted
 from slmops.build.open_model import Model, Shape, TorchModel, open_artifact
 from slmops.build.phrase import CheckpointPhrasing, GgufPhrasing, Phrasing, TokenizerPhrasing, Words
 from slmops.build.source import GgufSource, open_gguf, open_model
@@ -44,6 +46,8 @@ class Served:
     """None: the GGUF's own."""
     labels: tuple[str, ...] = ()
     """Of a text classifier, in the order of its logits."""
+    adapter: Path | None = None
+    """The LoRA adapter that is put on it, a GGUF."""
 
 
 Source = Checkpoint | Path | Served
@@ -112,11 +116,18 @@ def open_words(source: Source) -> Phrasing:
 def open_weights(source: Source, shape: Shape, progress: Progress) -> Model:
     """Open the model itself."""
     if not isinstance(source, Checkpoint):
-        return open_artifact(source.file if isinstance(source, Served) else source, shape)
+        return (
+            open_artifact(source.file, shape, source.adapter)
+            if isinstance(source, Served)
+            else open_artifact(source, shape)
+        )
     progress(f"loading {name_of(source)}", 0.0)
     from slmops.build.reference import load_reference  # noqa: PLC0415 - torch
 
-    return TorchModel(load_reference(source, lambda share: progress(f"loading {name_of(source)}", share)))
+    model = load_reference(source, lambda share: progress(f"loading {name_of(source)}", share))
+    if isinstance(source, Adapted):
+        merge_adapter(model, source.adapter)
+    return TorchModel(model)
 
 
 def open_source(source: Source, context: int, progress: Progress) -> tuple[Model, Phrasing]:
@@ -126,7 +137,7 @@ def open_source(source: Source, context: int, progress: Progress) -> tuple[Model
 
 def _described(folder: Path) -> Served:
     said = _read(folder / descriptions.FILE_NAME)
-    for name in filter(None, (said.model, said.tokenizer, said.chat_template)):
+    for name in filter(None, (said.model, said.tokenizer, said.chat_template, said.adapter)):
         if not (folder / name).is_file():
             raise ModelError(f"{folder} is not whole: it names {name}, which is not there")
     if said.format != "gguf" and not said.tokenizer:
@@ -142,7 +153,9 @@ def _described(folder: Path) -> Served:
             chat_template=template,
         )
     shape = Shape(said.context, said.threads, said.micro_batch)
-    return Served(f"{said.reference} ({said.type})", folder / said.model, shape, words, tuple(said.labels))
+    adapter = folder / said.adapter if said.adapter else None
+    name = f"{said.reference} ({said.type})"
+    return Served(name, folder / said.model, shape, words, tuple(said.labels), adapter)
 
 
 def _read(file: Path) -> Description:

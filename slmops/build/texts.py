@@ -56,19 +56,17 @@ def sequences(
     With `other`, what its vocabulary cannot write is left out too. Raises DocumentError when the file
     cannot be read, or holds nothing that is left.
     """
-    passages = [
-        passage for text in read_texts(file) for passage in _passages(text, length * CHARACTERS_PER_TOKEN)
-    ]
+    parts = [part for text in read_texts(file) for part in passages(text, length * CHARACTERS_PER_TOKEN)]
     begin = phrasing.ids(Golden(expect="", prompt=""))
     found = dict[int, list[list[int]]]()
     left = tokens
-    for place in spread(len(passages)):
-        ids = phrasing.written(passages[place])
+    for place in spread(len(parts)):
+        ids = phrasing.written(parts[place])
         if not _can_write(phrasing, ids):
             continue
         if other and not _can_write(other, other.written(phrasing.text(ids))):
             continue
-        for window in _windows(ids, begin, length):
+        for window in windows(ids, begin, length):
             if len(cut := window[:left]) >= LEAST:
                 found.setdefault(place, []).append(cut)
                 left -= len(cut)
@@ -132,7 +130,7 @@ def _joined(prompt: Any, after: Any) -> str | None:
     return prompt + after if isinstance(prompt, str) and isinstance(after, str) else None
 
 
-def _passages(text: Text, most: int) -> list[Text]:
+def passages(text: Text, most: int) -> list[Text]:
     """Cut a text of more than `most` characters into passages of about one size, after words.
 
     A conversation stays whole.
@@ -143,7 +141,7 @@ def _passages(text: Text, most: int) -> list[Text]:
     return [found[0] for found in re.finditer(rf"\S(?:{room}(?!\S)|{room})", text, re.DOTALL)]
 
 
-def _windows(ids: list[int], begin: list[int], length: int) -> Iterator[list[int]]:
+def windows(ids: list[int], begin: list[int], length: int) -> Iterator[list[int]]:
     """Cut the ids of a passage into windows of about one size, each of which begins as the passage does."""
     opening = begin if begin and ids[: len(begin)] == begin else []
     rest = ids[len(opening) :]

@@ -67,13 +67,15 @@ class TextTiming:
     cpu: str
 
 
-def time_model(file: Path, shape: Shape, *, progress: Progress = silent) -> Timing:
-    """Return how fast the .gguf or .onnx `file` is when it is served with `shape`.
+def time_model(
+    file: Path, shape: Shape, adapter: Path | None = None, *, progress: Progress = silent
+) -> Timing:
+    """Return how fast the .gguf or .onnx `file` is when it is served with `shape`, and with `adapter` on.
 
     More threads than this machine has processors are not used. Raises BuildError when it cannot be run.
     """
     served = Shape(shape.context, _threads(file, shape.threads), shape.micro_batch, last_only=True)
-    return isolate(f"timing {file.name}", _time, progress, file, served)
+    return isolate(f"timing {file.name}", _time, progress, file, served, adapter)
 
 
 def time_classifier(
@@ -113,10 +115,10 @@ def _time_texts(progress: Progress, file: Path, texts: Sequence[Sequence[int]], 
     )
 
 
-def _time(progress: Progress, file: Path, shape: Shape) -> Timing:
+def _time(progress: Progress, file: Path, shape: Shape, adapter: Path | None) -> Timing:
     """Be the child; it imports no more than a server of the model does, for the sake of its memory."""
     began = time.perf_counter()
-    model = open_artifact(file, shape)
+    model = open_artifact(file, shape, adapter)
     loaded = time.perf_counter() - began
     prompt = min(PROMPT, shape.context // 2)
     answer = min(ANSWER, shape.context - prompt)

@@ -13,15 +13,17 @@ from slmops.artifact import golden as goldens
 from slmops.artifact.description import CLASSIFICATION, GENERATION, Description
 from slmops.artifact.golden import Golden
 from slmops.build import card
+from slmops.build import ledger as ledgers
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.choice import Outcome, Pick
+from slmops.build.ledger import Ledger
 from slmops.build.quantize_gguf import GgufReport
 from slmops.build.source import Source
 from slmops.build.steps import Model
 from slmops.profile.device import DeviceProfile
 from slmops.profile.footprint import ModelShape
 
-TOKENIZER, TEMPLATE = "tokenizer.json", "chat_template.jinja"
+TOKENIZER, TEMPLATE, CARD = "tokenizer.json", "chat_template.jinja", "README.md"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def wrap(
     """Fill `folder`, which is made; the model's file is linked where the disk allows it."""
     outcome, reason = chosen.best, chosen.reason
     folder.mkdir(parents=True)
-    _link(model.file, folder / f"model.{outcome.make.format}")
+    link(model.file, folder / f"model.{outcome.make.format}")
     source = named.source
     said = _describe(named, profile, outcome, golden=bool(golden))
     if said.tokenizer and isinstance(source, Checkpoint) and source.tokenizer:
@@ -78,11 +80,20 @@ def wrap(
     text = card.render(
         said, size=outcome.bytes, bits_per_weight=outcome.bits_per_weight, reason=reason, fallback_share=share
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(card.with_ledger(text, _ledger(source)), encoding="utf-8")
     return Built(profile, folder, said, outcome, reason, share)
 
 
-def _link(file: Path, to: Path) -> None:
+def _ledger(source: Source) -> Ledger:
+    """Return what each step to the source cost, where a ledger lies beside it."""
+    file = source.folder / ledgers.FILE_NAME if isinstance(source, Checkpoint) else None
+    if file is None or not file.is_file():
+        return Ledger()
+    return ledgers.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def link(file: Path, to: Path) -> None:
+    """Lay a file somewhere else without a copy of its bytes, where the disk allows it."""
     try:
         os.link(file, to)
     except OSError:

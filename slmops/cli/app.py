@@ -19,6 +19,12 @@ VERBS: Final[dict[str, str]] = {
     "doctor": "Say what is missing here, with the line that installs it.",
     "profile": "Device profiles: what a device can bear.",
     "quantize": "Make a release: the best artifact each device can bear, its loss measured.",
+    "distill": "Teach a smaller model what a larger one knows; then quantize it, if told.",
+    "prune": "Cut layers, heads, channels or words out of a model, by what they are measured to matter.",
+    "finetune": "Train a model, or a LoRA adapter for it, on your own data.",
+    "adapt": "Make a release of another: the same models, and a LoRA adapter on each.",
+    "merge-adapters": "Average the adapters of several sites, weighted by their samples.",
+    "write-answers": "Let a teacher write answers to prompts, as data to distill from.",
     "evaluate": "Measure a model or an artifact: loss against another, tasks, speed, memory.",
     "release": "Releases in the registry: list, show, verify.",
     "device": "One device: trust its host key, read its logs, remove slmops from it.",
@@ -59,7 +65,7 @@ class LazyVerbs(TyperGroup):
         if self.asked_for_help:
             return TyperCommand(name=cmd_name, help=VERBS[cmd_name])
         try:
-            module = importlib.import_module(f"slmops.cli.{cmd_name}")
+            module = importlib.import_module(f"slmops.cli.{cmd_name.replace('-', '_')}")
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("slmops"):
                 raise

@@ -116,6 +116,7 @@ def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], output: Form
             and f"{finding.parcel.description.format} {finding.parcel.description.type}",
             "artifact": finding.parcel and digests.short("sha256:" + finding.parcel.slot),
             "bytes": finding.parcel and finding.parcel.artifact.size,
+            "sends": finding.lacks,
             "reason": str(finding.unreachable or finding.refusal or ""),
         }
         for finding in findings
@@ -124,8 +125,11 @@ def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], output: Form
         emit({"release": order.signed.release.reference, "digest": order.signed.blob.digest, "devices": rows})
         return
     say(f"Plan: {order.signed.release.reference} ({digests.short(order.signed.blob.digest)}) to {fleet.name}")
-    columns = ("device", "profile", "serves", "does", "wave", "type", "artifact", "bytes", "reason")
-    shown = [[size(v) if k == "bytes" and isinstance(v, int) else v for k, v in row.items()] for row in rows]
+    columns = ("device", "profile", "serves", "does", "wave", "type", "artifact", "bytes", "sends", "reason")
+    shown = [
+        [size(v) if k in {"bytes", "sends"} and isinstance(v, int) else v for k, v in row.items()]
+        for row in rows
+    ]
     table(columns, shown, on=err)
 
 

@@ -1,8 +1,6 @@
 """slmops evaluate: measure a model or an artifact."""
 
 import math
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -192,18 +190,8 @@ def _at_hand(said: str) -> Iterator[str]:
         )
     built = releases.artifact(layout, entries[profile])
     with tempfile.TemporaryDirectory(prefix=".evaluate-", dir=layout.folder) as room:
-        for path, blob in built.files:
-            layout.check(blob)
-            _lay(layout.path(blob.digest), Path(room) / path)
+        releases.lay_out(layout, built, Path(room))
         yield room
-
-
-def _lay(blob: Path, path: Path) -> None:
-    """Put a blob where its artifact has it: a hard link, where the disk has such."""
-    try:
-        os.link(blob, path)
-    except OSError:
-        shutil.copyfile(blob, path)
 
 
 @contextmanager

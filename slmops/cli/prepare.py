@@ -53,9 +53,13 @@ def _steps(recipe: Recipe, source: Source, cache: Cache, told: Progress) -> Step
 
 def golden_of(recipe: Recipe) -> list[Golden]:
     """Return the golden prompts that a recipe names, or that lie in the model's folder."""
-    own = Path(recipe.model).expanduser() / goldens.FILE_NAME
-    path = Path(recipe.golden) if recipe.golden else own
-    if not recipe.golden and not own.is_file():
+    return read_golden(Path(recipe.golden) if recipe.golden else None, Path(recipe.model).expanduser())
+
+
+def read_golden(given: Path | None, folder: Path) -> list[Golden]:
+    """Return the golden prompts in the file that was given, else those that lie in `folder`, if any do."""
+    path = given or folder / goldens.FILE_NAME
+    if given is None and not path.is_file():
         return []
     try:
         return goldens.read(path.read_text(encoding="utf-8"), str(path))

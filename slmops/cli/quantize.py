@@ -1,31 +1,19 @@
 """slmops quantize: make a release."""
 
-import json
-import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from slmops import digest as digests
-from slmops.build import page
-from slmops.build.load_recipe import anchored, load_recipe, save_recipe
+from slmops.build.load_recipe import anchored, load_recipe
 from slmops.build.plan import AUTO
 from slmops.build.recipe import Recipe, target
-from slmops.build.report import report
-from slmops.build.wrap import Built
-from slmops.cli import home
-from slmops.cli.answer import show, show_plan
+from slmops.cli.answer import show_plan
+from slmops.cli.make_release import check_new, make_release, show_release
 from slmops.cli.options import verb
-from slmops.cli.prepare import bar, foretold, golden_of, prepare
-from slmops.cli.render import Form, Output, emit, say
-from slmops.errors import UsageError
-from slmops.registry import catalog
-from slmops.registry import release as releases
-from slmops.registry.layout import Layout
-from slmops.registry.release import Signed
+from slmops.cli.prepare import bar, foretold
+from slmops.cli.render import Form, Output, emit
+from slmops.cli.said import checked, put_over
 
 app = verb("Make a release: the best artifact each device can bear, its loss measured.")
 
@@ -132,44 +120,15 @@ def quantize(
         },
         target(f":{format_}:{type_}"),
     )
-    _check_new(said)
+    check_new(said.name, said.version)
     with bar() as told:
         planned = foretold(said, told)
         if dry_run:
             return show_plan(planned, output)
-        run = prepare(said, told)
-        home.registry().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=home.registry()) as room:
-            built, results = run.build(planned, golden_of(said), Path(room))
-            answer = report(f"{said.name}:{said.version}", run.called, results)
-            place = home.report_of(said.name, said.version)
-            save_recipe(said, place / "recipe.yaml")
-            for folder in {place, report_to or place}:
-                _keep(answer, folder)
-            signed = _publish(built)
+        made = make_release(said, planned, told, report_to=report_to)
     if output is Form.JSON:
-        missed = {one.profile.name: one.unanswered for one in built}
-        kept = {"digest": signed.blob.digest, "report": str(report_to or place), "unanswered": missed}
-        return emit({**answer, **kept})
-    show(answer)
-    for one in built:
-        if one.fallback_share:
-            label = one.description.type
-            say(f"{one.profile.name}: {one.fallback_share:.0%} of the weights cannot be {label}.")
-        if one.unanswered:
-            say(
-                f"{one.profile.name}: {len(one.unanswered)} golden prompts are not answered as they expect; "
-                f"a device that gets this will go back. The first: {one.unanswered[0]}"
-            )
-    say(f"Release {signed.release.reference} ({digests.short(signed.blob.digest)}) is in the registry.")
-    say(f"The whole answer, with its plot: {(report_to or place) / 'report.html'}")
-    return None
-
-
-def _publish(built: list[Built]) -> Signed:
-    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    folders = {one.profile.name: one.folder for one in built}
-    return releases.publish(Layout(home.registry()), folders, created=created, key=home.release_key())
+        return emit(made.said())
+    return show_release(made)
 
 
 def _recipe(file: Path | None, said: dict[str, Any], given: dict[str, str]) -> Recipe:
@@ -177,36 +136,10 @@ def _recipe(file: Path | None, said: dict[str, Any], given: dict[str, str]) -> R
 
     The format and type that are `given` are for the profiles that say none of their own.
     """
-    stated = {key: value for key, value in said.items() if value is not None}
-    written = load_recipe(file).model_dump(mode="json") if file else {}
-    whole = {key: _put_over(written.get(key), stated.get(key)) for key in written.keys() | stated.keys()}
+    whole = put_over(load_recipe(file).model_dump(mode="json") if file else {}, said) or {}
     for one in whole.get("profiles", ()):
         one |= {key: given[key] for key in ("format", "type") if one[key] == AUTO}
-    try:
-        found = Recipe.model_validate(whole)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        missing = first["type"] == "missing"
-        option = _OPTIONS.get(key, f"--{key}")
-        raise UsageError(
-            f"{key} is not said" if missing else f"{_place(first)}: {_plain(first)}",
-            remedy=f"{'Give' if missing else 'Correct'} {option}, or say it in a --recipe "
-            "(`slmops schema recipe`).",
-        ) from error
-    return anchored(found, Path.cwd())
-
-
-def _place(error: Any) -> str:
-    """Return what is wrong as a command calls it: the last word of where it stands."""
-    return next(str(part) for part in reversed(error["loc"]) if str(part).isidentifier())
-
-
-def _plain(error: Any) -> str:
-    """Return what a schema complains of, in plain words and with what was given."""
-    said = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    said = said if said.startswith("expected") else f"expected {said}"
-    return said if "got " in said else f"{said}, got {error['input']!r}"
+    return anchored(checked(Recipe, whole, _OPTIONS, "recipe"), Path.cwd())
 
 
 _OPTIONS = {
@@ -217,30 +150,8 @@ _OPTIONS = {
 }
 
 
-def _put_over(written: Any, stated: Any) -> Any:
-    """Return what is stated, else what is written; of a part that both speak of, each key so."""
-    if isinstance(written, dict) and isinstance(stated, dict):
-        return {**written, **stated}
-    return written if stated is None else stated
-
-
 def _evaluation(file: Path | None, tokens: int | None) -> dict[str, Any] | None:
     said: dict[str, Any] = {"file": str(file)} if file else {}
     if tokens is not None:
         said["tokens"] = tokens
     return said or None
-
-
-def _check_new(recipe: Recipe) -> None:
-    reference = catalog.reference(recipe.name, recipe.version)
-    if reference in releases.references(Layout(home.registry())):
-        raise UsageError(
-            f"{reference} is in the registry already; a version never changes",
-            remedy="Choose a new --version.",
-        )
-
-
-def _keep(answer: dict[str, Any], place: Path) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "report.json").write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
-    (place / "report.html").write_text(page.draw(answer), encoding="utf-8")

@@ -14,6 +14,7 @@ from slmops.cli.render import Form, Output, emit, out, size, table
 from slmops.errors import IntegrityError, ReleaseError
 from slmops.registry import catalog
 from slmops.registry import release as releases
+from slmops.registry.catalog import Reference
 from slmops.registry.layout import Layout
 
 app = verb("Releases in the registry: list, show, verify.", group=True)
@@ -61,6 +62,7 @@ def show(name: Name, output: Output = Form.TABLE) -> None:
                 "arch": entry.arch,
                 "format": said.format,
                 "type": said.type,
+                "adapter": said.adapter,
                 "bytes": built.size,
                 "memory_bytes": said.memory_bytes,
                 "measured": said.measured,
@@ -82,12 +84,16 @@ def show(name: Name, output: Output = Form.TABLE) -> None:
         ("profile", "arch", "format", "type", "size", "memory", "KL (nats)", "top-1", "digest"),
         [
             (
-                a["profile"], a["arch"], a["format"], a["type"], size(a["bytes"]), size(a["memory_bytes"]),
+                a["profile"], a["arch"], a["format"], _type(a), size(a["bytes"]), size(a["memory_bytes"]),
                 f"{a['measured']['kl_mean']:.2g}", f"{a['measured']['top1']:.1%}", digests.short(a["digest"]),
             )
             for a in artifacts
         ],
     )  # fmt: skip
+
+
+def _type(artifact: dict[str, Any]) -> str:
+    return f"{artifact['type']} + adapter" if artifact["adapter"] else str(artifact["type"])
 
 
 @app.command()
@@ -110,8 +116,8 @@ def verify(
     out.print(f"{name} is whole: the signature holds, and so do {size(read)} in {count} artifacts.")
     if rebuild:
         models = dict(releases.models(layout, signed))
-        for profile, made in _made_again(signed.release.name, signed.release.version).items():
-            if made != models[profile]:
+        for profile, made in _made_again(releases.base(layout, signed)).items():
+            if made != models.get(profile, made):
                 raise IntegrityError(
                     f"{name} for {profile}: built again its model is {digests.short(made)}, released was "
                     f"{digests.short(models[profile])}",
@@ -121,7 +127,7 @@ def verify(
         out.print(f"Built again, bit for bit: {', '.join(models)}.")
 
 
-def _made_again(name: str, version: str) -> dict[str, str]:
+def _made_again(release: Reference) -> dict[str, str]:
     """Return the digest of each profile's model, made anew by the recipe that made it first."""
     # What builds is heavy, and only this option needs it.
     from slmops.build.cache import Cache  # noqa: PLC0415
@@ -129,10 +135,10 @@ def _made_again(name: str, version: str) -> dict[str, str]:
     from slmops.build.report import chosen  # noqa: PLC0415
     from slmops.cli.prepare import bar, prepare  # noqa: PLC0415
 
-    kept = home.report_of(name, version)
+    kept = home.report_of(release.name, release.version)
     if not (kept / "recipe.yaml").is_file() or not (kept / "report.json").is_file():
         raise ReleaseError(
-            f"the recipe of {name}:{version} is not kept here: no {kept / 'recipe.yaml'}",
+            f"the recipe of {release} is not kept here: no {kept / 'recipe.yaml'}",
             remedy="Verify it where it was built; `slmops quantize` keeps recipe and report there.",
         )
     makes = chosen(json.loads((kept / "report.json").read_text(encoding="utf-8")))

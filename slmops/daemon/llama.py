@@ -37,10 +37,10 @@ def _listen(level: int, text: bytes, _data: Any) -> None:
 
 
 class LlamaModel:
-    """A GGUF file, mapped into memory; its engine and its vocabulary are made from it."""
+    """A GGUF file, mapped into memory, with its adapter; its engine and its vocabulary are made from it."""
 
-    def __init__(self, file: Path, given_up: Callable[[], bool]) -> None:
-        """Load `file`, until `given_up` says nobody waits; raise ModelError when it does not load."""
+    def __init__(self, file: Path, given_up: Callable[[], bool], adapter: Path | None = None) -> None:
+        """Load `file`, until `given_up` says nobody waits; raise ModelError when that or `adapter` fails."""
         llama_cpp.llama_log_set(_listen, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         _complaints.clear()
@@ -52,6 +52,14 @@ class LlamaModel:
         if not self.pointer:
             raise ModelError(f"{file.name} does not load: {_complaint()}")
         self.vocabulary = llama_cpp.llama_model_get_vocab(self.pointer)
+        self.adapter = self._load(adapter, file) if adapter else None
+
+    def _load(self, adapter: Path, file: Path) -> Any:
+        """Return the adapter, which llama.cpp frees with the model; no sequence may be there yet."""
+        found = llama_cpp.llama_adapter_lora_init(self.pointer, os.fsencode(adapter))
+        if not found:
+            raise ModelError(f"{adapter.name} is no adapter for {file.name}: {_complaint()}")
+        return found
 
 
 class LlamaEngine:
@@ -75,8 +83,15 @@ class LlamaEngine:
         self._pointer = llama_cpp.llama_init_from_model(model.pointer, wanted)
         if not self._pointer:
             raise ModelError(f"no context of {context} tokens could be made: {_complaint()}")
+        if model.adapter:
+            self._put_on(model.adapter)
         self._memory = llama_cpp.llama_get_memory(self._pointer)
         self._batch = (llama_cpp.llama_token * self.stride)()
+
+    def _put_on(self, adapter: Any) -> None:
+        adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+        if llama_cpp.llama_set_adapters_lora(self._pointer, adapters, 1, scales):
+            raise ModelError(f"the adapter could not be put on: {_complaint()}")
 
     def feed(self, ids: Sequence[int]) -> Logits:
         """See `Engine`."""

@@ -51,7 +51,7 @@ def load(folder: Path, description: Description, given_up: Callable[[], bool]) -
     Raise ModelError when a file is missing, broken or does not belong to the others, and
     MissingPartError when the runtime is not installed. `given_up` cuts the load short.
     """
-    named = (description.model, description.tokenizer, description.chat_template)
+    named = (description.model, description.tokenizer, description.chat_template, description.adapter)
     for name in filter(None, named):
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name} is missing")
@@ -77,7 +77,7 @@ def _open(folder: Path, description: Description, given_up: Callable[[], bool]) 
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             from slmops.daemon.llama import GgufVocabulary, LlamaEngine, LlamaModel  # noqa: PLC0415
 
-            model = LlamaModel(file, given_up)
+            model = LlamaModel(file, given_up, folder / description.adapter if description.adapter else None)
             engine = LlamaEngine(model, *shape, description.micro_batch)
             return engine, tokenizer or GgufVocabulary(model)
         if description.format == "onnx" and tokenizer:

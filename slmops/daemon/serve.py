@@ -104,6 +104,7 @@ class Service:
             "owned_by": "slmops",
             "release": self.description.reference,
             "digest": self.digest,
+            "adapter": self.description.adapter,
         }
         return _json({"object": "list", "data": [said]})
 

@@ -5,6 +5,8 @@ name. Whoever finds a name finds all that it names.
 """
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +95,22 @@ def description(layout: Layout, built: Artifact) -> Description:
     return descriptions.parse(layout.get(dict(built.files)[descriptions.FILE_NAME]))
 
 
+def lay_out(layout: Layout, built: Artifact, folder: Path) -> None:
+    """Put the files of an artifact into `folder`, verified: hard links, where the disk has such."""
+    for name, blob in built.files:
+        layout.check(blob)
+        try:
+            os.link(layout.path(blob.digest), folder / name)
+        except OSError:
+            shutil.copyfile(layout.path(blob.digest), folder / name)
+
+
+def base(layout: Layout, signed: Signed) -> Reference:
+    """Return the release that its models were built for: of an adapted one its base, else itself."""
+    first = next(entry for _, entry in signed.release.artifacts)
+    return catalog.parse(description(layout, artifact(layout, first)).base)
+
+
 def models(layout: Layout, signed: Signed) -> list[tuple[str, str]]:
     """Return the digest of each profile's model file."""
     found = []
@@ -120,7 +138,7 @@ def _read_description(folder: Path) -> Description:
         said = descriptions.parse((folder / descriptions.FILE_NAME).read_bytes())
     except FileNotFoundError as error:
         raise ReleaseError(f"{folder} is no artifact: it has no {descriptions.FILE_NAME}") from error
-    for name in (said.model, said.tokenizer, said.chat_template, said.golden):
+    for name in (said.model, said.tokenizer, said.chat_template, said.golden, said.adapter):
         if name is not None and not (folder / name).is_file():
             raise ReleaseError(f"{folder} is not whole: it names {name}, which is not there")
     for path in folder.iterdir():
@@ -145,7 +163,7 @@ def _store_file(layout: Layout, path: Path, media_type: str) -> Blob:
 
 
 def _media_type(name: str, said: Description) -> str:
-    if name == said.model or name.startswith(said.model + "."):
+    if name in (said.model, said.adapter) or name.startswith(said.model + "."):
         return manifest.WEIGHT_TYPE
     if name == golden.FILE_NAME:
         return manifest.DATASET_TYPE

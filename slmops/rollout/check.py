@@ -42,6 +42,8 @@ class Finding:
     refusal: SlmopsError | None = None
     """Why it cannot take the release."""
     unreachable: UnreachableError | None = None
+    lacks: int = 0
+    """Bytes of the artifact that it has not got, and is sent."""
 
 
 def look(device: Device, order: Order, trusted: tuple[Path, ...]) -> Finding:
@@ -70,19 +72,28 @@ def _look(link: Link, order: Order, parcel: Parcel) -> Finding:
     if _is_current(told, parcel.slot):
         return Finding(link.device, parcel, serves, current=True)
     said = parcel.description
+    lacks = to_come(parcel, told)
     short = compatible(
         arch=said.arch,
         memory_bytes=said.memory_bytes,
-        disk_bytes=0 if parcel.slot in told.get("slots", []) else parcel.artifact.size + DISK_RESERVE,
+        disk_bytes=lacks + DISK_RESERVE if lacks else 0,
         have=_once_freed(probe.facts(link), serving.get("memory_bytes", 0)),
     )
     lacking = probe.lacking(link, NEEDS[said.format])
     reasons = [*short, *([lacking] if lacking else [])]
     if not reasons:
-        return Finding(link.device, parcel, serves)
+        return Finding(link.device, parcel, serves, lacks=lacks)
     return Finding(
         link.device, parcel, serves, refusal=DoesNotFitError(f"{link.device.name}: {'; '.join(reasons)}")
     )
+
+
+def to_come(parcel: Parcel, told: dict[str, Any]) -> int:
+    """Return the bytes that a device lacks of a parcel: what any of its slots holds is linked there."""
+    if parcel.slot in told.get("slots", []):
+        return 0
+    held = set(told.get("held", []))
+    return sum(blob.size for _, blob in parcel.artifact.files if blob.digest not in held)
 
 
 def _once_freed(have: DeviceFacts, serving: int) -> DeviceFacts:

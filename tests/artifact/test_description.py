@@ -14,6 +14,12 @@ from slmops.errors import IntegrityError
 NUMBERS = st.integers(0, 1 << 40)
 SHARES = st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3)
 WORDS = st.dictionaries(st.text(), st.text(), max_size=3)
+
+
+def _format(said):
+    return said.format if said.adapter is None else "gguf"
+
+
 DESCRIPTIONS = st.builds(
     Description,
     **dict.fromkeys(("name", "version", "profile", "arch", "format", "type", "model"), st.text()),
@@ -28,7 +34,8 @@ DESCRIPTIONS = st.builds(
     generation=SHARES,
     measured=SHARES,
     labels=st.lists(st.text(), max_size=3),
-).map(lambda said: replace(said, task=descriptions.TASKS[bool(said.labels)]))
+    adapter=st.none() | st.text(),
+).map(lambda said: replace(said, task=descriptions.TASKS[bool(said.labels)], format=_format(said)))
 
 
 @pytest.fixture
@@ -96,6 +103,22 @@ def test_what_was_written_before_there_were_classifiers_goes_on_from_texts(said)
     description = descriptions.parse(json.dumps(said).encode())
 
     assert (description.task, description.labels) == ("generation", [])
+
+
+def test_without_an_adapter_it_is_written_as_before_there_were_any(said):
+    assert b"adapter" not in descriptions.render(Description(**said))
+    assert descriptions.parse(json.dumps(said).encode()).adapter is None
+
+
+def test_an_adapter_on_what_is_no_gguf_is_refused(said):
+    with pytest.raises(IntegrityError, match="expected an adapter on gguf alone, got one on onnx"):
+        descriptions.parse(json.dumps(said | {"format": "onnx", "adapter": "adapter.gguf"}).encode())
+
+
+def test_an_adapted_release_names_its_base_and_any_other_itself(said):
+    description = Description(**said | {"name": "demo", "version": "1.1.0"})
+    assert description.base == "demo:1.1.0"
+    assert replace(description, source={"base": "demo:1.0.0"}).base == "demo:1.0.0"
 
 
 @pytest.mark.parametrize(

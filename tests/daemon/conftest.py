@@ -129,6 +129,25 @@ def write_gguf(path, weights, *, tokenizer=True):
     writer.close()
 
 
+def write_adapter(path, after, *, inputs=VOCABULARY):
+    """Write a LoRA adapter for the parrot, by which other tokens follow: `after` by token."""
+    names = make_tokenizer()[0].get_vocab()
+    a = np.zeros((len(after), inputs), np.float32)
+    b = np.zeros((VOCABULARY, len(after)), np.float32)
+    for rank, (token, following) in enumerate(after.items()):
+        a[rank, names[token]], b[names[following], rank] = 1, 10
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", len(after))
+    writer.add_tensor("output.weight.lora_a", a)
+    writer.add_tensor("output.weight.lora_b", b)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write_letters(writer):
     """A SentencePiece vocabulary of a few letters and no byte tokens."""
     tokens = ["<unk>", *CONTROLS, "▁", *"abcdefghijklmnopqrstuvwxyz", "th", "▁a"]

@@ -12,6 +12,8 @@ from slmops.daemon.refusal import RefusedError
 from slmops.daemon.sample import Sampling
 from slmops.errors import IntegrityError, ModelError
 
+VOCABULARY_OF_ANOTHER = 310
+
 
 def never():
     return False
@@ -91,6 +93,50 @@ def test_a_missing_file_is_named(folder, name):
     gone.unlink()
     with pytest.raises(ModelError, match=f"{gone.name} is missing"):
         opened(folder)
+
+
+def with_adapter(tiny, folder, **said):
+    """An artifact of the parrot by whose adapter x follows on y, not z."""
+    made = tiny.make_artifact(folder, "gguf", tiny.parrot_weights(), adapter="adapter.gguf")
+    tiny.write_adapter(made / "adapter.gguf", {"y": "x"}, **said)
+    return made
+
+
+def test_an_adapter_changes_what_the_model_says(tiny, tmp_path):
+    model = opened(with_adapter(tiny, tmp_path / "artifact"))
+    assert answer(model, "x", limit=6) == "yxyxyx"
+    assert answer(model, "<|assistant|>") == tiny.SENTENCE
+
+
+def test_with_an_adapter_too_what_was_asked_before_does_not_change_a_bit(tiny, tmp_path):
+    made = with_adapter(tiny, tmp_path / "artifact")
+    tiny.write_gguf(made / "model.gguf", tiny.random_weights())
+    used, fresh = (opened(made).transcript for _ in range(2))
+    prompt = np.random.default_rng(5).integers(0, tiny.VOCABULARY, 90).tolist()
+    used.read([*prompt[:70], 3, 4], never)
+    assert np.array_equal(used.read(prompt, never), fresh.read(prompt, never))
+
+
+def test_an_adapter_for_other_shapes_is_named_with_the_reason(tiny, tmp_path):
+    made = with_adapter(tiny, tmp_path / "artifact", inputs=VOCABULARY_OF_ANOTHER)
+    with pytest.raises(ModelError, match=r"adapter\.gguf is no adapter for model\.gguf: .*incorrect shape"):
+        opened(made)
+
+
+@pytest.mark.parametrize("size", [0, 100, -1])
+def test_a_cut_off_adapter_does_not_load(tiny, tmp_path, size):
+    adapter = with_adapter(tiny, tmp_path / "artifact") / "adapter.gguf"
+    adapter.write_bytes(adapter.read_bytes()[:size])
+    with pytest.raises(ModelError, match=r"adapter\.gguf is no adapter for model\.gguf: .+") as error:
+        opened(adapter.parent)
+    assert "does not say why" not in str(error.value)
+
+
+def test_a_missing_adapter_is_named(tiny, tmp_path):
+    made = with_adapter(tiny, tmp_path / "artifact")
+    (made / "adapter.gguf").unlink()
+    with pytest.raises(ModelError, match=r"adapter\.gguf is missing"):
+        opened(made)
 
 
 @pytest.mark.parametrize("size", [0, 3, 100, 50_000, -1])

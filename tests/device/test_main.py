@@ -123,6 +123,7 @@ def test_a_release_comes_in_over_the_wire(device, shop):
 
     assert device.get("prepare", **parcel.said()) == {"slot": parcel.slot, "staged": True, "missing": []}
     assert device.status()["standing"]["slot"] is None, "what is staged does not serve"
+    assert device.status()["held"] == sorted({blob.digest for _, blob in parcel.built.files})
     folders = [path for path in device.places.slots.rglob("*") if path.is_dir()]
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
 

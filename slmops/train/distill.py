@@ -1,0 +1,108 @@
+"""Teach a student what its teacher knows: read, hold together, train, write the folder, keep the ledger.
+
+Everything on the way is found again when the same run is begun again: the teacher's answers, the cut
+student, the recorded teacher, the checkpoint. So it goes on wherever it was ended; and of several
+processes (torchrun) the first makes what is made once, and the others find it.
+
+Laws: `out` is a model only once the training is done; a run of other data or settings in the same place
+is refused; only the first process writes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from slmops.build.checkpoint import Checkpoint
+from slmops.build.classifier import is_classifier
+from slmops.build.labelled_lines import read_lines
+from slmops.build.sketch import Sketch
+from slmops.build.tasks import Task
+from slmops.build.texts import Text, read_text, read_texts
+from slmops.profile.device import DeviceProfile
+from slmops.train.account import Distilled, Taught, account
+from slmops.train.distill_recipe import DistillRecipe
+from slmops.train.join import join
+from slmops.train.learn import learn
+from slmops.train.model_folder import write_model
+from slmops.train.open_distillation import open_distillation
+from slmops.train.open_student import RUN, open_student
+from slmops.train.open_trainable import open_teacher
+from slmops.train.read_data import padding_of, read_data
+from slmops.train.told import Told
+from slmops.train.write_answers import write_answers
+
+
+def distill(
+    recipe: DistillRecipe,
+    tasks: tuple[Task, ...],
+    *,
+    cache: Path,
+    load: Callable[[str], DeviceProfile],
+    fresh: bool,
+    told: Told,
+) -> Distilled | None:
+    """Carry out a recipe; return what became of it, in the first process, and nothing in the others.
+
+    `cache` is a folder for recorded teachers, which many runs may share; `load` finds a device profile by
+    its name. Raises what its parts raise: a ModelError for a teacher and a student that do not go
+    together, a DocumentError for data that cannot be read, a TrainingError when the run cannot go on, a
+    BuildError when something cannot be written.
+    """
+    team = join()
+    teacher, out = open_teacher(recipe.teacher), Path(recipe.out)
+    with team.main_process_first():
+        files = _files(recipe, teacher, out, told)
+        student = open_student(recipe, teacher, files, load, told.doing)
+    setting, teaching = recipe.training, recipe.teaching
+    validation = Path(recipe.validation) if recipe.validation else None
+    data = read_data(files, validation, student.drawn, setting.length)
+    objective = open_distillation(
+        teacher,
+        student.drawn,
+        student.model,
+        (data.training, data.validation),
+        texts=texts_of(files, student.drawn),
+        teaching=teaching,
+        cache=cache,
+        process=(team.process_index, team.num_processes),
+        progress=told.doing,
+    )
+    identity = {"teacher": teacher.digest, "student": student.digest}
+    identity |= {name: str(value) for name, value in teaching.model_dump(mode="json").items()}
+    learned = learn(
+        student.model,
+        objective,
+        data.training,
+        data.validation,
+        setting,
+        run=out / RUN,
+        padding=padding_of(student.drawn),
+        identity=identity,
+        fresh=fresh,
+        told=told.learned,
+    )
+    if not team.is_main_process:
+        return None
+    write_model(out, student.model, student.drawn)
+    return account(Taught(recipe, tasks, teacher, student, data, learned), told.doing)
+
+
+def texts_of(files: Sequence[Path], drawn: Sketch) -> Iterator[Text]:
+    """Yield the texts that a student of the folder `drawn` reads in `files`, as both models must cut them."""
+    for file in files:
+        if is_classifier(drawn.config):
+            yield from (line.text for line in read_lines(read_text(file), str(file)))
+        else:
+            yield from read_texts(file)
+
+
+def _files(recipe: DistillRecipe, teacher: Checkpoint, out: Path, told: Told) -> list[Path]:
+    """Return the files to learn from: those that are given, and the teacher's answers if it is asked."""
+    given = [Path(one) for one in recipe.data]
+    if not recipe.prompts:
+        return given
+    answers = out / RUN / "answers.jsonl"
+    answers.parent.mkdir(parents=True, exist_ok=True)
+    write_answers(teacher, [Path(one) for one in recipe.prompts], answers, recipe.asking, told.doing)
+    return [*given, answers]

@@ -1,0 +1,344 @@
+"""Fine-tune a model on a person's own data: all of its weights, or a LoRA adapter beside them.
+
+A folder with config.json and a tokenizer but no weights begins from new ones. What leaves is a model
+folder, or the folder of an adapter; the run beside it goes on where it was ended.
+
+Laws: what is written holds the weights that validation found best; a merged model says what base and
+adapter said together; of several processes (torchrun) the first one writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from slmops import digest
+from slmops.build import classifier
+from slmops.build.checkpoint import Checkpoint
+from slmops.build.family import FAMILIES, context_of
+from slmops.build.isolate import Progress, silent
+from slmops.build.ledger import Ledger
+from slmops.build.sketch import Sketch, sketch
+from slmops.errors import BuildError, ModelError, TrainingError, UsageError
+from slmops.train import page
+from slmops.train.adapter import Origin
+from slmops.train.adapter_folder import write_adapter
+from slmops.train.batch import Batch, lay
+from slmops.train.curve import Point
+from slmops.train.deal import steps_per_epoch
+from slmops.train.join import join
+from slmops.train.learn import Learned, learn
+from slmops.train.learn import silent as unheard
+from slmops.train.lora import Lora, taken, with_lora
+from slmops.train.model_folder import write_model
+from slmops.train.objective import CrossEntropy, Loss, cross_entropy, logits_of
+from slmops.train.open_trainable import has_weights, load_weights, new_model, open_teacher
+from slmops.train.read_data import Data, padding_of, read_data
+from slmops.train.setting import Setting
+
+RUN: Final = "run"
+"""The folder of the run, inside the one that is written."""
+REPORT, PAGE = "report.json", "report.html"
+ACCURACY: Final = "accuracy"
+PROBED: Final = 8
+"""Held-out samples on which a merged model must say what base and adapter said."""
+CLOSE: Final = 1e-3
+"""Largest difference of their logits, as a share of the largest logit: what float32 may round."""
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What is asked for."""
+
+    model: str
+    """Folder or hub id."""
+    data: tuple[Path, ...]
+    out: Path
+    setting: Setting
+    lora: Lora | None = None
+    """None: all weights are learned."""
+    merge: bool = False
+    """Write the model that base and adapter make together, instead of the adapter."""
+    validation: Path | None = None
+    """None: a part of the data is held out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A fine-tuning that can begin."""
+
+    asked: Finetuning
+    base: Sketch
+    """With weights it is a Checkpoint."""
+    model: Any
+    """Of transformers; with LoRA, wrapped by peft."""
+    data: Data
+
+    @property
+    def parameters(self) -> int:
+        """Return the weights of the model, without an adapter's."""
+        return sum(weight.numel() for name, weight in self.model.named_parameters() if not _is_added(name))
+
+    @property
+    def learned_parameters(self) -> int:
+        """Return the weights that are learned."""
+        return sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+
+    @property
+    def steps(self) -> int:
+        """Return the steps of the whole run."""
+        setting, lengths = self.asked.setting, self.data.training.lengths
+        return setting.steps_in(int(lengths.sum()), steps_per_epoch(lengths, setting.batch_tokens))
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How well a model foretells what is held out."""
+
+    loss: float
+    """Nats a token, or a label of a classifier."""
+    accuracy: float | None = None
+    """Share of the labels that are right, of classifiers."""
+
+    @property
+    def perplexity(self) -> float | None:
+        """Return the perplexity of a token; a classifier has none."""
+        return math.exp(min(self.loss, 700)) if self.accuracy is None else None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written."""
+
+    files: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the files with weights, by name."""
+    no_gguf: str = ""
+    """Why an adapter has no adapter.gguf; nothing where it has one, and for models."""
+    merged_apart: float | None = None
+    """Of a merged model, the largest difference of its logits, as a share of the largest logit."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What became of it."""
+
+    before: Likeness
+    after: Likeness
+    learned: Learned
+    written: Written
+    answer: dict[str, Any]
+    """What report.json holds."""
+
+
+class _Labelling(CrossEntropy):
+    """Cross-entropy that also counts the labels that are right."""
+
+    def __call__(self, model: Any, batch: Batch) -> Loss:
+        logits = logits_of(model, batch)
+        total, right = cross_entropy(logits, batch), logits.argmax(-1) == batch.labels
+        return Loss(total, batch.count, {"cross-entropy": total.item(), ACCURACY: float(right.sum())})
+
+
+def prepare(asked: Finetuning, progress: Progress = silent) -> Prepared:
+    """Open the model and read the data; raise what is wrong with either, before anything is learned."""
+    if asked.merge and asked.lora is None:
+        raise UsageError("--merge is for adapters", remedy="Add --lora r=8, or leave --merge out.")
+    base = _open(asked)
+    data = read_data(asked.data, asked.validation, base, _context(base, asked.setting.length))
+    _check_ids(base, data)
+    seed = asked.setting.seed
+    model = load_weights(base, progress) if isinstance(base, Checkpoint) else new_model(base.folder, seed)
+    if asked.lora is not None:
+        model = with_lora(model, asked.lora, base, seed)
+    return Prepared(asked, base, model, data)
+
+
+def finetune(
+    prepared: Prepared, *, fresh: bool = False, told: Callable[[Point], None] = unheard
+) -> Finetuned | None:
+    """Learn, and write what was learned; return what became of it, in the first process alone.
+
+    Raises what `learn` raises, and TrainingError where a merged model does not say what it must.
+    """
+    asked, base = prepared.asked, prepared.base
+    objective = _Labelling() if classifier.is_classifier(base.config) else CrossEntropy()
+    learned = learn(
+        prepared.model,
+        objective,
+        prepared.data.training,
+        prepared.data.validation,
+        asked.setting,
+        run=asked.out / RUN,
+        padding=padding_of(base),
+        identity=_identity(prepared),
+        fresh=fresh,
+        told=told,
+    )
+    if not join().is_main_process:
+        return None
+    before, after = (_likeness(learned, step) for step in (0, learned.best_step))
+    written = _write(prepared)
+    answer = _answer(prepared, learned) | {
+        "before": _figures(before),
+        "after": _figures(after),
+        **asdict(written),
+    }
+    _report(asked.out / RUN, answer)
+    return Finetuned(before, after, learned, written, answer)
+
+
+def foreseen(prepared: Prepared) -> dict[str, Any]:
+    """Return what is known before anything is learned, as report.json says it."""
+    asked, data = prepared.asked, prepared.data
+    sides = {
+        ", ".join(file.name for file in asked.data): data.training,
+        f"held out{f': {asked.validation.name}' if asked.validation else ''}": data.validation,
+    }
+    return {
+        "what": "finetune",
+        "model": asked.out.name,
+        "base": asked.model,
+        "teacher": None,
+        "lora": None if asked.lora is None else asdict(asked.lora),
+        "parameters": prepared.parameters,
+        "learned_parameters": prepared.learned_parameters,
+        "steps": prepared.steps,
+        "data": [
+            {"file": name, "samples": len(side), "tokens": len(side.ids)} for name, side in sides.items()
+        ],
+        "left_out": data.said["left_out"],
+        "setting": asked.setting.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def _open(asked: Finetuning) -> Sketch:
+    """Return the model that is to learn: a checkpoint, or what it will be where it has no weights yet."""
+    folder = Path(asked.model).expanduser()
+    new = (folder / "config.json").is_file() and not has_weights(folder)
+    base = sketch(folder) if new else open_teacher(asked.model)
+    if new and asked.lora is not None:
+        raise TrainingError(
+            f"{folder} has no weights: an adapter is learned beside weights that are there",
+            remedy="Leave --lora out to train the model from new weights.",
+        )
+    if asked.out.resolve() == base.folder.resolve():
+        raise UsageError(
+            f"--out is the model's own folder, {base.folder}", remedy="Give --out a folder of its own."
+        )
+    return base
+
+
+def _context(base: Sketch, length: int) -> int:
+    """Return how many of `length` tokens the model can read at once."""
+    if classifier.is_classifier(base.config):
+        return min(length, classifier.context_of(base.config))
+    if base.architecture in FAMILIES:
+        return min(length, context_of(base.architecture, base.config))
+    return min(length, base.config.get("max_position_embeddings") or length)
+
+
+def _check_ids(base: Sketch, data: Data) -> None:
+    most = max(int(samples.ids.max()) for samples in (data.training, data.validation))
+    vocabulary = int(base.config["vocab_size"])
+    if most >= vocabulary:
+        raise ModelError(
+            f"{base.folder}: tokenizer.json has token {most}, config.json says vocab_size {vocabulary}",
+            remedy=f"Use the tokenizer.json of this model; without weights, vocab_size may be {most + 1}.",
+        )
+
+
+def _answer(prepared: Prepared, learned: Learned) -> dict[str, Any]:
+    """Return the account of a training, in the words of `page`."""
+    return foreseen(prepared) | {
+        "ledger": asdict(Ledger()),
+        "samples": [],
+        "teaching": None,
+        "curve": [asdict(point) for point in learned.curve.points],
+        "validations": [asdict(one) for one in learned.curve.validations],
+        "best": {"step": learned.best_step, "loss": learned.best_loss},
+        "steps": learned.steps,
+        "tokens": learned.tokens,
+        "seconds": learned.seconds,
+        "resumed_from": learned.resumed_from,
+        "stopped_early": learned.stopped_early,
+    }
+
+
+def _figures(found: Likeness) -> dict[str, float | None]:
+    return {"loss": found.loss, "perplexity": found.perplexity, "accuracy": found.accuracy}
+
+
+def _report(folder: Path, answer: dict[str, Any]) -> None:
+    try:
+        (folder / REPORT).write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+        (folder / PAGE).write_text(page.draw(answer), encoding="utf-8")
+    except OSError as error:
+        raise BuildError(
+            f"the report in {folder} cannot be written: {error.strerror or error}",
+            remedy="Make room on its disk and give the same command again.",
+        ) from error
+
+
+def _identity(prepared: Prepared) -> dict[str, str]:
+    base, lora = prepared.base, prepared.asked.lora
+    model = base.digest if isinstance(base, Checkpoint) else digest.of_file(base.folder / "config.json")
+    learned = "all weights" if lora is None else f"LoRA r={lora.rank},alpha={lora.alpha:g}"
+    targets = "" if lora is None else f",targets={'+'.join(lora.targets)}"
+    return {"model": model, "learned": learned + targets}
+
+
+def _likeness(learned: Learned, step: int) -> Likeness:
+    found = next(each for each in learned.curve.validations if each.step == step)
+    return Likeness(found.loss, found.parts.get(ACCURACY))
+
+
+def _write(prepared: Prepared) -> Written:
+    asked, base = prepared.asked, prepared.base
+    if asked.lora is None or not isinstance(base, Checkpoint):
+        write_model(asked.out, prepared.model, base)
+        return Written(_sizes(asked.out))
+    if asked.merge:
+        merged, apart = _merged(prepared)
+        write_model(asked.out, merged, base)
+        return Written(_sizes(asked.out), merged_apart=apart)
+    origin = Origin(asked.model, base.digest, len(prepared.data.training), asked.setting.seed)
+    no_gguf = write_adapter(asked.out, taken(prepared.model, origin), base)
+    return Written(_sizes(asked.out), no_gguf)
+
+
+def _merged(prepared: Prepared) -> tuple[Any, float]:
+    """Return one model of base and adapter, and how far its logits are from what both said."""
+    places = range(min(PROBED, len(prepared.data.validation)))
+    batch = lay(prepared.data.validation, places, padding_of(prepared.base))
+    with torch.inference_mode():
+        wanted = logits_of(prepared.model, batch)
+    merged = prepared.model.merge_and_unload(safe_merge=True)
+    with torch.inference_mode():
+        found = logits_of(merged, batch)
+    apart = float((found - wanted).abs().max() / wanted.abs().max())
+    if not apart <= CLOSE:
+        raise TrainingError(
+            f"the merged model says something else than base and adapter: logits differ by {apart:.2g} of "
+            f"the largest, expected at most {CLOSE:g}",
+            remedy="Keep the adapter (without --merge), or train it again with a smaller --rate.",
+        )
+    return merged, apart
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {
+        file.name: file.stat().st_size
+        for file in sorted(folder.iterdir())
+        if file.suffix in (".safetensors", ".gguf")
+    }
+
+
+def _is_added(name: str) -> bool:
+    """Say whether a weight of a wrapped model is the adapter's."""
+    return ".lora_" in name or ".modules_to_save." in name

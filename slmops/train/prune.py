@@ -1,0 +1,231 @@
+"""Prune a model: its words, then its structure, then single weights; measured, and written as a model.
+
+What is cut is chosen by what it costs in answers, weighed on text held back; what stays makes up for what
+left, by least squares. No training: `distill` heals what is left.
+
+Laws: the teacher is not changed; without `out` nothing is written; what is written says in pruned.json
+which of the teacher's structures it is made of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from slmops.build.checkpoint import Checkpoint
+from slmops.build.family_terms import Shape
+from slmops.build.isolate import Progress, silent
+from slmops.build.sketch import SIDE_FILES, Sketch, sketch
+from slmops.errors import UsageError
+from slmops.train.choose_cut import Chooser, Step
+from slmops.train.cut_model import Knife
+from slmops.train.cuts import Body, Keep, body_of
+from slmops.train.mask import Pattern, mask
+from slmops.train.model_folder import CONFIG, write_model
+from slmops.train.open_trainable import load_weights
+from slmops.train.pruning import Pruning, Wanted, most_parameters, wanted
+from slmops.train.read_calibration import Calibration, read_calibration
+from slmops.train.size_for_profile import Room
+from slmops.train.study_influence import rank, watch
+from slmops.train.trim_vocabulary import TrimReport, trim
+from slmops.train.weigh_cut import Scale
+
+FILE_NAME = "pruned.json"
+BYTES = {"float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is."""
+
+    parameters: int
+    bytes: int
+    """Of its weights in the number type they are stored in."""
+    layers: int
+    heads: int
+    kv_heads: int
+    inner: int
+    hidden: int
+    vocab: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What became of a model."""
+
+    before: Size
+    after: Size
+    measured: dict[str, float]
+    """Against the uncut model with the same words: kl_mean, top1, perplexity_ratio, bits_per_byte, ..."""
+    steps: tuple[Step, ...]
+    keep: Keep
+    calibration: str
+    """From what text it is known."""
+    bends: tuple[float, ...]
+    """How far each layer of the teacher turns what passes through it: one less the cosine."""
+    without: tuple[float, ...]
+    """Divergence of the teacher without each layer, where that was weighed."""
+    weighed: int
+    """Cut models that were weighed."""
+    source_digest: str
+    words: TrimReport | None = None
+    why: str = ""
+    """What the device it was made for bears of it."""
+    mask: str = ""
+    zeros: float = 0.0
+    """Share of the weights that were set to zero."""
+
+    def said(self) -> dict[str, Any]:
+        """Return all of it as JSON has it."""
+        found = dataclasses.asdict(self)
+        return {"source": found.pop("source_digest"), **found}
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """All that a person says of a cut."""
+
+    structure: Pruning = field(default_factory=Pruning)
+    vocabulary: tuple[Path, ...] = ()
+    """Files whose words are kept, and no others."""
+    vocabulary_size: int | None = None
+    mask: Pattern | None = None
+    calibration: tuple[Path, ...] = ()
+    """Text that says what matters; none: the model writes its own."""
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A model, and the text by which it is cut."""
+
+    model: Any
+    body: Body
+    text: Calibration
+    shapes: dict[str, Shape]
+
+
+def prune(
+    teacher: Checkpoint,
+    cutting: Cutting,
+    out: Path | None,
+    *,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Pruned:
+    """Cut `teacher`, write what is left to the folder `out`, and return what it is; without `out`, only that.
+
+    Raises UsageError for what cannot be cut or has no place to go, ModelError for a model that is broken or
+    of an unknown family, DocumentError for text that cannot be used.
+    """
+    _check(teacher, cutting, out, force=force)
+    asked = wanted(cutting.structure, body_of(teacher.architecture, teacher.config))
+    uncut, files, words = load_weights(teacher, progress), dict[str, bytes](), None
+    if cutting.vocabulary:
+        trimmed = trim(teacher, uncut, cutting.vocabulary, keep=cutting.vocabulary_size, progress=progress)
+        uncut, files, words = trimmed.model, dict(trimmed.files), trimmed.report
+    with tempfile.TemporaryDirectory(prefix="slmops-") as room:
+        drawn = _drawn(teacher, uncut, files, Path(room)) if cutting.vocabulary else teacher
+        text = read_calibration(drawn, uncut, cutting.calibration, cutting.tokens, progress)
+    shapes = {name: tuple(weight.shape) for name, weight in uncut.named_parameters()}
+    opened = _Opened(uncut, body_of(teacher.architecture, drawn.config), text, shapes)
+    found, model = _cut(teacher, cutting, asked, opened, progress)
+    found = replace(found, words=words)
+    if out is not None:
+        progress(f"writing {out}", 0.0)
+        said = json.dumps(found.said(), indent=2) + "\n"
+        write_model(out, model, teacher, {**files, FILE_NAME: said.encode()})
+    return found
+
+
+def _check(teacher: Checkpoint, cutting: Cutting, out: Path | None, *, force: bool) -> None:
+    if not (cutting.structure.cuts or cutting.vocabulary or cutting.mask):
+        raise UsageError(
+            "what to cut is not said",
+            remedy="Give --params 60%, --layers N, --profile P, --vocabulary FILE or --mask 2:4.",
+        )
+    if out is not None and out.resolve() == teacher.folder.resolve():
+        raise UsageError(f"{out} is the teacher itself", remedy="Give --out another folder.")
+    if out is not None and (out / CONFIG).is_file() and not force:
+        raise UsageError(f"{out} holds a model already", remedy="Give --out another folder, or --force.")
+
+
+def _drawn(teacher: Checkpoint, model: Any, files: Mapping[str, bytes], room: Path) -> Sketch:
+    """Return the sketch of a model with other words than its teacher's."""
+    for name in SIDE_FILES:
+        if (teacher.folder / name).is_file():
+            (room / name).write_bytes((teacher.folder / name).read_bytes())
+    for name, data in files.items():
+        (room / name).write_bytes(data)
+    (room / CONFIG).write_text(model.config.to_json_string(use_diff=False), encoding="utf-8")
+    return sketch(room)
+
+
+def _cut(
+    teacher: Checkpoint, cutting: Cutting, asked: Wanted, opened: _Opened, progress: Progress
+) -> tuple[Pruned, Any]:
+    """Cut the structure, then mask; return what came of it, and the model."""
+    body, text = opened.body, opened.text
+    scale, flow = Scale(opened.model, text.held), watch(opened.model, body, text.watched, progress)
+    knife = Knife(opened.model, body, flow)
+    chooser = Chooser(knife, body, opened.shapes, rank(opened.model, body, flow), scale)
+    excess, why = _goal(teacher, cutting.structure, opened)
+    choice = chooser.choose(replace(asked, excess=excess), progress)
+    model, zeros = knife.cut(choice.keep), 0.0
+    if cutting.mask:
+        left = body_of(body.architecture, body.after(choice.keep))
+        zeros = mask(model, left, watch(model, left, text.watched, progress), cutting.mask)
+    whole = {name: entry.shape for name, entry in teacher.tensors.items()}
+    return Pruned(
+        before=_size(teacher, body_of(teacher.architecture, teacher.config), whole),
+        after=_size(teacher, body, opened.shapes, choice.keep),
+        measured=scale.weigh(model).figures(sum(text.held_bytes[: scale.samples]), scale.weigh(opened.model)),
+        steps=choice.steps,
+        keep=choice.keep,
+        calibration=text.said,
+        bends=flow.bends,
+        without=choice.without,
+        weighed=choice.measured,
+        source_digest=teacher.digest,
+        why=why(choice.keep),
+        mask=str(cutting.mask or ""),
+        zeros=zeros,
+    ), model
+
+
+def _goal(
+    teacher: Checkpoint, structure: Pruning, opened: _Opened
+) -> tuple[Callable[[Keep], float], Callable[[Keep], str]]:
+    """Return what says of a cut how many weights too many it has, and what a device bears of it."""
+    body, shapes = opened.body, opened.shapes
+    whole = sum(map(math.prod, shapes.values()))
+    most = whole if structure.params is None else most_parameters(structure.params, teacher.parameters)
+    if structure.profile is None:
+        return (lambda keep: body.parameters(shapes, keep) - most), (lambda _keep: "")
+    room = Room(structure.profile, teacher, structure.type)
+    fit = room.hold(body, shapes, body.whole)
+    if room.excess(fit, whole) <= 0 and structure.params is None:
+        raise UsageError(
+            f"nothing need be cut: {room.why(fit)}", remedy="Quantize it as it is: `slmops quantize`."
+        )
+
+    def excess(keep: Keep) -> float:
+        weights = body.parameters(shapes, keep)
+        return max(weights - most, room.excess(room.hold(body, shapes, keep), weights))
+
+    return excess, lambda keep: room.why(room.hold(body, shapes, keep))
+
+
+def _size(teacher: Checkpoint, body: Body, shapes: Mapping[str, Shape], keep: Keep | None = None) -> Size:
+    """Return how large a model of these shapes is, or what is left of it."""
+    kept = keep or body.whole
+    width = BYTES.get(str(teacher.config.get("torch_dtype", "")).removeprefix("torch."), 4)
+    parameters, (layers, groups, inner, hidden) = body.parameters(shapes, kept), kept.counts
+    heads = groups * body.readers
+    return Size(parameters, parameters * width, layers, heads, groups, inner, hidden, body.sizes.vocab)

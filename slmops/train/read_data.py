@@ -1,0 +1,79 @@
+"""Read what a model is to learn, and what it is to be validated with, in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slmops.build.classifier import is_classifier, labels_of
+from slmops.build.phrase import TokenizerPhrasing, Words
+from slmops.build.sketch import Sketch
+from slmops.train.read_samples import Read, read_labelled_samples, read_samples
+from slmops.train.samples import Samples
+from slmops.train.split import split, without
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What trains, what validates, and what became of the files."""
+
+    training: Samples
+    validation: Samples
+    said: dict[str, Any]
+    """Of people: samples and tokens on both sides, files, and what was left out."""
+
+
+def read_data(files: Sequence[Path], validation: Path | None, student: Sketch, length: int) -> Data:
+    """Return what `files` teach `student`, in samples of at most `length` tokens.
+
+    Without a file for `validation` a part of the samples is held out. Raises DocumentError, naming file
+    and line, for what cannot be read or learned.
+    """
+    whole = _read(files, student, length)
+    if validation is None:
+        learned, held = split(whole.samples)
+    else:
+        held = _read([validation], student, length).samples
+        learned = without(whole.samples, held)
+    return Data(learned, held, _said(files, whole, learned, held))
+
+
+def phrasing_of(student: Sketch) -> TokenizerPhrasing:
+    """Return the words of a model folder, whether or not it has weights."""
+    return TokenizerPhrasing(
+        Words(
+            student.words(),
+            special_tokens=student.special_tokens,
+            stop_ids=student.stop_ids,
+            add_bos=student.add_bos,
+            chat_template=student.chat_template,
+            bos_id=student.bos_id,
+        )
+    )
+
+
+def padding_of(student: Sketch) -> int:
+    """Return the id with which batches are filled up; masked, so any will do."""
+    said = student.config.get("pad_token_id")
+    return said if isinstance(said, int) and said >= 0 else 0
+
+
+def _read(files: Sequence[Path], student: Sketch, length: int) -> Read:
+    if is_classifier(student.config):
+        return read_labelled_samples(files, student.words(), labels_of(student.config), length=length)
+    end = student.stop_ids[0] if student.stop_ids else None
+    return read_samples(files, phrasing_of(student), length=length, end=end)
+
+
+def _said(files: Sequence[Path], whole: Read, learned: Samples, held: Samples) -> dict[str, Any]:
+    return {
+        "files": [file.name for file in files],
+        "samples": len(learned),
+        "tokens": len(learned.ids),
+        "learned_tokens": learned.learned_tokens,
+        "held_out_samples": len(held),
+        "held_out_tokens": len(held.ids),
+        "left_out": {"too long": whole.too_long, "unwritable": whole.unwritable},
+    }
