@@ -29,7 +29,7 @@ from _measure import ROOT, Samples, progress, quick, run, save, show
 from slmops.build.checkpoint import Checkpoint, open_checkpoint
 from slmops.train.adapter import Adapter
 from slmops.train.adapter_folder import GGUF, read_adapter, write_adapter
-from slmops.train.average_adapters import Mean, average
+from slmops.train.adapter_mean import Mean, average
 from slmops.train.batch import lay
 from slmops.train.lora import with_adapter
 from slmops.train.objective import cross_entropy, logits_of

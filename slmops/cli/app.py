@@ -4,6 +4,7 @@
 """
 
 import importlib
+import os
 import signal
 import sys
 from typing import Any, Final, Protocol, runtime_checkable
@@ -115,6 +116,8 @@ def main() -> None:
     """Run the command line; every failure a person can meet ends here, without a traceback."""
     # Ended by a service manager or a time limit, a build cleans up as it does after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Before torch is there: threads of OpenMP that spin while they wait cost a shared machine a lot.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:

@@ -11,8 +11,11 @@ from slmops.cli.render import Form, Output, emit, say, size, table
 from slmops.errors import UsageError
 from slmops.train.adapter import Adapter
 from slmops.train.adapter_folder import GGUF, WEIGHTS, check_base, read_adapter, write_adapter
-from slmops.train.average_adapters import Gap, Mean, average
-from slmops.train.open_trainable import open_teacher
+from slmops.train.adapter_mean import Gap, Mean, average
+from slmops.train.lora import with_adapter
+from slmops.train.merge_adapter import merge as into_base
+from slmops.train.model_folder import write_model
+from slmops.train.open_trainable import load_weights, open_teacher
 
 app = verb("Average the adapters of several sites, weighted by their samples.")
 WORST = 5
@@ -37,8 +40,12 @@ def merge_adapters(
         bool, typer.Option("--naive", help="Average the factors instead, as much of federated learning does.")
     ] = False,
     base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The model they belong to, for adapter.gguf.")
+        str | None,
+        typer.Option(metavar="MODEL", help="The model they belong to, for adapter.gguf and --merge."),
     ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the model with the mean in it, not the mean.")
+    ] = False,
     output: Output = Form.TABLE,
 ) -> None:
     """Average the adapters of several sites, weighted by their samples.
@@ -47,7 +54,9 @@ def merge_adapters(
     anew. The sites' data stays where it is. Ranks and alphas may differ. How far the mean of factors is
     from the exact one, and what a smaller --rank loses, is said as a share of the mean.
 
-    For example: `slmops merge-adapters ./north ./south=1200 --base ./model --out ./both`.
+    For example: `slmops merge-adapters ./north ./south=1200 --base ./model --out ./both`;
+
+    of one alone, its model: `slmops merge-adapters ./north --base ./model --merge --out ./northern`.
     """
     sites = [_site(said) for said in adapters]
     if out.resolve() in {folder.resolve() for folder, _ in sites}:
@@ -58,8 +67,7 @@ def merge_adapters(
     ]
     model = _base(base, read)
     mean = average(read, samples, rank, naive=naive)
-    no_gguf = write_adapter(out, mean.adapter, model)
-    answer = {
+    answer = _written(out, mean, model, merge=merge) | {
         "out": str(out),
         "sites": {str(folder): count for (folder, _), count in zip(sites, samples, strict=True)},
         "naive": naive,
@@ -67,9 +75,6 @@ def merge_adapters(
         "full_rank": mean.full_rank,
         "overall": _gap(mean.overall),
         "matrices": {name: _gap(gap) for name, gap in mean.modules.items()},
-        "bytes": (out / WEIGHTS).stat().st_size,
-        "gguf_bytes": None if no_gguf else (out / GGUF).stat().st_size,
-        "no_gguf": no_gguf or None,
     }
     return emit(answer) if output is Form.JSON else _show(answer, mean)
 
@@ -93,6 +98,21 @@ def _base(said: str | None, adapters: list[Adapter]) -> Checkpoint | None:
     return base
 
 
+def _written(out: Path, mean: Mean, base: Checkpoint | None, *, merge: bool) -> dict[str, Any]:
+    """Write the mean, or the model that it makes with its base; say what was written."""
+    if not merge:
+        no_gguf = write_adapter(out, mean.adapter, base)
+        gguf = None if no_gguf else (out / GGUF).stat().st_size
+        return {"bytes": (out / WEIGHTS).stat().st_size, "gguf_bytes": gguf, "no_gguf": no_gguf or None}
+    if base is None:
+        raise UsageError("--merge needs the model that the adapters belong to", remedy="Give it with --base.")
+    if out.resolve() == base.folder.resolve():
+        raise UsageError(f"--out is the model's own folder, {base.folder}", remedy="Give another folder.")
+    merged, apart = into_base(with_adapter(load_weights(base), mean.adapter), int(base.config["vocab_size"]))
+    write_model(out, merged, base)
+    return {"bytes": sum(file.stat().st_size for file in out.glob("*.safetensors")), "merged_apart": apart}
+
+
 def _gap(gap: Gap) -> dict[str, float | None]:
     return {"naive_apart": gap.naive, "cut": gap.cut}
 
@@ -109,7 +129,10 @@ def _show(answer: dict[str, Any], mean: Mean) -> None:
     kind = "factors of" if answer["naive"] else f"rank {answer['rank']} (of {answer['full_rank']}) from"
     sites = ", ".join(f"{name} ({count:,})" for name, count in answer["sites"].items())
     say(f"{answer['out']}: {kind} {sites}; {size(answer['bytes'])}.")
-    say(f"No {GGUF}: {answer['no_gguf']}." if answer["no_gguf"] else f"{GGUF}: {size(answer['gguf_bytes'])}.")
+    if answer.get("no_gguf"):
+        say(f"No {GGUF}: {answer['no_gguf']}.")
+    elif "gguf_bytes" in answer:
+        say(f"{GGUF}: {size(answer['gguf_bytes'])}.")
 
 
 def _share(value: float | None) -> str:

@@ -141,7 +141,7 @@ def _samples(taught: Taught, made: Checkpoint, progress: Progress) -> list[dict[
 
 
 def _report(taught: Taught, ledger: Ledger) -> dict[str, Any]:
-    recipe, learned = taught.recipe, taught.learned
+    recipe, learned, said = taught.recipe, taught.learned, taught.data.said
     return {
         "what": "distill",
         "model": Path(recipe.out).name,
@@ -158,7 +158,11 @@ def _report(taught: Taught, ledger: Ledger) -> dict[str, Any]:
         "stopped_early": learned.stopped_early,
         "setting": recipe.training.model_dump(mode="json", exclude_none=True),
         "teaching": recipe.teaching.model_dump(mode="json"),
-        "data": taught.data.said,
+        "data": [
+            {"file": ", ".join(said["files"]), "samples": said["samples"], "tokens": said["tokens"]},
+            {"file": "held out", "samples": said["held_out_samples"], "tokens": said["held_out_tokens"]},
+        ],
+        "left_out": said["left_out"],
     }
 
 

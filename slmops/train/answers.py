@@ -127,7 +127,7 @@ class Asking:
 def check(asking: Asking) -> None:
     """Raise UsageError for an asking that makes no sense."""
     if min(asking.answers, asking.max_tokens, asking.batch, asking.opening_words or 1) < 1:
-        raise UsageError("answers, their tokens, opening words and what is asked at once: at least one of each")
+        raise UsageError("expected at least one answer, token, opening word, and question at once")
     if not 0 <= asking.temperature <= MOST_TEMPERATURE or not 0 < asking.top_p <= 1:
         raise UsageError(
             f"expected a temperature of 0 to {MOST_TEMPERATURE} and a top-p of more than 0, at most 1; "

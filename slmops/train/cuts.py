@@ -311,7 +311,7 @@ class Body:
         return sum(map(math.prod, self.shapes(shapes, keep).values()))
 
     def changes(self, keep: Keep) -> dict[str, Any]:
-        """Return what the config says otherwise after a cut: in its own words, and in a sketch's beside them."""
+        """Return what the config says otherwise after a cut, in its own words and a sketch's beside them."""
         layers, groups, inner, hidden = keep.counts
         numbers = {"layers": layers, "hidden": hidden, "inner": inner}
         numbers |= {"heads": groups * self.readers, "kv_heads": groups}

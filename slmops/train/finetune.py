@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from slmops import digest
 from slmops.build import classifier
 from slmops.build.checkpoint import Checkpoint
@@ -29,13 +27,14 @@ from slmops.errors import BuildError, ModelError, TrainingError, UsageError
 from slmops.train import page
 from slmops.train.adapter import Origin
 from slmops.train.adapter_folder import write_adapter
-from slmops.train.batch import Batch, lay
+from slmops.train.batch import Batch
 from slmops.train.curve import Point
 from slmops.train.deal import steps_per_epoch
 from slmops.train.join import join
 from slmops.train.learn import Learned, learn
 from slmops.train.learn import silent as unheard
 from slmops.train.lora import Lora, taken, with_lora
+from slmops.train.merge_adapter import merge
 from slmops.train.model_folder import write_model
 from slmops.train.objective import CrossEntropy, Loss, cross_entropy, logits_of
 from slmops.train.open_trainable import has_weights, load_weights, new_model, open_teacher
@@ -46,10 +45,6 @@ RUN: Final = "run"
 """The folder of the run, inside the one that is written."""
 REPORT, PAGE = "report.json", "report.html"
 ACCURACY: Final = "accuracy"
-PROBED: Final = 8
-"""Held-out samples on which a merged model must say what base and adapter said."""
-CLOSE: Final = 1e-3
-"""Largest difference of their logits, as a share of the largest logit: what float32 may round."""
 
 
 @dataclass(frozen=True)
@@ -304,31 +299,12 @@ def _write(prepared: Prepared) -> Written:
         write_model(asked.out, prepared.model, base)
         return Written(_sizes(asked.out))
     if asked.merge:
-        merged, apart = _merged(prepared)
+        merged, apart = merge(prepared.model, int(base.config["vocab_size"]))
         write_model(asked.out, merged, base)
         return Written(_sizes(asked.out), merged_apart=apart)
     origin = Origin(asked.model, base.digest, len(prepared.data.training), asked.setting.seed)
     no_gguf = write_adapter(asked.out, taken(prepared.model, origin), base)
     return Written(_sizes(asked.out), no_gguf)
-
-
-def _merged(prepared: Prepared) -> tuple[Any, float]:
-    """Return one model of base and adapter, and how far its logits are from what both said."""
-    places = range(min(PROBED, len(prepared.data.validation)))
-    batch = lay(prepared.data.validation, places, padding_of(prepared.base))
-    with torch.inference_mode():
-        wanted = logits_of(prepared.model, batch)
-    merged = prepared.model.merge_and_unload(safe_merge=True)
-    with torch.inference_mode():
-        found = logits_of(merged, batch)
-    apart = float((found - wanted).abs().max() / wanted.abs().max())
-    if not apart <= CLOSE:
-        raise TrainingError(
-            f"the merged model says something else than base and adapter: logits differ by {apart:.2g} of "
-            f"the largest, expected at most {CLOSE:g}",
-            remedy="Keep the adapter (without --merge), or train it again with a smaller --rate.",
-        )
-    return merged, apart
 
 
 def _sizes(folder: Path) -> dict[str, int]:

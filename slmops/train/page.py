@@ -18,10 +18,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from slmops.train.course import PART, Floats, Run, lay_out_course
 from slmops.train.ledger_view import ALIKE, Stage, heads, panels, rows, score_of, smaller, tasks
-from slmops.train.wording import counted, known, number, short, size, span, whole
+from slmops.train.wording import counted, known, number, share, short, size, span, whole
 
 DRAWINGS = {"wide": (880, 400), "narrow": (360, 360)}
 """The course for a screen or paper, and for a phone: width and height in units of a letter's 1/11."""
+ACCURACY = "accuracy"
+"""What stands among the parts of a classifier's loss and is none: the share of right labels."""
 _WAYS = {"distill": "Distilled", "finetune": "Finetuned"}
 
 
@@ -52,7 +54,7 @@ def draw(answer: Mapping[str, Any]) -> str:
         highest_rate=short(np.nanmax(run.rates, initial=0.0)),
         samples=answer["samples"],
         data=answer["data"],
-        left_out=answer["left_out"],
+        left_out={why: count for why, count in answer["left_out"].items() if count},
         settings={name: dict(_flat(answer[name] or {})) for name in ("setting", "teaching")},
         whole=whole,
     )
@@ -116,6 +118,10 @@ def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     seconds, tokens = known(answer["seconds"]), known(answer["tokens"])
     yield "held-out loss, nats", short(best)
     yield "before training", short(before)
+    rights = {one["step"]: one["parts"].get(ACCURACY) for one in answer["validations"]}
+    right = rights.get(answer["best"]["step"])
+    if known(right) is not None:
+        yield "right labels", f"{share(rights.get(0))} → {share(right)}"
     yield "best at step", f"{whole(answer['best']['step'])} of {whole(answer['steps'])}"
     yield "tokens read", counted(tokens)
     yield "time", span(seconds)
@@ -136,7 +142,7 @@ def _held_out(answer: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 def _run(answer: Mapping[str, Any]) -> Run:
     points = answer["curve"]
-    names = list(dict.fromkeys(name for point in points for name in point["parts"]))
+    names = list(dict.fromkeys(name for point in points for name in point["parts"] if name != ACCURACY))
     return Run(
         steps=_column(point["step"] for point in points),
         tokens=_column(point["tokens"] for point in points),

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slmops.build.classifier import context_of as context_of_classifier
 from slmops.build.classifier import is_classifier, labels_of
+from slmops.build.family import FAMILIES, context_of
 from slmops.build.phrase import TokenizerPhrasing, Words
 from slmops.build.sketch import Sketch
 from slmops.train.read_samples import Read, read_labelled_samples, read_samples
 from slmops.train.samples import Samples
 from slmops.train.split import split, without
+
+ENDLESS = 1 << 20
+"""Tokens of context of a model that names no bound."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +31,12 @@ class Data:
 
 
 def read_data(files: Sequence[Path], validation: Path | None, student: Sketch, length: int) -> Data:
-    """Return what `files` teach `student`, in samples of at most `length` tokens.
+    """Return what `files` teach `student`, in samples of at most `length` tokens, or as many as it reads.
 
     Without a file for `validation` a part of the samples is held out. Raises DocumentError, naming file
     and line, for what cannot be read or learned.
     """
+    length = min(length, _context(student))
     whole = _read(files, student, length)
     if validation is None:
         learned, held = split(whole.samples)
@@ -58,6 +64,15 @@ def padding_of(student: Sketch) -> int:
     """Return the id with which batches are filled up; masked, so any will do."""
     said = student.config.get("pad_token_id")
     return said if isinstance(said, int) and said >= 0 else 0
+
+
+def _context(student: Sketch) -> int:
+    """Return how many tokens the model can read at once."""
+    if is_classifier(student.config):
+        return context_of_classifier(student.config)
+    if student.architecture in FAMILIES:
+        return context_of(student.architecture, student.config)
+    return int(student.config.get("max_position_embeddings") or ENDLESS)
 
 
 def _read(files: Sequence[Path], student: Sketch, length: int) -> Read:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from slmops.build.checkpoint import open_checkpoint
+
 MODEL = Path(__file__).parents[2] / "demo" / "model"
 FEW = ["--steps", "4", "--batch-tokens", "256"]
 
@@ -72,6 +74,13 @@ def test_two_sites_train_an_adapter_each_and_their_mean_is_another(site, slmops,
     assert list(said["sites"].values())[1] == 300
     assert len(said["matrices"]) == 8
     assert (tmp_path / "mean" / "adapter.gguf").stat().st_size == said["gguf_bytes"] < 100_000
+    merged = slmops(
+        "merge-adapters", *sites, "--out", tmp_path / "model", "--merge", "--base", MODEL, "-o", "json"
+    )
+    assert json.loads(merged.out)["merged_apart"] < 1e-5
+    assert open_checkpoint(tmp_path / "model").parameters == open_checkpoint(MODEL).parameters
+    refused = slmops("merge-adapters", *sites, "--out", tmp_path / "model", "--merge")
+    assert (refused.code, "--merge needs the model" in refused.err) == (2, True)
     shown = slmops("merge-adapters", *sites, "--out", tmp_path / "small", "--rank", "1")
     assert "rank 1 (of 6)" in shown.err
     assert "No adapter.gguf: its base was not given." in shown.err

@@ -53,8 +53,8 @@ def test_a_line_says_who_wrote_it_and_how_and_not_when():
         line(Question("", prompt="a"), 2, Answer("b", "stop", 1, -0.25), TEACHER, Asking(seed=7))
     )
     assert said["provenance"] == {
-        "teacher": "big", "digest": "sha256:0", "max_tokens": 256, "temperature": 0.0, "top_p": 1.0, "seed": 7,
-        "number": 2, "finish": "stop", "tokens": 1, "likelihood": -0.25,
+        "teacher": "big", "digest": "sha256:0", "max_tokens": 256, "temperature": 0.0, "top_p": 1.0,
+        "seed": 7, "number": 2, "finish": "stop", "tokens": 1, "likelihood": -0.25,
     }  # fmt: skip
 
 

@@ -248,7 +248,8 @@ def classifier(tmp_path):
         torch.manual_seed(seed)
         config = transformers.BertConfig(
             vocab_size=300, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=64, initializer_range=0.5, id2label=dict(enumerate(labels)), num_labels=len(labels),
+            max_position_embeddings=64, id2label=dict(enumerate(labels)), num_labels=len(labels),
+            initializer_range=0.5,
         )  # fmt: skip
         transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / name)
         tokenizer(tmp_path / name)

@@ -152,6 +152,9 @@ def test_the_run_leaves_a_report_and_a_page_and_is_not_taken_for_another(model, 
     assert said["lora"] == {"rank": 4, "alpha": 8.0, "targets": ["attention"]}
     assert len(said["curve"]) == said["steps"] == 30
     assert "<html" in (tmp_path / "site" / RUN / PAGE).read_text()
+    written = (tmp_path / "site" / GGUF).read_bytes()
+    assert done(model, data, tmp_path / "site", "r=4").learned.resumed_from == 30
+    assert (tmp_path / "site" / GGUF).read_bytes() == written
     with pytest.raises(TrainingError, match="holds another run: its learned is LoRA r=4"):
         done(model, data, tmp_path / "site", "r=2")
     again = finetune(prepare(asked(model, data, tmp_path / "site", "r=2")), fresh=True)

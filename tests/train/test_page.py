@@ -54,7 +54,7 @@ def answer(stages=STAGES, **said):
         "setting": {"epochs": 3, "steps": None, "batch_tokens": 4096, "rate": 1e-3},
         "teaching": {"divergence": "forward-kl", "weight": 0.9},
         "data": [{"file": "stories.txt", "samples": 1200, "tokens": 350_123}],
-        "left_out": {"too long": 3},
+        "left_out": {"too long": 3, "unwritable": 0},
         "samples": [{"prompt": "Once", "before": "the the", "after": "upon a time", "teacher": "there was"}],
     } | said
 
@@ -205,6 +205,15 @@ def test_a_loss_of_one_part_is_drawn_once():
     assert not of_class(plots(draw(answer(curve=curve)))[-1], "part")
 
 
+def test_the_accuracy_of_a_classifier_is_no_part_of_its_loss():
+    curve = [{**point(step), "parts": {"cross-entropy": 1.0, "accuracy": 0.5}} for step in range(1, 9)]
+    validations = [{"step": step, "loss": 1.0, "parts": {"accuracy": 0.5 + step / 100}} for step in (0, 8)]
+    page = draw(answer([], curve=curve, validations=validations, best={"step": 8, "loss": 1.0}))
+
+    assert not of_class(plots(page)[-1], "part")
+    assert "right labels 50.0% → 58.0%" in Read(page).said
+
+
 @pytest.mark.parametrize(("resumed", "said"), [(200, "200"), ([200, 4000], "200, 4,000")])
 def test_what_happened_on_the_way_is_said(resumed, said):
     words = Read(draw(answer(resumed_from=resumed, stopped_early=True))).said
@@ -222,6 +231,7 @@ def test_data_samples_settings_and_what_was_left_out_are_said():
     for said in ("before the the", "after upon a time", "teacher there was"):
         assert said in words
     assert "steps None" not in words
+    assert "unwritable" not in words
     assert "held-out.txt" in words
 
 

@@ -195,6 +195,23 @@ def test_a_word_that_was_unknown_does_not_become_known_by_what_went():
     assert list(vocabulary.read_so_far("x")) == []
 
 
+def test_an_unknown_character_costs_a_unigram_what_it_did():
+    whole = unigram({"a": -18.0, "b?": -18.0, "ab": -0.5, "ccc": -30.0})
+    texts = ["ab?", "ab"]
+
+    assert whole.encode("ab?").tokens == ["▁", "a", "b?"]
+    assert holds(whole, choose(said(whole), used(whole, texts), set()), texts) == 2
+
+
+def test_what_merges_pass_through_is_what_won_and_not_what_might_have():
+    whole = bpe(["ab", "bc", "abc", "aabc", "aab"])
+    vocabulary = said(whole)
+
+    made = {whole.id_to_token(id_) for id_ in vocabulary.made_from("aabc")}
+    assert made == {"a", "b", "c", "ab", "abc", "aabc"}
+    assert list(vocabulary.made_from("zz00")) == []
+
+
 def test_too_small_a_budget_is_refused_with_the_least_that_would_do():
     whole = bpe(["ab"])
     with pytest.raises(UsageError, match=r"5 tokens were asked for, 6 must stay") as caught:

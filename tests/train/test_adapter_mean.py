@@ -7,7 +7,7 @@ from hypothesis import strategies as some
 
 from slmops.errors import TrainingError
 from slmops.train.adapter import Adapter, Factors, Origin
-from slmops.train.average_adapters import average
+from slmops.train.adapter_mean import average
 
 SHAPES = {"layers.0.q": (24, 16), "layers.1.up": (12, 40)}
 DIGEST = "sha256:" + "0" * 64
