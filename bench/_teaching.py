@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from slmops.build.checkpoint import Checkpoint, open_checkpoint
+from slmops.build.isolate import Progress, silent
 from slmops.train import top_k
 from slmops.train.batch import lay
 from slmops.train.divergences import Dense, Measure, Target, Top, compare
@@ -31,8 +32,8 @@ from slmops.train.setting import Setting
 from slmops.train.teaching import Teaching
 
 LENGTH: Final = 256
-DISTURBED: Final = 0.25
-"""Of the spread of each matrix: how far a student's weights lie from its teacher's."""
+APART: Final = 0.1
+"""Nats a token that a student lies from its teacher, at least."""
 SIZES: Final = (16, 32, 64, 128)
 
 
@@ -41,10 +42,14 @@ def losses(model: str, text: str, tokens: str) -> list[dict[str, float]]:
     checkpoint = open_checkpoint(Path(model))
     samples = first(read_data([Path(text)], None, checkpoint, LENGTH).training, int(tokens))
     batch = lay(samples, range(len(samples)), padding=0)
-    teacher, student = load_weights(checkpoint), disturbed(checkpoint)
     with torch.no_grad():
-        logits = logits_of(teacher, batch)
-    expected, slope = lesson(student, batch, Dense(logits))
+        logits = logits_of(load_weights(checkpoint), batch)
+    share = 0.1
+    student = disturbed(checkpoint, share)
+    while (taught := lesson(student, batch, Dense(logits)))[0] < APART * len(logits):
+        share *= 1.5
+        student = disturbed(checkpoint, share)
+    expected, slope = taught
     found = []
     for size in SIZES:
         data = top_k.encode(top_k.select(logits, size, torch.Generator().manual_seed(0)), logits.shape[1])
@@ -59,13 +64,13 @@ def losses(model: str, text: str, tokens: str) -> list[dict[str, float]]:
     return found
 
 
-def disturbed(checkpoint: Checkpoint) -> Any:
-    """Return the model with noise on every matrix."""
+def disturbed(checkpoint: Checkpoint, share: float) -> Any:
+    """Return the model with noise on every matrix, of a share of its spread."""
     model, generator = load_weights(checkpoint), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
-                weight += DISTURBED * weight.std() * torch.randn(weight.shape, generator=generator)
+                weight.add_(share * weight.std() * torch.randn(weight.shape, generator=generator))
     return model
 
 
@@ -87,70 +92,66 @@ def make(folder: str, words: str, *sizes: str) -> None:
     """Write a random Llama of (vocabulary, hidden, inner, layers) with the tokenizer of another model."""
     rows, hidden, inner, layers = map(int, sizes)
     torch.manual_seed(7)
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=rows,
-            hidden_size=hidden,
-            intermediate_size=inner,
-            num_hidden_layers=layers,
-            num_attention_heads=hidden // 64,
-            num_key_value_heads=hidden // 128,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=None,
-        )  # fmt: skip
-    )
+    config = transformers.LlamaConfig(
+        vocab_size=rows, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64, num_key_value_heads=hidden // 128, max_position_embeddings=512,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (file := Path(words) / name).is_file():
             (Path(folder) / name).write_bytes(file.read_bytes())
 
 
-def record(teacher: str, student: str, text: str, cache: str, tokens: str) -> dict[str, float]:
-    """Record a teacher; return tokens a second, from its first word to its last, and bytes a token."""
-    told = list[float]()
-    data = few(open_checkpoint(Path(student)), text, int(tokens))
-    lessons_of(teacher, student, data, Teaching(), cache, lambda _: told.append(time.perf_counter()))
+def record(room: str, text: str, tokens: str) -> dict[str, float]:
+    """Record the teacher; return tokens a second, from its first word to its last, and bytes a token."""
+    told, data = list[float](), few(room, text, tokens)
+
+    def hear(doing: str, _share: float) -> None:
+        if doing.startswith("reading"):
+            told.append(time.perf_counter())
+
+    objective_of(room, data, Teaching(), hear)
     distributions = data.training.learned_tokens + data.validation.learned_tokens
-    nbytes = sum(file.stat().st_size for file in Path(cache).rglob("*.top"))
+    nbytes = sum(file.stat().st_size for file in (Path(room) / "cache").rglob("*.top"))
     return {"tokens_per_second": distributions / (told[-1] - told[0]), "bytes": nbytes / distributions}
 
 
-def train(teacher: str, student: str, text: str, cache: str, tokens: str, way: str) -> dict[str, float]:
-    """Train a few steps with a teacher that is "recorded" or "at hand", or "alone"."""
-    data, objective = few(open_checkpoint(Path(student)), text, int(tokens)), CrossEntropy()
-    model, taught = load_weights(open_checkpoint(Path(student))), objective
-    if way != "alone":
-        teaching = Teaching(cache="yes" if way == "recorded" else "no")
-        taught = lessons_of(teacher, student, data, teaching, cache, lambda _: None)
+def train(room: str, text: str, tokens: str, way: str) -> dict[str, float]:
+    """Train the student a few steps, with a teacher that is "recorded" or "at hand", or "alone"."""
+    data, model = few(room, text, tokens), load_weights(open_checkpoint(Path(room) / "student"))
+    teaching = Teaching(cache="yes" if way == "recorded" else "no")
+    objective = CrossEntropy() if way == "alone" else objective_of(room, data, teaching, silent)
     began, setting = time.perf_counter(), Setting(steps=4, batch_tokens=1024, validations=1)
     with tempfile.TemporaryDirectory() as run:
-        learn(model, taught, data.training, data.validation, setting, run=Path(run), padding=0, identity={})
+        learn(
+            model, objective, data.training, data.validation, setting, run=Path(run), padding=0, identity={}
+        )
     return {"seconds": time.perf_counter() - began}
 
 
-def lessons_of(
-    teacher: str, student: str, data: Data, teaching: Teaching, cache: str, told: Callable[[float], None]
-) -> Objective:
-    """Return what a student of `teacher` is trained for; `told` hears the share of what is recorded."""
-    one, other = open_checkpoint(Path(teacher)), open_checkpoint(Path(student))
+def objective_of(room: str, data: Data, teaching: Teaching, told: Progress) -> Objective:
+    """Return what the student is trained for; `told` hears how it is made."""
+    teacher, student = (open_checkpoint(Path(room) / name) for name in ("teacher", "student"))
     return open_distillation(
-        one,
-        other,
-        load_weights(other),
+        teacher,
+        student,
+        load_weights(student),
         (data.training, data.validation),
         texts=[],
         teaching=teaching,
-        cache=Path(cache),
-        progress=lambda doing, share: told(share) if doing.startswith("reading") else None,
+        cache=Path(room) / "cache",
+        progress=told,
     )
 
 
-def few(student: Checkpoint, text: str, tokens: int) -> Data:
+def few(room: str, text: str, tokens: str) -> Data:
     """Return samples of about so many tokens to learn, and a few to validate with."""
-    found = read_data([Path(text)], None, student, LENGTH)
-    return replace(found, training=first(found.training, tokens), validation=first(found.validation, 512))
+    found = read_data([Path(text)], None, open_checkpoint(Path(room) / "student"), LENGTH)
+    return replace(
+        found, training=first(found.training, int(tokens)), validation=first(found.validation, 512)
+    )
 
 
 def first(samples: Samples, tokens: int) -> Samples:

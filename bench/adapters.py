@@ -181,24 +181,24 @@ def report(
     found: Mapping[str, list[dict[str, Known]]], gaps: list[dict[str, float]], sizes: Mapping[str, int]
 ) -> None:
     """Print what every adapter knows, and how far the means are from each other."""
-    columns = ("adapter", *(f"{kind}, {what}" for kind in WORDS for what in ("loss", "exact")), "GGUF kB")
-    lines = [
-        (
-            name,
-            *(text for kind in WORDS for text in row([one[kind] for one in all_])),
-            f"{sizes[name] / 1e3:.0f}" if name in sizes else "-",
-        )
+    exact = [
+        (name, *(spread([one[kind].exact for one in all_], "{:.1%}") for kind in WORDS), size(sizes, name))
         for name, all_ in found.items()
     ]
-    notes = f"Held-out commands of both houses and of the plain language; {len(gaps)} seeds, mean and spread."
-    show("Adapters of two sites, and their means", columns, lines, notes)
+    notes = f"Of held-out commands; {len(gaps)} seeds, mean and half of the range. GGUF in kB."
+    show("Commands of each language that are answered right", ("adapter", *WORDS, "GGUF"), exact, notes)
+    losses = [
+        (name, *(spread([one[kind].loss for one in all_], "{:.3f}") for kind in WORDS))
+        for name, all_ in found.items()
+    ]
+    show("Loss, nats a token of the answer", ("adapter", *WORDS), losses, "")
     distances = [(name, spread([gap[name] for gap in gaps], "{:.1%}")) for name in gaps[0]]
     show("How far from the exact mean (Frobenius, of all matrices)", ("adapter", "apart"), distances, "")
 
 
-def row(found: list[Known]) -> tuple[str, str]:
-    """Return loss and exactness of all seeds."""
-    return spread([one.loss for one in found], "{:.3f}"), spread([one.exact for one in found], "{:.1%}")
+def size(sizes: Mapping[str, int], name: str) -> str:
+    """Return what a device is sent."""
+    return f"{sizes[name] / 1e3:.0f}" if name in sizes else "-"
 
 
 def spread(values: list[float], form: str) -> str:

@@ -3,7 +3,7 @@
 Compared, for each trained model and number of tokens kept: what `slmops distill` keeps (three quarters
 the likeliest, a quarter drawn from the rest), and the same without the drawn ones, the rest as one more
 outcome, which is what a top-k file usually is. The student is the teacher with noise on every matrix;
-loss is the forward KL over the text's tokens, divided by that of all logits; gradient is the cosine
+nats is the forward KL a token by all logits, loss what it comes to over that; gradient is the cosine
 between the two gradients of all its weights.
 
 Memory and pace are those of a random Llama as a teacher and a smaller one as its student, four steps of
@@ -42,21 +42,20 @@ def main() -> None:
         losses = {
             name: work(room, "losses", *each, TOKENS // (8 if small else 1))[0] for name, each in trained()
         }
-        models = room / "teacher", room / "student"
-        progress("making random Llamas")
-        for model, size in zip(models, SMALL if small else USUAL, strict=True):
-            work(room, "make", model, DEMO, *size)
-        said = *models, DEMO / "golden.jsonl", room / "cache", TOKENS
+        sizes = SMALL if small else USUAL
+        for model, size in zip(("teacher", "student"), sizes, strict=True):
+            work(room, "make", room / model, DEMO, *size)
+        said = room, DEMO / "golden.jsonl", TOKENS
         recorded, recording = work(room, "record", *said)
         samples = rounds(count, {way: training(room, *said, way) for way in WAYS})
     lines = [line for name, found in losses.items() for line in loss_rows(name, found)]
-    columns = ("teacher, tokens kept", "B / token", "loss", "gradient", "undrawn: loss", "gradient")
+    columns = ("teacher, tokens kept", "B / token", "nats", "loss", "gradient", "undrawn: loss", "gradient")
     show("What is kept of a teacher, against all its logits", columns, lines, "")
     found = {name: median(taken) for name, taken in samples.items()}
     rows = [memory_row(name, one, found["at hand"]) for name, one in found.items()]
     note = (
         f"Recording: {recorded['tokens_per_second']:.0f} tokens/s, peak {recording.peak_mb:.0f} MB; "
-        f"{recorded['bytes']:.0f} bytes a token of a vocabulary of {USUAL[0][0]}."
+        f"{recorded['bytes']:.0f} bytes a token of a vocabulary of {sizes[0][0]:,}."
     )
     title = f"Training a student, medians of {count} rounds"
     show(title, ("teacher", "s", "CPU s", "peak MB", "peak / at hand"), rows, note)
@@ -94,8 +93,8 @@ def loss_rows(name: str, found: list[dict[str, float]]) -> list[tuple[str, ...]]
     """Return a line for each number of tokens kept."""
     return [
         (
-            f"{name}, {one['k']}", f"{one['bytes']:.1f}", f"{one['loss']:.4f}", f"{one['gradient']:.4f}",
-            f"{one['undrawn_loss']:.4f}", f"{one['undrawn_gradient']:.4f}",
+            f"{name}, {one['k']}", f"{one['bytes']:.1f}", f"{one['dense']:.3f}",
+            *(f"{one[key]:.4f}" for key in ("loss", "gradient", "undrawn_loss", "undrawn_gradient")),
         )
         for one in found
     ]  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 
 from slmops.build.checkpoint import Checkpoint
-from slmops.build.classifier import is_classifier, labels_of
+from slmops.build.classifier import context_of, is_classifier, labels_of
 from slmops.build.isolate import Progress, silent
 from slmops.build.sketch import Sketch
 from slmops.build.texts import Text
@@ -60,6 +60,7 @@ def open_distillation(
     the disk does not take the recording.
     """
     agreement = _agreement(teacher, student, model, data, texts)
+    _check_lengths(teacher, data)
     if teaching.recorded:
         width = agreement.width(_logits(teacher))
         asked = Recording(teacher, agreement, width, teaching.top_k, teaching.temperature, process)
@@ -101,11 +102,22 @@ def _agreement(
     return agree_labels(found, labels_of(student.config), labels_of(teacher.config))
 
 
+def _check_lengths(teacher: Sketch, data: tuple[Samples, Samples]) -> None:
+    """Raise ModelError for samples that a teacher cannot read whole; some would guess on, unheard."""
+    said = teacher.config
+    most = context_of(said) if is_classifier(said) else int(said.get("max_position_embeddings") or 0)
+    longest = max(int(samples.lengths.max(initial=0)) for samples in data)
+    if most and longest > most:
+        raise ModelError(
+            f"the data has samples of up to {longest} tokens, {teacher.folder} reads at most {most}",
+            remedy=f"Cut them shorter: --length {most}.",
+        )
+
+
 def _logits(teacher: Sketch) -> int:
     """Return how many logits a teacher gives at a time."""
-    return (
-        len(labels_of(teacher.config)) if is_classifier(teacher.config) else int(teacher.config["vocab_size"])
-    )
+    said = teacher.config
+    return len(labels_of(said)) if is_classifier(said) else int(said["vocab_size"])
 
 
 def _recorded(

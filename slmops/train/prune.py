@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +100,26 @@ class Cutting:
     tokens: int | None = None
 
 
+class _Goal:
+    """How small a model is to become."""
+
+    def __init__(self, teacher: Checkpoint, structure: Pruning) -> None:
+        """Take what is said; raise UsageError where it is nothing that can be."""
+        said, profile, there_are = structure.params, structure.profile, teacher.parameters
+        self._most = there_are if said is None else most_parameters(said, there_are)
+        self._room = None if profile is None else Room(profile, teacher, structure.type)
+
+    def excess(self, body: Body, shapes: Mapping[str, Shape], keep: Keep) -> float:
+        """Return how many weights too many are left, about; none or fewer when it is small enough."""
+        weights = body.parameters(shapes, keep)
+        too_many = self._room.excess(self._room.hold(body, shapes, keep), weights) if self._room else 0.0
+        return max(weights - self._most, too_many)
+
+    def why(self, body: Body, shapes: Mapping[str, Shape], keep: Keep) -> str:
+        """Return what the device bears of it; nothing where it is for none."""
+        return self._room.why(self._room.hold(body, shapes, keep)) if self._room else ""
+
+
 @dataclass(frozen=True, eq=False)
 class _Opened:
     """A model, and the text by which it is cut."""
@@ -124,7 +143,8 @@ def prune(
     Raises UsageError for what cannot be cut or has no place to go, ModelError for a model that is broken or
     of an unknown family, DocumentError for text that cannot be used.
     """
-    _check(teacher, cutting, out, force=force)
+    _check_place(teacher, out, force=force)
+    goal = _goal(teacher, cutting)
     asked = wanted(cutting.structure, body_of(teacher.architecture, teacher.config))
     uncut, files, words = load_weights(teacher, progress), dict[str, bytes](), None
     if cutting.vocabulary:
@@ -135,7 +155,7 @@ def prune(
         text = read_calibration(drawn, uncut, cutting.calibration, cutting.tokens, progress)
     shapes = {name: tuple(weight.shape) for name, weight in uncut.named_parameters()}
     opened = _Opened(uncut, body_of(teacher.architecture, drawn.config), text, shapes)
-    found, model = _cut(teacher, cutting, asked, opened, progress)
+    found, model = _cut(teacher, opened, asked, goal, progress, pattern=cutting.mask)
     found = replace(found, words=words)
     if out is not None:
         progress(f"writing {out}", 0.0)
@@ -144,12 +164,30 @@ def prune(
     return found
 
 
-def _check(teacher: Checkpoint, cutting: Cutting, out: Path | None, *, force: bool) -> None:
+def _goal(teacher: Checkpoint, cutting: Cutting) -> _Goal:
+    """Return how small it is to become; raise UsageError where nothing is said, or nothing need be done."""
     if not (cutting.structure.cuts or cutting.vocabulary or cutting.mask):
         raise UsageError(
             "what to cut is not said",
             remedy="Give --params 60%, --layers N, --profile P, --vocabulary FILE or --mask 2:4.",
         )
+    goal, body = _Goal(teacher, cutting.structure), body_of(teacher.architecture, teacher.config)
+    structure, shapes = cutting.structure, _shapes(teacher)
+    alone = Pruning(profile=structure.profile, type=structure.type, axes=structure.axes)
+    only = structure == alone and not (cutting.vocabulary or cutting.mask)
+    if only and goal.excess(body, shapes, body.whole) <= 0:
+        raise UsageError(
+            f"nothing need be cut: {goal.why(body, shapes, body.whole)}",
+            remedy="Quantize it as it is: `slmops quantize`.",
+        )
+    return goal
+
+
+def _shapes(teacher: Checkpoint) -> dict[str, Shape]:
+    return {name: entry.shape for name, entry in teacher.tensors.items()}
+
+
+def _check_place(teacher: Checkpoint, out: Path | None, *, force: bool) -> None:
     if out is not None and out.resolve() == teacher.folder.resolve():
         raise UsageError(f"{out} is the teacher itself", remedy="Give --out another folder.")
     if out is not None and (out / CONFIG).is_file() and not force:
@@ -168,23 +206,28 @@ def _drawn(teacher: Checkpoint, model: Any, files: Mapping[str, bytes], room: Pa
 
 
 def _cut(
-    teacher: Checkpoint, cutting: Cutting, asked: Wanted, opened: _Opened, progress: Progress
+    teacher: Checkpoint,
+    opened: _Opened,
+    asked: Wanted,
+    goal: _Goal,
+    progress: Progress,
+    *,
+    pattern: Pattern | None,
 ) -> tuple[Pruned, Any]:
     """Cut the structure, then mask; return what came of it, and the model."""
-    body, text = opened.body, opened.text
+    body, text, shapes = opened.body, opened.text, opened.shapes
     scale, flow = Scale(opened.model, text.held), watch(opened.model, body, text.watched, progress)
     knife = Knife(opened.model, body, flow)
-    chooser = Chooser(knife, body, opened.shapes, rank(opened.model, body, flow), scale)
-    excess, why = _goal(teacher, cutting.structure, opened)
-    choice = chooser.choose(replace(asked, excess=excess), progress)
+    chooser = Chooser(knife, body, shapes, rank(opened.model, body, flow), scale)
+    small = replace(asked, excess=lambda keep: goal.excess(body, shapes, keep))
+    choice = chooser.choose(small, progress)
     model, zeros = knife.cut(choice.keep), 0.0
-    if cutting.mask:
+    if pattern:
         left = body_of(body.architecture, body.after(choice.keep))
-        zeros = mask(model, left, watch(model, left, text.watched, progress), cutting.mask)
-    whole = {name: entry.shape for name, entry in teacher.tensors.items()}
+        zeros = mask(model, left, watch(model, left, text.watched, progress), pattern)
     return Pruned(
-        before=_size(teacher, body_of(teacher.architecture, teacher.config), whole),
-        after=_size(teacher, body, opened.shapes, choice.keep),
+        before=_size(teacher, body_of(teacher.architecture, teacher.config), _shapes(teacher)),
+        after=_size(teacher, body, shapes, choice.keep),
         measured=scale.weigh(model).figures(sum(text.held_bytes[: scale.samples]), scale.weigh(opened.model)),
         steps=choice.steps,
         keep=choice.keep,
@@ -193,33 +236,10 @@ def _cut(
         without=choice.without,
         weighed=choice.measured,
         source_digest=teacher.digest,
-        why=why(choice.keep),
-        mask=str(cutting.mask or ""),
+        why=goal.why(body, shapes, choice.keep),
+        mask=str(pattern or ""),
         zeros=zeros,
     ), model
-
-
-def _goal(
-    teacher: Checkpoint, structure: Pruning, opened: _Opened
-) -> tuple[Callable[[Keep], float], Callable[[Keep], str]]:
-    """Return what says of a cut how many weights too many it has, and what a device bears of it."""
-    body, shapes = opened.body, opened.shapes
-    whole = sum(map(math.prod, shapes.values()))
-    most = whole if structure.params is None else most_parameters(structure.params, teacher.parameters)
-    if structure.profile is None:
-        return (lambda keep: body.parameters(shapes, keep) - most), (lambda _keep: "")
-    room = Room(structure.profile, teacher, structure.type)
-    fit = room.hold(body, shapes, body.whole)
-    if room.excess(fit, whole) <= 0 and structure.params is None:
-        raise UsageError(
-            f"nothing need be cut: {room.why(fit)}", remedy="Quantize it as it is: `slmops quantize`."
-        )
-
-    def excess(keep: Keep) -> float:
-        weights = body.parameters(shapes, keep)
-        return max(weights - most, room.excess(room.hold(body, shapes, keep), weights))
-
-    return excess, lambda keep: room.why(room.hold(body, shapes, keep))
 
 
 def _size(teacher: Checkpoint, body: Body, shapes: Mapping[str, Shape], keep: Keep | None = None) -> Size:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 VERSION = 1
-COVER = 0.9995
+COVER = 0.9999
 """Probability that is enough: a row ends where its tokens hold it."""
 STEP = 1 / 16
 """Nats to which log-probabilities are rounded."""
@@ -37,7 +37,6 @@ _WORD = 4
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-Bits = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,7 +106,8 @@ def trim(
     """Return `model`, the transformers model of `checkpoint` in float32, with the tokens that `files` use.
 
     With `keep`, with no more tokens than that, up to the next multiple of `vocabulary_use.ROWS`: those
-    used most. Raises DocumentError when a file cannot be read, UsageError when `keep` is too few,
+    used most. The logits of those that stay are what they were, and none that went takes a share of the
+    probability any more. Raises DocumentError when a file cannot be read, UsageError when `keep` is too few,
     ModelError for a kind of tokenizer that is not known, BuildError when what came out is not the same
     model.
     """

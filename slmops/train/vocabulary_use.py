@@ -154,8 +154,8 @@ def choose(
     kept = set[int]().union(*map(whole, needed | vocabulary.lasting(used)))
     if keep is not None and len(kept) > keep:
         raise UsageError(
-            f"{keep} tokens were asked for, {len(kept)} must stay: special ones, bytes or characters, those of "
-            "golden prompts and of the chat template, and what the texts cannot be written without",
+            f"{keep} tokens were asked for, {len(kept)} must stay: special ones, bytes or characters, those "
+            "of golden prompts and of the chat template, and what the texts cannot be written without",
             remedy=f"Ask for at least {len(kept)} tokens.",
         )
     all_used = kept.union(*map(whole, used))

@@ -273,6 +273,12 @@ def test_labels_are_taught_by_their_names(classifier, tmp_path):
     assert hidden(moved, batch).parts["hidden"] == pytest.approx(0, abs=1e-5)
 
 
+def test_samples_that_the_teacher_cannot_read_whole_are_refused(teacher, student, tmp_path):
+    long = collect([([0] * 65, [True] * 65)])
+    with pytest.raises(ModelError, match=r"up to 65 tokens, .* reads at most 64"):
+        opened(teacher, student, long, tmp_path)
+
+
 def test_a_classifier_and_a_decoder_do_not_teach_each_other(classifier, teacher, samples, tmp_path):
     with pytest.raises(ModelError, match=r"labels texts, .* writes texts"):
         opened(classifier("one", ["x", "y"], 1), teacher, samples, tmp_path)

@@ -268,6 +268,20 @@ def test_a_model_is_cut_until_a_device_bears_it(teacher, words):
     assert "short" not in found.why
 
 
+def test_words_leave_first_and_what_is_left_is_weighed_in_the_words_that_stay(teacher, words, tmp_path):
+    source = teacher("Qwen3ForCausalLM")
+    few = tmp_path / "few.txt"
+    few.write_text("<|endoftext|>".join(SENTENCES[:12] * 4))
+    wish = Cutting(Pruning("70%"), vocabulary=(few,), calibration=(few,), tokens=512)
+    found = prune(source, wish, tmp_path / "cut")
+    cut = open_checkpoint(tmp_path / "cut")
+    assert found.words is not None
+    assert found.after.vocab == found.words.tokens_after == cut.shape.vocab < found.before.vocab
+    assert cut.parameters == found.after.parameters <= 0.7 * source.parameters
+    assert 0 < found.measured["bits_per_byte"] < 100
+    quantize_gguf(cut, "F32", tmp_path / "model.gguf")
+
+
 def test_a_folder_that_holds_a_model_is_not_written_over_unasked(teacher, words, tmp_path):
     source = teacher("LlamaForCausalLM")
     prune(source, PLAIN, tmp_path / "cut")

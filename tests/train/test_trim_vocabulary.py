@@ -11,7 +11,9 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from slmops.build.checkpoint import open_checkpoint
+from slmops.build.classifier import FAMILIES as CLASSIFIERS
 from slmops.build.corpus import SENTENCES
+from slmops.build.family import FAMILIES
 from slmops.build.phrase import CheckpointPhrasing
 from slmops.build.prove_vocabulary import prove
 from slmops.build.quantize_classifier import quantize_classifier
@@ -289,6 +291,22 @@ def test_what_was_trimmed_goes_on_to_onnx(labels, tmp_path, english):
     decoder = write(tmp_path / "decoder", unigram())
     found = written(trim(decoder, load_weights(decoder), [english]), decoder, tmp_path / "trimmed-decoder")
     assert quantize_onnx(found, "INT8", tmp_path / "model.onnx").parameters == found.parameters
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by transformers' DeBERTa
+@pytest.mark.parametrize("family", [*FAMILIES, *(f"{name}ForSequenceClassification" for name in CLASSIFIERS)])
+def test_every_family_answers_with_fewer_rows_as_it_did(family):
+    torch.manual_seed(0)
+    kind = getattr(transformers, family)
+    sizes = {**SIZES, "vocab_size": 60, "initializer_range": 0.3, "head_dim": 32, "pad_token_id": 1}
+    said = {"num_key_value_heads": 2, "dim": 64, "embedding_size": 64, "attn_implementation": "eager"}
+    model = kind(kind.config_class(**{**said, **sizes})).eval()
+    kept = [*range(8), 20, 31, 59]
+    cut = with_tokens(model, kept)
+
+    assert prove_answers(model, cut, [np.array([0, 20, 59, 31, 7])], kept, lambda *_: None) < 1e-4
+    assert cut.get_input_embeddings().weight.shape[0] == cut.config.vocab_size == 11
+    assert sum(w.numel() for w in cut.parameters()) < sum(w.numel() for w in model.parameters())
 
 
 def test_a_head_with_a_bias_keeps_it_for_the_same_tokens():
