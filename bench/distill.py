@@ -1,17 +1,17 @@
-"""What distilling keeps that cutting loses: stories, house commands, and a text classifier, each to a smaller model.
+"""What distilling keeps that cutting loses: stories, house commands, and intents, each in a smaller model.
 
 Every arm is a run of `slmops` as a user starts it, and every figure stands in the ledger that it leaves.
 
-stories    tinystories-656k ($SLMOPS_MODELS) to a student of at most 60 % of its weights: cut, then trained on
-           cross-entropy alone or distilled, at the same token budgets, with several seeds. The last 700 stories of
-           the sample ($SLMOPS_DATA) are held out; 200 of them are read for bits per byte and KL, and 300 four-way
-           endings are chosen by likelihood for each byte.
-commands   demo/model to at most 40 % of its weights: which of 2,000 held-out commands it turns into the right action.
-intents    a text classifier trained from nothing on banking77, its student, and both as ONNX INT8: accuracy on the
-           3,080 test texts, bytes, and seconds for a text.
+stories    tinystories-656k ($SLMOPS_MODELS) to a student of at most 60 % of its weights: cut, then trained
+           on cross-entropy alone or distilled, at the same budgets of tokens, with several seeds. The last
+           700 stories of the sample ($SLMOPS_DATA) are held out; 200 of them are read for bits per byte and
+           KL, and 300 four-way endings are chosen by likelihood for each byte.
+commands   demo/model to at most 40 % of its weights: which of 2,000 held-out commands get the right action.
+intents    a text classifier trained from nothing on banking77, its student, and both as ONNX INT8: accuracy
+           on the 3,080 test texts, bytes, and milliseconds for a text.
 
-No time is compared but that of the classifiers, whose four are timed one after the other. --quick: one seed and a
-tenth of the training, to see that it works. Results: bench/results/distill.json.
+No time is compared but that of the classifiers, whose four are timed one after the other. --quick: one seed
+and a tenth of the training, to see that it works. Results: bench/results/distill.json.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from _measure import HERE, ROOT, machine, progress, show
+from tokenizers import BertWordPieceTokenizer
+
+from slmops.build.labelled_lines import read_lines
 
 PARTS: Final = ("stories", "commands", "intents")
 HELD_OUT: Final = 700
@@ -38,6 +41,7 @@ BUDGETS: Final = (600_000, 2_400_000)
 """Tokens of training, of all seeds; and of one seed, for what more of them buys."""
 END: Final = "<|endoftext|>"
 SLMOPS: Final = (sys.executable, "-m", "slmops")
+Stage = dict[str, Any]
 PROFILE: Final = "x86-64-v3:onnx:INT8"
 
 
@@ -80,8 +84,10 @@ def stories(bench: Bench) -> dict[str, Any]:
         text for text in (bench.data / "tinystories_sample_2MiB.txt").read_text().split(END) if text.strip()
     ]
     texts.write_text(END.join(every[:-HELD_OUT]), encoding="utf-8")
-    slmops("prune", teacher, "--params", "60%", "--calibration", texts, "--out", bench.room / "cut")
-    measured = [
+    cut = bench.room / "cut"
+    if not (cut / "config.json").is_file():
+        slmops("prune", teacher, "--params", "60%", "--calibration", texts, "--out", cut)
+    measured: list[str | Path] = [
         "--evaluation", bench.data / "tinystories_eval_200.txt", "--tokens", "16384",
         "--task", bench.data / "tinystories_ending_choice.jsonl",
     ]  # fmt: skip
@@ -93,7 +99,7 @@ def stories(bench: Bench) -> dict[str, Any]:
             f"stories-{budget}-{weight}-{seed}",
             teacher,
             [
-                "--student", bench.room / "cut", "--data", texts, "--length", "256", "--rate", "0.003",
+                "--student", cut, "--data", texts, "--length", "256", "--rate", "0.003",
                 "--train-tokens", budget, "--weight", weight, "--seed", str(seed), *measured,
             ],
         )  # fmt: skip
@@ -135,7 +141,7 @@ def intents(bench: Bench) -> dict[str, Any]:
     teacher = bench.room / "intents-teacher"
     slmops(
         "finetune", shape, "--data", data, "--out", teacher, "--epochs", bench.some(40), "--rate", "0.0012",
-        "--batch-tokens", "640", "--validations", "20",
+        "--batch-tokens", "640",
     )  # fmt: skip
     out = ["--then-quantize", "--profile", PROFILE, "--name", "intents", "--version"]
     stages = distill(
@@ -143,22 +149,20 @@ def intents(bench: Bench) -> dict[str, Any]:
         "intents",
         teacher,
         [
-            "--student", "prune:40%", "--data", data, "--task", task, "--epochs", bench.some(40), "--rate", "0.0012",
-            "--batch-tokens", "640", "--validations", "20", "--temperature", "2", "--evaluation", task, *out, "1.0.0",
+            "--student", "prune:40%", "--data", data, "--task", task, "--evaluation", task,
+            "--epochs", bench.some(40), "--rate", "0.0012", "--batch-tokens", "640",
+            "--temperature", "2", *out, "1.0.0",
         ],
     )  # fmt: skip
     slmops("quantize", teacher, "--profile", PROFILE, "--name", "intents", "--version", "0.9.0",
            "--calibration", data, "--evaluation", task)  # fmt: skip
     arms = {f"{stage['name']} {stage['parameters']:,}": [stage] for stage in stages}
-    arms["teacher INT8"] = [evaluated(bench, "intents:0.9.0", task)]
+    arms["teacher INT8"] = [evaluated("intents:0.9.0", task)]
     return tell("intents", arms)
 
 
 def new_classifier(folder: Path, data: Path) -> None:
     """Write the shape of a small Bert for the labels in `data`, and a tokenizer made from its texts."""
-    from slmops.build.labelled_lines import read_lines  # noqa: PLC0415 - the parent stays light
-    from tokenizers import BertWordPieceTokenizer  # noqa: PLC0415
-
     lines = list(read_lines(data.read_text(encoding="utf-8"), data.name))
     labels = sorted({str(line.label) for line in lines})
     words = BertWordPieceTokenizer(lowercase=True)
@@ -167,9 +171,9 @@ def new_classifier(folder: Path, data: Path) -> None:
     words.save(str(folder / "tokenizer.json"))
     config = {
         "architectures": ["BertForSequenceClassification"], "model_type": "bert",
-        "vocab_size": words.get_vocab_size(), "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 512, "max_position_embeddings": 128, "hidden_dropout_prob": 0.2,
-        "attention_probs_dropout_prob": 0.1, "pad_token_id": 0,
+        "vocab_size": words.get_vocab_size(), "hidden_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 512, "max_position_embeddings": 128,
+        "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1, "pad_token_id": 0,
         "id2label": {str(place): label for place, label in enumerate(labels)},
         "label2id": {label: place for place, label in enumerate(labels)},
     }  # fmt: skip
@@ -184,7 +188,7 @@ def distill(bench: Bench, name: str, teacher: Path, more: Sequence[str | Path]) 
     return list(json.loads((out / "ledger.json").read_text(encoding="utf-8"))["stages"])
 
 
-def evaluated(bench: Bench, reference: str, task: Path) -> dict[str, Any]:
+def evaluated(reference: str, task: Path) -> dict[str, Any]:
     """Return an artifact of a classifier as a step of a ledger."""
     said = json.loads(slmops("evaluate", reference, "--task", task, "-o", "json"))
     one = said["tasks"][0]
@@ -202,7 +206,7 @@ def evaluated(bench: Bench, reference: str, task: Path) -> dict[str, Any]:
 def slmops(*argv: str | Path) -> str:
     """Run a command of slmops; return what it printed, or end the benchmark with its last words."""
     progress("slmops " + " ".join(map(str, argv)))
-    done = subprocess.run([*SLMOPS, *map(str, argv)], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([*SLMOPS, *map(str, argv)], check=False, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         sys.exit(f"{done.stderr[-3000:]}\nended with exit code {done.returncode}")
     return done.stdout
@@ -218,7 +222,7 @@ def write_commands(file: Path, argv: Sequence[str]) -> None:
 def tell(part: str, arms: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Print a table of the arms, means over seeds with their spread; return it for the JSON file."""
     task = next(iter(next(iter(arms.values()))[0]["tasks"]), "")
-    figures = {
+    figures: dict[str, Callable[[Stage], float | None]] = {
         "bits per byte": lambda stage: stage["measured"].get("bits_per_byte"),
         "KL": lambda stage: stage["measured"].get("kl_mean"),
         task: lambda stage: stage["tasks"].get(task, {}).get("accuracy"),
@@ -226,12 +230,9 @@ def tell(part: str, arms: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
             1000 / stage["speed"]["texts_per_second"] if "texts_per_second" in stage["speed"] else None
         ),
     }
-    heads = [
-        name
-        for name, read in figures.items()
-        if any(read(one) is not None for arm in arms.values() for one in arm)
-    ]
-    rows, kept = [], {}
+    every = [stage for arm in arms.values() for stage in arm]
+    heads = [name for name, read in figures.items() if any(read(one) is not None for one in every)]
+    rows, kept = list[list[str]](), dict[str, Any]()
     for name, stages in arms.items():
         cells = {head: spread([figures[head](stage) for stage in stages]) for head in heads}
         rows.append([name, f"{stages[0]['bytes']:,}", *(cell["told"] for cell in cells.values())])

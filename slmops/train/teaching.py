@@ -28,8 +28,9 @@ class Teaching(BaseModel):
     teacher is likely to say; jensen-shannon: between the two."""
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Of jensen-shannon alone: the teacher's share in the mixture both are held against."""
-    weight: Share = 0.9
-    """Share of the divergence in the loss; the rest is cross-entropy with the data."""
+    weight: Share = 1.0
+    """Share of the divergence in the loss; the rest is cross-entropy with the data. A teacher's whole word
+    teaches more than the one token that stands there; less than 1 is for data that knows what it does not."""
     temperature: Annotated[float, Field(gt=0, le=20)] = 1.0
     """By which both models' logits are divided before they are compared."""
     hidden: Annotated[float, Field(ge=0)] = 0.0

@@ -268,7 +268,7 @@ def test_a_model_is_cut_until_a_device_bears_it(teacher, words):
     assert "short" not in found.why
 
 
-def test_words_leave_first_and_what_is_left_is_weighed_in_the_words_that_stay(teacher, words, tmp_path):
+def test_words_leave_first_and_what_is_left_is_weighed_in_the_words_that_stay(teacher, tmp_path):
     source = teacher("Qwen3ForCausalLM")
     few = tmp_path / "few.txt"
     few.write_text("<|endoftext|>".join(SENTENCES[:12] * 4))
