@@ -37,7 +37,9 @@ TrainTokens = Annotated[
 ]
 BatchTokens = Annotated[int | None, typer.Option(help="Tokens that one step reads. Default: 4096.")]
 Length = Annotated[int | None, typer.Option(help="Tokens of a sample at most. Default: 512.")]
-Rate = Annotated[float | None, typer.Option(help="Learning rate at its highest. Default: 0.001.")]
+Rate = Annotated[
+    float | None, typer.Option(help="Learning rate at its highest. Default: by the model's size.")
+]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same weights. Default: 0.")]
 Patience = Annotated[
     int | None, typer.Option(help="Validations without a better one after which the run ends early.")

@@ -54,7 +54,9 @@ def distill(
     with team.main_process_first():
         files = _files(recipe, teacher, out, told)
         student = open_student(recipe, teacher, files, load, told.doing)
-    setting, teaching = recipe.training, recipe.teaching
+    size = student.model.num_parameters()
+    setting = recipe.training.with_rate(size, labels=is_classifier(student.drawn.config))
+    recipe, teaching = recipe.model_copy(update={"training": setting}), recipe.teaching
     validation = Path(recipe.validation) if recipe.validation else None
     data = read_data(files, validation, student.drawn, setting.length)
     objective = open_distillation(

@@ -19,7 +19,6 @@ from typing import Any, Final
 from slmops import digest
 from slmops.build import classifier
 from slmops.build.checkpoint import Checkpoint
-from slmops.build.family import FAMILIES, context_of
 from slmops.build.isolate import Progress, silent
 from slmops.build.ledger import Ledger
 from slmops.build.sketch import Sketch, sketch
@@ -145,10 +144,13 @@ def prepare(asked: Finetuning, progress: Progress = silent) -> Prepared:
     if asked.merge and asked.lora is None:
         raise UsageError("--merge is for adapters", remedy="Add --lora r=8, or leave --merge out.")
     base = _open(asked)
-    data = read_data(asked.data, asked.validation, base, _context(base, asked.setting.length))
+    data = read_data(asked.data, asked.validation, base, asked.setting.length)
     _check_ids(base, data)
-    seed = asked.setting.seed
+    seed, knows = asked.setting.seed, isinstance(base, Checkpoint) and asked.lora is None
     model = load_weights(base, progress) if isinstance(base, Checkpoint) else new_model(base.folder, seed)
+    labels = classifier.is_classifier(base.config)
+    setting = asked.setting.with_rate(model.num_parameters(), labels=labels, gently=knows)
+    asked = replace(asked, setting=setting)
     if asked.lora is not None:
         model = with_lora(model, asked.lora, base, seed)
     return Prepared(asked, base, model, data)
@@ -227,15 +229,6 @@ def _open(asked: Finetuning) -> Sketch:
             f"--out is the model's own folder, {base.folder}", remedy="Give --out a folder of its own."
         )
     return base
-
-
-def _context(base: Sketch, length: int) -> int:
-    """Return how many of `length` tokens the model can read at once."""
-    if classifier.is_classifier(base.config):
-        return min(length, classifier.context_of(base.config))
-    if base.architecture in FAMILIES:
-        return min(length, context_of(base.architecture, base.config))
-    return min(length, base.config.get("max_position_embeddings") or length)
 
 
 def _check_ids(base: Sketch, data: Data) -> None:

@@ -79,6 +79,7 @@ def learn(
     """
     _check(training, "learn")
     _check(validation, "validate with")
+    setting = setting.with_rate(model.num_parameters(), labels=training.labels is not None)
     team = join()
     data = {"training": training.digest, "validation": validation.digest}
     marks = {**identity, **setting.decides(), **data}
@@ -101,7 +102,7 @@ class _Run:
     ) -> None:
         """Go on from the state that is kept, or begin with a validation of the model as it came."""
         self._crew, self._book, self._setting = crew, book, setting
-        self._training, self._validation = training, validation
+        self._training, self._validation, self._rate = training, validation, float(setting.rate or 0)
         tokens, epoch = len(training.ids), steps_per_epoch(training.lengths, setting.batch_tokens)
         self._steps = setting.steps_in(tokens, epoch)
         self._began = time.perf_counter()
@@ -148,7 +149,7 @@ class _Run:
 
     def _step(self, places: Places, *, interrupted: bool) -> tuple[Point, bool]:
         began, step = time.perf_counter(), self._about.step + 1
-        pace = rate(step, self._steps, self._setting.rate, self._setting.warm_up)
+        pace = rate(step, self._steps, self._rate, self._setting.warm_up)
         found = self._crew.learn(self._training, places, step, interrupted=interrupted)
         self._check(found, step, "the loss", found.mean, pace)
         length = self._crew.trainee.step(max(found.count, 1), pace)
@@ -171,7 +172,7 @@ class _Run:
 
     def _validate(self) -> None:
         about, found = self._about, self._crew.validate(self._validation)
-        self._check(found, about.step, "the validation loss", found.mean, self._setting.rate)
+        self._check(found, about.step, "the validation loss", found.mean, self._rate)
         best = about.best.then(about.step, found.mean)
         if best.step == about.step:
             self._book.keep_best(about.step, as_arrays(self._crew.trainee.weights))
@@ -193,7 +194,7 @@ class _Run:
             )
             raise TrainingError(
                 f"step {step} of {self._steps}: {what} is no number ({made}), at a rate of {pace:.3g}",
-                remedy=f"Begin anew (--fresh) with a lower --rate, such as {self._setting.rate / 3:.1g}. "
+                remedy=f"Begin anew (--fresh) with a lower --rate, such as {self._rate / 3:.1g}. "
                 f"The weights of step {self._about.best.step}, the best so far, are kept beside the run.",
             )
 

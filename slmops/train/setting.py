@@ -7,6 +7,7 @@ Law: what two runs learn differs only where their settings differ under a name o
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,6 +16,11 @@ from slmops.fault import fault
 
 EPOCHS = 3
 """Of a run whose length nobody said."""
+BEARABLE, LABELS_BEAR = 0.01, 0.002
+"""Rates above which small models learn no more, or fall apart: of decoders, and of encoders with labels."""
+SCALE = 9.5
+"""Of n weights the rate is SCALE / sqrt(n): measured at 4e5, and near what is published up to 1e9."""
+GENTLY = 0.1
 _FREE = {"part_tokens", "checkpoint_every"}
 
 Count = Annotated[int, Field(ge=1)]
@@ -38,8 +44,8 @@ class Setting(BaseModel):
     """Tokens that a process reads at once, with padding: memory. Without it 1024, and 16384 on a GPU."""
     length: Annotated[int, Field(ge=2)] = 512
     """Tokens of a sample at most."""
-    rate: Annotated[float, Field(gt=0)] = 1e-3
-    """The learning rate at its highest. Small models bear 1e-3 and more, of 1e9 weights 1e-4 to 2e-5."""
+    rate: Annotated[float, Field(gt=0)] | None = None
+    """The learning rate at its highest. Without one, it follows from the model's size: `with_rate`."""
     warm_up: Share = 0.05
     """Share of the steps over which the rate rises to its highest."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
@@ -65,6 +71,18 @@ class Setting(BaseModel):
                 f"expected at most one of epochs, steps and tokens, got {' and '.join(said)}", said[1]
             )
         return self
+
+    def with_rate(self, parameters: int, *, labels: bool = False, gently: bool = False) -> Self:
+        """Return the setting with the rate that is usual for a model of so many weights, if it says none.
+
+        0.01 up to 900,000 weights, 1e-3 at 1e8, 3e-4 at 1e9. A classifier (`labels`) bears less. `gently`
+        is for a model that is to keep what it knows: a tenth.
+        """
+        if self.rate is not None:
+            return self
+        most = LABELS_BEAR if labels else BEARABLE
+        usual = min(most, SCALE / math.sqrt(parameters)) * (GENTLY if gently else 1.0)
+        return self.model_copy(update={"rate": float(f"{usual:.2g}")})
 
     def steps_in(self, tokens: int, epoch: int) -> int:
         """Return the steps of a run over samples of `tokens` tokens whose epoch takes `epoch` steps."""

@@ -44,7 +44,7 @@ class Trainee:
         ]
         self._clip = setting.clip
         self._optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=setting.rate, betas=BETAS, fused=True
+            [group for group in groups if group["params"]], lr=0.0, betas=BETAS, fused=True
         )
 
     def train(self, *, mode: bool) -> None:
