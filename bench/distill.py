@@ -6,6 +6,7 @@ stories    tinystories-656k ($SLMOPS_MODELS) to a student of at most 60 % of its
            on cross-entropy alone or distilled, at the same budgets of tokens, with several seeds. The last
            700 stories of the sample ($SLMOPS_DATA) are held out; 200 of them are read for bits per byte and
            KL, and 300 four-way endings are chosen by likelihood for each byte.
+depth      stories260k without one of its five layers, healed: how much of the divergence comes back.
 commands   demo/model to at most 40 % of its weights: which of 2,000 held-out commands get the right action.
 intents    a text classifier trained from nothing on banking77, its student, and both as ONNX INT8: accuracy
            on the 3,080 test texts, bytes, and milliseconds for a text.
@@ -34,7 +35,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from slmops.build.labelled_lines import read_lines
 
-PARTS: Final = ("stories", "commands", "intents")
+PARTS: Final = ("stories", "depth", "commands", "intents")
 HELD_OUT: Final = 700
 SEEDS: Final = (0, 1, 2)
 BUDGETS: Final = (600_000, 2_400_000)
@@ -72,6 +73,7 @@ def main() -> None:
             Path(said.room or room), place("MODELS", "models"), place("DATA", "data"), hasty=said.quick
         )
         bench.room.mkdir(parents=True, exist_ok=True)
+        os.environ["SLMOPS_HOME"] = str(bench.room / "home")
         found = {part: globals()[part](bench) for part in said.parts or PARTS}
     if not said.quick:
         keep(found)
@@ -79,18 +81,10 @@ def main() -> None:
 
 def stories(bench: Bench) -> dict[str, Any]:
     """Cut a story teller and heal it, with and without its teacher."""
-    teacher, texts = bench.models / "tinystories-656k", bench.room / "stories.txt"
-    every = [
-        text for text in (bench.data / "tinystories_sample_2MiB.txt").read_text().split(END) if text.strip()
-    ]
-    texts.write_text(END.join(every[:-HELD_OUT]), encoding="utf-8")
+    teacher, texts = bench.models / "tinystories-656k", training_stories(bench)
     cut = bench.room / "cut"
     if not (cut / "config.json").is_file():
         slmops("prune", teacher, "--params", "60%", "--calibration", texts, "--out", cut)
-    measured: list[str | Path] = [
-        "--evaluation", bench.data / "tinystories_eval_200.txt", "--tokens", "16384",
-        "--task", bench.data / "tinystories_ending_choice.jsonl",
-    ]  # fmt: skip
     arms: dict[str, list[dict[str, Any]]] = {}
     for budget, seed, weight in schedule(bench):
         arm = ("cross-entropy alone" if weight == "0" else "distilled") + f", {int(budget):,} tokens"
@@ -99,14 +93,44 @@ def stories(bench: Bench) -> dict[str, Any]:
             f"stories-{budget}-{weight}-{seed}",
             teacher,
             [
-                "--student", cut, "--data", texts, "--length", "256", "--rate", "0.003",
-                "--train-tokens", budget, "--weight", weight, "--seed", str(seed), *measured,
+                "--student", cut, "--data", texts, "--length", "256",
+                "--train-tokens", budget, "--weight", weight, "--seed", str(seed), *measured(bench),
             ],
         )  # fmt: skip
         arms.setdefault("teacher", stages[:1])
         arms.setdefault("cut, not healed", stages[1:2])
         arms.setdefault(arm, []).append(stages[-1])
     return tell("stories", arms)
+
+
+def depth(bench: Bench) -> dict[str, Any]:
+    """Take a layer out of a story teller and heal what is left."""
+    stages = distill(
+        bench,
+        "depth",
+        bench.models / "stories260k",
+        [
+            "--student", "prune:layers=4", "--data", training_stories(bench), "--length", "256",
+            "--train-tokens", bench.some(BUDGETS[1]), *measured(bench),
+        ],
+    )  # fmt: skip
+    return tell("depth", {stage["name"]: [stage] for stage in stages})
+
+
+def training_stories(bench: Bench) -> Path:
+    """Write the stories that are not held out."""
+    texts, sample = bench.room / "stories.txt", bench.data / "tinystories_sample_2MiB.txt"
+    every = [text for text in sample.read_text(encoding="utf-8").split(END) if text.strip()]
+    texts.write_text(END.join(every[:-HELD_OUT]), encoding="utf-8")
+    return texts
+
+
+def measured(bench: Bench) -> list[str | Path]:
+    """Return with what story tellers are measured."""
+    return [
+        "--evaluation", bench.data / "tinystories_eval_200.txt", "--tokens", "16384",
+        "--task", bench.data / "tinystories_ending_choice.jsonl",
+    ]  # fmt: skip
 
 
 def schedule(bench: Bench) -> Iterator[tuple[str, int, str]]:
@@ -126,7 +150,7 @@ def commands(bench: Bench) -> dict[str, Any]:
         "commands",
         ROOT / "demo" / "model",
         [
-            "--student", "prune:40%", "--data", lines, "--task", task, "--rate", "0.003",
+            "--student", "prune:40%", "--data", lines, "--task", task,
             "--train-tokens", bench.some(5_000_000),
         ],
     )  # fmt: skip
@@ -139,10 +163,11 @@ def intents(bench: Bench) -> dict[str, Any]:
     shape = bench.room / "shape"
     new_classifier(shape, data)
     teacher = bench.room / "intents-teacher"
-    slmops(
-        "finetune", shape, "--data", data, "--out", teacher, "--epochs", bench.some(40), "--rate", "0.0012",
-        "--batch-tokens", "640",
-    )  # fmt: skip
+    if not (teacher / "config.json").is_file():
+        slmops(
+            "finetune", shape, "--data", data, "--out", teacher, "--epochs", bench.some(40),
+            "--rate", "0.0012", "--batch-tokens", "640",
+        )  # fmt: skip
     out = ["--then-quantize", "--profile", PROFILE, "--name", "intents", "--version"]
     stages = distill(
         bench,
@@ -154,8 +179,11 @@ def intents(bench: Bench) -> dict[str, Any]:
             "--temperature", "2", *out, "1.0.0",
         ],
     )  # fmt: skip
-    slmops("quantize", teacher, "--profile", PROFILE, "--name", "intents", "--version", "0.9.0",
-           "--calibration", data, "--evaluation", task)  # fmt: skip
+    if not (bench.room / "home" / "reports" / "intents" / "0.9.0").is_dir():
+        slmops(
+            "quantize", teacher, "--profile", PROFILE, "--name", "intents", "--version", "0.9.0",
+            "--calibration", data, "--evaluation", task,
+        )  # fmt: skip
     arms = {f"{stage['name']} {stage['parameters']:,}": [stage] for stage in stages}
     arms["teacher INT8"] = [evaluated("intents:0.9.0", task)]
     return tell("intents", arms)

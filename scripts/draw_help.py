@@ -18,7 +18,7 @@ def render() -> str:
 
 
 def _parts(verb: str) -> list[list[str]]:
-    command = typer.main.get_command(importlib.import_module(f"slmops.cli.{verb}").app)
+    command = typer.main.get_command(importlib.import_module(f"slmops.cli.{verb.replace('-', '_')}").app)
     return [[part] for part in command.commands] if isinstance(command, TyperGroup) else [[]]
 
 

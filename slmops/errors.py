@@ -69,7 +69,7 @@ class BuildError(SlmopsError):
 
 
 class TrainingError(SlmopsError):
-    """A training cannot begin, or cannot go on: its loss is no number, or it is not the run that was begun."""
+    """A training cannot begin or go on: its loss is no number, or it is not the run that was begun."""
 
     code = "SLM-TRAINING"
 
@@ -106,7 +106,7 @@ class IntegrityError(SlmopsError):
 
 
 class UnreachableError(SlmopsError):
-    """A device could not be reached, or the link broke."""
+    """A device or an endpoint could not be reached, or the link broke."""
 
     code = "SLM-UNREACHABLE"
     exit_code = 6

@@ -195,7 +195,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} holds a LoRA adapter, not a model",
-            remedy="Merge it into its base model first (peft: merge_and_unload), then save_pretrained.",
+            remedy="Put it beside a release's models (`slmops adapt`), or merge it into its base: "
+            f"`slmops merge-adapters {folder} --base MODEL --merge --out DIR`.",
         )
     config = read_json(folder / "config.json")
     if not config:

@@ -41,6 +41,8 @@ VERBS: Final[dict[str, str]] = {
 
 
 INTERRUPTED = 130
+OF_TRAINING = ("accelerate", "httpx", "peft")
+"""Packages of the extra `train`."""
 
 
 @runtime_checkable
@@ -71,7 +73,8 @@ class LazyVerbs(TyperGroup):
             if (error.name or "").startswith("slmops"):
                 raise
             raise MissingPartError(
-                f"slmops {cmd_name} needs {error.name}, which is not installed", remedy=install_line("build")
+                f"slmops {cmd_name} needs {error.name}, which is not installed",
+                remedy=install_line("train" if error.name in OF_TRAINING else "build"),
             ) from error
         command = typer.main.get_command(module.app)
         command.name = cmd_name

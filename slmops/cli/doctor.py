@@ -29,6 +29,7 @@ EXTRAS = {
         "transformers",
     ),
     "onnx": ("onnx", "onnxruntime", "optimum.exporters.onnx"),
+    "train": ("accelerate", "httpx", "peft", "torch"),
     "daemon": (
         "jinja2",
         "numpy",
@@ -44,6 +45,7 @@ EXTRAS = {
 FOR = {
     "build": "slmops quantize to GGUF",
     "onnx": "slmops quantize to ONNX",
+    "train": "slmops distill, prune, finetune",
     "daemon": "the inference daemon, on devices",
 }
 COMPILER = ("cmake", "g++")

@@ -11,6 +11,7 @@ from slmops.cli.options import verb
 from slmops.cli.render import emit
 from slmops.fleet.inventory import Fleet
 from slmops.profile.device import DeviceProfile
+from slmops.train.distill_recipe import DistillRecipe
 
 app = verb("Print the JSON Schema of a profile, a fleet file or a recipe, for editors.")
 
@@ -21,9 +22,15 @@ class Kind(str, Enum):  # noqa: UP042 - typer wants a str to show choices
     PROFILE = "profile"
     FLEET = "fleet"
     RECIPE = "recipe"
+    DISTILL = "distill"
 
 
-MODELS: dict[Kind, type[BaseModel]] = {Kind.PROFILE: DeviceProfile, Kind.FLEET: Fleet, Kind.RECIPE: Recipe}
+MODELS: dict[Kind, type[BaseModel]] = {
+    Kind.PROFILE: DeviceProfile,
+    Kind.FLEET: Fleet,
+    Kind.RECIPE: Recipe,
+    Kind.DISTILL: DistillRecipe,
+}
 
 
 @app.command()

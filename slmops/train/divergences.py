@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from slmops.train.teaching import Kind
 
-CHUNK = 1 << 21
+CHUNK = 1 << 19
 """Logits that are compared at a time."""
 
 

@@ -27,7 +27,7 @@ from slmops.train.top_k import TopK
 
 LOGITS = 1 << 25
 """Numbers that a batch of logits has, about: 128 MiB."""
-ROWS = 1 << 21
+ROWS = 1 << 19
 """Numbers from which the likeliest are taken at a time."""
 
 

@@ -19,7 +19,7 @@ main()
 
 
 def module_of(verb):
-    return importlib.import_module(f"slmops.cli.{verb}")
+    return importlib.import_module(f"slmops.cli.{verb.replace('-', '_')}")
 
 
 def paths(command, path=()):
