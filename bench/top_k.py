@@ -7,8 +7,9 @@ nats is the forward KL a token by all logits, loss what it comes to over that; g
 between the two gradients of all its weights.
 
 Memory and pace are those of a random Llama as a teacher and a smaller one as its student, four steps of
-1024 tokens, in fresh processes: the student alone by cross-entropy, with the recorded teacher, and with
-the teacher at hand. Models: the demo's with its own prompts, and $SLMOPS_TEACHER with $SLMOPS_TEXT.
+1024 tokens, in fresh processes of one thread: the student alone by cross-entropy, with the recorded
+teacher, and with the teacher at hand. Models: the demo's with its own prompts, and $SLMOPS_TEACHER with
+$SLMOPS_TEXT.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def work(room: Path, *words: object) -> tuple[Any, Sample]:
     """Return what a process of its own answers, and what it took."""
     progress(" ".join(str(word) for word in words[:2]))
     answer = room / "answer.json"
-    sample = run([sys.executable, HERE / "_teaching.py", answer, *map(str, words)], {"OMP_NUM_THREADS": "2"})
+    sample = run([sys.executable, HERE / "_teaching.py", answer, *map(str, words)], {"OMP_NUM_THREADS": "1"})
     return json.loads(answer.read_text(encoding="utf-8")), sample
 
 

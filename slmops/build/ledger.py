@@ -84,7 +84,7 @@ def parse(text: str, name: str) -> Ledger:
     try:
         said = json.loads(text)
         return Ledger(said["gauge"], tuple(_stage(one) for one in said["stages"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{name} is no ledger: {error!r}", remedy="Remove it; the model is whole without it."
         ) from error

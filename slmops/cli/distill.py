@@ -86,7 +86,7 @@ def distill_(
     ] = None,
     weight: Annotated[
         float | None,
-        typer.Option(help="Its share in the loss; the rest is cross-entropy with the data. Default: 0.9."),
+        typer.Option(help="Its share in the loss; the rest is cross-entropy with the data. Default: 1."),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="By which both models' logits are divided. Default: 1.")

@@ -6,7 +6,7 @@ Law: what an earlier end of the same run has measured with the same gauge is not
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from slmops.train import page
 from slmops.train.distill_recipe import DistillRecipe
 from slmops.train.learn import Learned
 from slmops.train.measure_stage import Gauge, measure_stage
-from slmops.train.open_student import RUN, Student
+from slmops.train.open_student import ANSWERS, RUN, Student
 from slmops.train.read_data import Data
 from slmops.train.sample_answers import prompts_of, sample_answers
 
@@ -80,7 +80,8 @@ def account(taught: Taught, progress: Progress) -> Distilled:
                 progress=progress,
             )
             ledger = ledger.with_stage(stage)
-            (out / RUN / LEDGER).write_text(render(ledger), encoding="utf-8")
+            known[name, subject.digest] = stage
+            _put(out / RUN / LEDGER, render(replace(ledger, stages=tuple(known.values()))))
     answer = _report(taught, ledger) | {"samples": _samples(taught, made, progress)}
     done = Distilled(recipe, out, teacher, gauge, ledger, learned, answer)
     finish(done)
@@ -108,9 +109,16 @@ def add_artifact(done: Distilled, built: Built, progress: Progress) -> None:
 def finish(done: Distilled) -> None:
     """Write the ledger beside the student, and the report of the run."""
     answer = done.answer | {"ledger": asdict(done.ledger)}
-    (done.folder / LEDGER).write_text(render(done.ledger), encoding="utf-8")
-    (done.folder / RUN / REPORT).write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
-    (done.folder / RUN / PAGE).write_text(page.draw(answer), encoding="utf-8")
+    _put(done.folder / LEDGER, render(done.ledger))
+    _put(done.folder / RUN / REPORT, json.dumps(answer, indent=2) + "\n")
+    _put(done.folder / RUN / PAGE, page.draw(answer))
+
+
+def _put(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
 
 
 def _known(file: Path, gauge: Gauge) -> dict[tuple[str, str], Stage]:
@@ -126,8 +134,8 @@ def _samples(taught: Taught, made: Checkpoint, progress: Progress) -> list[dict[
     recipe, teacher, student = taught.recipe, taught.teacher, taught.student
     if is_classifier(teacher.config):
         return []
-    given = (recipe.validation,) if recipe.validation else (*recipe.data, *recipe.prompts)
-    files = [Path(one) for one in given]
+    given = (recipe.validation,) if recipe.validation else recipe.data
+    files = [Path(one) for one in given] or [Path(recipe.out) / RUN / ANSWERS]
     prompts = prompts_of(teacher.folder, files)
     said = {
         name: sample_answers(one, prompts, progress)

@@ -1,16 +1,19 @@
 """Choose what to cut: of all next cuts the one that loses least for each weight it saves, as measured.
 
 Losses grow as a model shrinks, so what a cut cost before is taken as the least it costs now: only the cut
-that looks cheapest is measured again, until the cheapest one is measured.
+that looks cheapest is measured again, until the cheapest one is measured. What is cheapest at each step is
+not always cheapest in the end: the same is begun from the model without one layer, two, four, ..., too, and
+what loses least in the end is chosen.
 
 Laws: what is chosen is never larger than what is wanted; the same model and text give the same choice.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from slmops.build.family_terms import Shape
 from slmops.build.isolate import Progress
@@ -69,6 +72,16 @@ class _Move:
     layers: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """Cuts from the whole model to a smaller one."""
+
+    state: _State
+    steps: tuple[Step, ...] = ()
+    guesses: dict[_Move, float] = field(default_factory=dict)
+    """What each next cut lost for each weight it saved, when it was last measured on this way."""
+
+
 def block_of(width: int) -> int:
     """Return what the widths that stay of one of `width` are multiples of."""
     return next(block for least, block in BLOCKS if width >= least)
@@ -92,60 +105,113 @@ class Chooser:
         sizes = body.sizes
         self._whole = _State(tuple(range(sizes.layers)), sizes.kv_heads, sizes.inner, sizes.hidden)
         self._losses: dict[_State, float] = {self._whole: 0.0}
-        self._guesses: dict[_Move, float] = {}
 
     def choose(self, wanted: Wanted, progress: Progress) -> Choice:
         """Return what stays of the model; raise UsageError where nothing small enough would."""
-        state, steps = self._whole, list[Step]()
+        begun = self._as_said(wanted, progress)
+        best = self._cut_down(begun, wanted, progress)
+        if self._excess(best, wanted) > 0:
+            raise self._too_little(best, wanted.free)
+        best = self._filled(best, wanted)
+        for start in self._shallower(begun, wanted, progress):
+            least = self._loss(best.state)
+            if self._loss(start.state) >= least:
+                break
+            other = self._cut_down(start, wanted, progress, most=least)
+            if self._excess(other, wanted) <= 0:
+                best = min(best, self._filled(other, wanted), key=lambda way: self._loss(way.state))
+        return Choice(self._keep(best.state), best.steps, self._without(), len(self._losses) - 1)
+
+    def _as_said(self, wanted: Wanted, progress: Progress) -> _Way:
+        """Return the way to what is said outright; which layers stay is measured."""
+        way = _Way(self._whole)
         for axis, after in self._said(wanted):
-            state = after
-            steps.append(self._told(axis, "as it was said", state))
-        while wanted.layers is not None and len(state.layers) > wanted.layers:
-            state = self._step(state, (LAYERS,), steps, progress, least=wanted.layers)
-        while (excess := wanted.excess(self._keep(state))) > 0:
-            state = self._step(state, wanted.free, steps, progress, excess=excess)
-        while (back := self._back(state, wanted)) is not None:
+            way = self._on(way, axis, "as it was said", after)
+        while wanted.layers is not None and len(way.state.layers) > wanted.layers:
+            after_it = self._step(way, (LAYERS,), progress, least=wanted.layers)
+            if after_it is None:
+                raise self._too_little(way, (LAYERS,))
+            way = after_it
+        return way
+
+    def _cut_down(self, way: _Way, wanted: Wanted, progress: Progress, most: float = math.inf) -> _Way:
+        """Return the way on until it is small enough, nothing is left to cut, or it loses `most`."""
+        while (excess := self._excess(way, wanted)) > 0 and self._loss(way.state) < most:
+            after = self._step(way, wanted.free, progress, excess=excess)
+            if after is None:
+                break
+            way = after
+        return way
+
+    def _filled(self, way: _Way, wanted: Wanted) -> _Way:
+        """Return the way with what there is room to have back."""
+        while (back := self._back(way.state, wanted)) is not None:
             axis, what, state = back
-            steps.append(self._told(axis, f"{what}: there is room", state))
-        return Choice(self._keep(state), tuple(steps), self._without(), len(self._losses) - 1)
+            way = self._on(way, axis, f"{what}: there is room", state)
+        return way
+
+    def _shallower(self, way: _Way, wanted: Wanted, progress: Progress) -> Iterator[_Way]:
+        """Yield the ways to one layer fewer, two, four, ..., as long as it is too large."""
+        for number in itertools.count(1):
+            if LAYERS not in wanted.free or (excess := self._excess(way, wanted)) <= 0:
+                return
+            after = self._step(way, (LAYERS,), progress, excess=excess)
+            if after is None:
+                return
+            way = after
+            if number & (number - 1) == 0 or self._excess(way, wanted) <= 0:
+                yield way
+
+    def _excess(self, way: _Way, wanted: Wanted) -> float:
+        return wanted.excess(self._keep(way.state))
+
+    def _too_little(self, way: _Way, axes: tuple[str, ...]) -> UsageError:
+        return UsageError(
+            f"so little cannot be left: what may be cut ({', '.join(axes) or 'nothing'}) leaves at least "
+            f"{self._parameters(way.state):,} weights",
+            remedy="Ask for more, allow more --axes, or trim the vocabulary too (--vocabulary FILE).",
+        )
 
     def _said(self, wanted: Wanted) -> Iterator[tuple[str, _State]]:
         """Yield the whole model with one width after another as it is said outright."""
         state, wide = self._whole, self._body.hidden_of_group
-        groups = wanted.groups or (wanted.hidden // wide if wide and wanted.hidden else None)
         if wanted.inner is not None:
             yield MLP, (state := replace(state, inner=wanted.inner))
-        if groups is not None:
-            yield HEADS, (state := replace(state, groups=groups, hidden=groups * wide or state.hidden))
+        if wanted.groups is not None:
+            hidden = wanted.groups * wide or state.hidden
+            yield HEADS, (state := replace(state, groups=wanted.groups, hidden=hidden))
         if wanted.hidden is not None and not wide:
             yield WIDTH, replace(state, hidden=wanted.hidden)
 
     def _step(
         self,
-        state: _State,
+        way: _Way,
         axes: tuple[str, ...],
-        steps: list[Step],
         progress: Progress,
         *,
         least: int = 1,
         excess: float = math.inf,
-    ) -> _State:
-        """Take the cheapest next cut that leaves `least` layers; to save more than `excess` is no gain."""
+    ) -> _Way | None:
+        """Return the way on by the cheapest next cut that leaves `least` layers; None where there is none.
+
+        To save more than `excess` is no gain.
+        """
+        state = way.state
         offers = {move: after for move, after in self._moves(state, axes) if len(after.layers) >= least}
         if not offers:
-            raise UsageError(
-                f"so little cannot be left: what may be cut ({', '.join(axes) or 'nothing'}) leaves at least "
-                f"{self._parameters(state):,} weights",
-                remedy="Ask for more, allow more --axes, or trim the vocabulary too (--vocabulary FILE).",
-            )
-        fresh = set[_Move]()
-        while (best := min(offers, key=lambda move: self._guesses.get(move, -math.inf))) not in fresh:
+            return None
+        guesses, fresh = dict(way.guesses), set[_Move]()
+        while (best := min(offers, key=lambda move: guesses.get(move, -math.inf))) not in fresh:
             saved = min(self._parameters(state) - self._parameters(offers[best]), excess)
-            self._guesses[best] = (self._loss(offers[best]) - self._loss(state)) / saved
+            guesses[best] = (self._loss(offers[best]) - self._loss(state)) / saved
             fresh.add(best)
             progress("weighing cuts", len(self._losses) / (len(self._losses) + len(offers)))
-        steps.append(self._told(best.axis, _words(best, offers[best]), offers[best]))
-        return offers[best]
+        return self._on(replace(way, guesses=guesses), best.axis, _words(best, offers[best]), offers[best])
+
+    def _on(self, way: _Way, axis: str, what: str, state: _State) -> _Way:
+        """Return the way with one more step."""
+        step = Step(axis, what, self._parameters(state), self._loss(state))
+        return _Way(state, (*way.steps, step), way.guesses)
 
     def _moves(self, state: _State, axes: tuple[str, ...]) -> Iterator[tuple[_Move, _State]]:
         """Yield what may be cut next, and what is left then."""
@@ -219,9 +285,6 @@ class Chooser:
 
     def _parameters(self, state: _State) -> int:
         return self._body.parameters(self._shapes, self._keep(state))
-
-    def _told(self, axis: str, what: str, state: _State) -> Step:
-        return Step(axis, what, self._parameters(state), self._loss(state))
 
 
 def _period(kinds: list[str]) -> int:

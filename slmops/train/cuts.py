@@ -317,8 +317,10 @@ class Body:
         numbers |= {"heads": groups * self.readers, "kv_heads": groups}
         found: dict[str, Any] = {}
         for number, own in self.anatomy.says.items():
-            if numbers[number] != getattr(self.sizes, number):
-                names = {own, _WORDS[number]} if _WORDS[number] in self.config else {own}
+            # What is not said follows from the width, which may be another then.
+            follows = self.config.get(own) is None and hidden != self.sizes.hidden
+            if follows or numbers[number] != getattr(self.sizes, number):
+                names = {own, _WORDS[number]} if self.architecture in FAMILIES else {own}
                 found |= dict.fromkeys(sorted(names), numbers[number])
         if not self.anatomy.coupled and (hidden, groups) != (self.sizes.hidden, self.sizes.kv_heads):
             found["head_dim"] = self.sizes.head_dim

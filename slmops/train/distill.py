@@ -15,18 +15,20 @@ from pathlib import Path
 
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.classifier import is_classifier
+from slmops.build.isolate import Progress
 from slmops.build.labelled_lines import read_lines
 from slmops.build.sketch import Sketch
 from slmops.build.tasks import Task
 from slmops.build.texts import Text, read_text, read_texts
 from slmops.profile.device import DeviceProfile
 from slmops.train.account import Distilled, Taught, account
+from slmops.train.check_distillation import check_distillation
 from slmops.train.distill_recipe import DistillRecipe
 from slmops.train.join import join
 from slmops.train.learn import learn
 from slmops.train.model_folder import write_model
 from slmops.train.open_distillation import open_distillation
-from slmops.train.open_student import RUN, open_student
+from slmops.train.open_student import ANSWERS, RUN, open_student
 from slmops.train.open_trainable import open_teacher
 from slmops.train.read_data import padding_of, read_data
 from slmops.train.told import Told
@@ -46,13 +48,16 @@ def distill(
 
     `cache` is a folder for recorded teachers, which many runs may share; `load` finds a device profile by
     its name. Raises what its parts raise: a ModelError for a teacher and a student that do not go
-    together, a DocumentError for data that cannot be read, a TrainingError when the run cannot go on, a
-    BuildError when something cannot be written.
+    together, a DocumentError for data that cannot be read, a UsageError for an `out` that is taken, a
+    TrainingError when the run cannot go on, a BuildError when something cannot be written.
     """
     team = join()
     teacher, out = open_teacher(recipe.teacher), Path(recipe.out)
+    check_distillation(recipe, teacher)
     with team.main_process_first():
-        files = _files(recipe, teacher, out, told)
+        if team.is_main_process and recipe.prompts:
+            _ask(recipe, teacher, told.doing, fresh=fresh)
+        files = _files(recipe)
         student = open_student(recipe, teacher, files, load, told.doing)
     size = student.model.num_parameters()
     setting = recipe.training.with_rate(size, labels=is_classifier(student.drawn.config))
@@ -99,12 +104,16 @@ def texts_of(files: Sequence[Path], drawn: Sketch) -> Iterator[Text]:
             yield from read_texts(file)
 
 
-def _files(recipe: DistillRecipe, teacher: Checkpoint, out: Path, told: Told) -> list[Path]:
+def _ask(recipe: DistillRecipe, teacher: Checkpoint, progress: Progress, *, fresh: bool) -> None:
+    """Let the teacher answer the prompts; what it has answered in an earlier begin of this run is there."""
+    prompts = [Path(one) for one in recipe.prompts]
+    write_answers(teacher, prompts, _answers(recipe), recipe.asking, progress, fresh=fresh)
+
+
+def _files(recipe: DistillRecipe) -> list[Path]:
     """Return the files to learn from: those that are given, and the teacher's answers if it is asked."""
-    given = [Path(one) for one in recipe.data]
-    if not recipe.prompts:
-        return given
-    answers = out / RUN / "answers.jsonl"
-    answers.parent.mkdir(parents=True, exist_ok=True)
-    write_answers(teacher, [Path(one) for one in recipe.prompts], answers, recipe.asking, told.doing)
-    return [*given, answers]
+    return [*map(Path, recipe.data), *([_answers(recipe)] if recipe.prompts else [])]
+
+
+def _answers(recipe: DistillRecipe) -> Path:
+    return Path(recipe.out) / RUN / ANSWERS

@@ -8,9 +8,9 @@ Law: what it writes as YAML reads back as the same recipe.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slmops.build.recipe import Evaluation, Recipe
 from slmops.fault import fault
@@ -28,6 +28,13 @@ class Then(Recipe):
 
     model: str = ""
     """Left out: it is the student."""
+
+
+class Measuring(Evaluation):
+    """With what text every step is measured."""
+
+    tokens: Annotated[int, Field(ge=64)] = 2048
+    """Tokens to measure on."""
 
 
 class DistillRecipe(_Part):
@@ -52,7 +59,7 @@ class DistillRecipe(_Part):
     teaching: Teaching = Teaching()
     calibration: str | None = None
     """Text by which it is known what may be cut, of prune:...; without it the data."""
-    evaluation: Evaluation = Evaluation(tokens=2048)
+    evaluation: Measuring = Measuring()
     """With what every step is measured for the ledger."""
     tasks: tuple[str, ...] = ()
     """Tasks that every step is put to."""

@@ -10,6 +10,7 @@ from typing import Any
 from slmops.build.sketch import Sketch, sketch
 from slmops.build.subject import name_of
 from slmops.profile.device import DeviceProfile
+from slmops.train.check_distillation import check_distillation
 from slmops.train.deal import steps_per_epoch
 from slmops.train.distill_recipe import DistillRecipe
 from slmops.train.open_student import PRUNE
@@ -39,6 +40,7 @@ class Foretold:
 def foretell(recipe: DistillRecipe, load: Callable[[str], DeviceProfile]) -> Foretold:
     """Return what `recipe` would come to; raise what carrying it out would, as far as it can be seen now."""
     teacher, setting = open_teacher(recipe.teacher), recipe.training
+    check_distillation(recipe, teacher)
     drawn, weights = _student(recipe, teacher, load)
     files = [Path(one) for one in recipe.data]
     validation = Path(recipe.validation) if recipe.validation else None

@@ -64,8 +64,12 @@ class Kept:
 
 
 @contextmanager
-def keep_answers(name: Path, asked: Mapping[str, Any], progress: Progress) -> Iterator[Kept]:
+def keep_answers(
+    name: Path, asked: Mapping[str, Any], progress: Progress, *, fresh: bool = False
+) -> Iterator[Kept]:
     """Open the file of what `asked` describes, and begin it where it is not there.
+
+    With `fresh` a file of another asking is begun anew.
 
     Raises TrainingError when it holds answers to another asking, or the disk does not take it.
     """
@@ -79,6 +83,9 @@ def keep_answers(name: Path, asked: Mapping[str, Any], progress: Progress) -> It
         file.seek(0)
         *whole, rest = file.readall().split(b"\n")
         before, answers = _read(name, whole)
+        if fresh and before != asked:
+            file.truncate(0)
+            whole, rest, before, answers = [], b"", None, {}
         if before not in (None, asked):
             raise _other(name, before or {}, asked)
         if rest:

@@ -52,7 +52,7 @@ class Gauge:
         return {
             "texts": texts,
             "tokens": str(self.tokens),
-            "tasks": ", ".join(task.name for task in self.tasks),
+            "tasks": ", ".join(f"{task.name} {_digest(task)}" for task in self.tasks),
             "machine": platform.processor() or platform.machine(),
         }
 
@@ -90,11 +90,16 @@ def _evaluate(subject: Subject, teacher: Checkpoint, gauge: Gauge, progress: Pro
 
 def _figures(found: Evaluation) -> dict[str, float]:
     if found.measured is not None:
-        return found.measured.figures()
-    if found.likelihood is None:
-        return {}
-    said = {"bits_per_byte": found.likelihood.bits_per_byte, "perplexity": found.likelihood.perplexity}
+        said = found.measured.figures()
+    elif found.likelihood is not None:
+        said = {"bits_per_byte": found.likelihood.bits_per_byte, "perplexity": found.likelihood.perplexity}
+    else:
+        said = {}
     return {name: value for name, value in said.items() if math.isfinite(value)}
+
+
+def _digest(task: Task) -> str:
+    return digest.of_bytes(repr(task).encode())
 
 
 def _score(result: Result) -> Score:

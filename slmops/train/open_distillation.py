@@ -25,6 +25,7 @@ from slmops.train.agreement import Agreement, Words, agree, agree_labels
 from slmops.train.batch import lay
 from slmops.train.distillation import Distillation
 from slmops.train.hidden_states import HiddenStates
+from slmops.train.objective import CrossEntropy
 from slmops.train.open_trainable import load_weights
 from slmops.train.read_data import phrasing_of
 from slmops.train.record_teacher import Recording, record_teacher
@@ -48,8 +49,10 @@ def open_distillation(
     cache: Path,
     process: tuple[int, int] = (0, 1),
     progress: Progress = silent,
-) -> Distillation:
+) -> Distillation | CrossEntropy:
     """Return the objective that `model`, the student of the folder `student`, learns by.
+
+    It needs no teacher, and none is opened, where `teaching` gives it no say.
 
     `data` is what trains and what validates, in the student's ids; `texts` is what both models must cut
     alike (for classifiers too). `cache` is a folder that may be shared by many runs: what was recorded
@@ -59,6 +62,8 @@ def open_distillation(
     Raises ModelError when teacher and student do not speak the same words or labels, BuildError when
     the disk does not take the recording.
     """
+    if not teaching.asked:
+        return CrossEntropy()
     agreement = _agreement(teacher, student, model, data, texts)
     _check_lengths(teacher, data)
     if teaching.recorded:

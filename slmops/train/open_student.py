@@ -23,6 +23,8 @@ RUN = "run"
 """Folder of a run, in the folder of what it makes."""
 PRUNE = "prune:"
 MADE_OF = "made_of.json"
+ANSWERS = "answers.jsonl"
+"""In the folder of a run: what the teacher wrote to learn from."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,9 @@ from slmops.build.sketch import sketch
 from slmops.build.source import GgufSource, open_model
 from slmops.errors import ModelError
 
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+"""Files of weights, or that name them; where they cannot be read, opening the folder says what to do."""
+
 
 def open_teacher(said: str) -> Checkpoint:
     """Return the checkpoint of a folder or a hub id; raise ModelError where there are no weights to train."""
@@ -49,5 +52,5 @@ def new_model(folder: Path, seed: int) -> Any:
 
 
 def has_weights(folder: Path) -> bool:
-    """Return whether there are weights in `folder`, or only the shape of a model."""
-    return any(folder.glob("*.safetensors"))
+    """Return whether there are weights in `folder`, in whatever form, or only the shape of a model."""
+    return any(file for form in WEIGHTS for file in folder.glob(form))

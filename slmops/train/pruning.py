@@ -32,7 +32,7 @@ class Wanted:
     """Key-value heads, each with the query heads that read it."""
     inner: int | None = None
     hidden: int | None = None
-    """Where the heads are as wide as the stream, this and `groups` say the same."""
+    """Where the heads are as wide as the stream, this and `groups` say the same, both or neither."""
     axes: tuple[str, ...] = AXES
     """What may be cut to become small enough, besides what is said outright."""
     excess: Callable[[Keep], float] = field(default=lambda _keep: 0.0)
@@ -141,4 +141,8 @@ def wanted(pruning: Pruning, body: Body) -> Wanted:
             f"--hidden: the heads of a {body.architecture} are together as wide as its stream, "
             f"{sizes.head_dim} each: expected a multiple of {wide}, as --heads has it, got {pruning.hidden}"
         )
-    return Wanted(pruning.layers, groups, pruning.mlp, pruning.hidden, pruning.axes)
+    hidden = pruning.hidden
+    if wide and (groups or hidden):
+        groups = groups or (hidden or 0) // wide
+        hidden = groups * wide
+    return Wanted(pruning.layers, groups, pruning.mlp, hidden, pruning.axes)

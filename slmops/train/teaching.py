@@ -46,8 +46,15 @@ class Teaching(BaseModel):
     @property
     def recorded(self) -> bool:
         """Return whether the teacher is recorded beforehand."""
+        if not self.asked:
+            return False
         loses_nothing = self.divergence == "forward-kl" and not self.at_hand
         return self.cache == "yes" or (self.cache == "auto" and loses_nothing)
+
+    @property
+    def asked(self) -> bool:
+        """Return whether the teacher is asked at all; else the student learns from the data alone."""
+        return self.weight > 0 or self.at_hand
 
     @property
     def at_hand(self) -> bool:

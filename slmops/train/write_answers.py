@@ -77,8 +77,12 @@ def write_answers(
     out: Path,
     asking: Asking,
     progress: Progress = silent,
+    *,
+    fresh: bool = False,
 ) -> Summary:
     """Ask `teacher` what stands in `files`, and write what is worth learning to `out`.
+
+    With `fresh`, answers to another asking that are there are forgotten.
 
     Raises DocumentError for a file that holds no questions, UsageError for an `out` that is somebody
     else's, TrainingError when no answer is kept or the disk is full, UnreachableError for an endpoint that
@@ -93,7 +97,7 @@ def write_answers(
         )
     who = describe(teacher)
     identity = {**who.said, **asking.manner, **_dealt(teacher, questions, asking)}
-    heard = _ask(teacher, questions, asking, (journal, identity), progress)
+    heard = _ask(teacher, questions, asking, (journal, identity), progress, fresh=fresh)
     given = [
         [heard.answers[question.digest, number] for number in range(asking.answers)] for question in questions
     ]
@@ -162,9 +166,11 @@ def _ask(
     asking: Asking,
     journal: tuple[Path, dict[str, Any]],
     progress: Progress,
+    *,
+    fresh: bool,
 ) -> Heard:
     wanted = {(question.digest, number) for question in questions for number in range(asking.answers)}
-    with keep_answers(*journal, progress) as kept:
+    with keep_answers(*journal, progress, fresh=fresh) as kept:
         if wanted <= kept.answers.keys():
             return kept.heard()
     if isinstance(teacher, Endpoint):

@@ -1,0 +1,44 @@
+"""Refuse a distillation that cannot end well, before it costs anything.
+
+Laws: neither the teacher nor the student it begins from is ever written over, nor a model that no training
+made; a file that is missing is named before the first step, not after the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from slmops.build.checkpoint import Checkpoint
+from slmops.errors import DocumentError, UsageError
+from slmops.train.checkpoints import IDENTITY
+from slmops.train.distill_recipe import DistillRecipe
+from slmops.train.model_folder import CONFIG
+from slmops.train.open_student import RUN
+
+
+def check_distillation(recipe: DistillRecipe, teacher: Checkpoint) -> None:
+    """Raise UsageError for an `out` that is taken, DocumentError for a file that is not there."""
+    out = Path(recipe.out)
+    begins = {"teacher": teacher.folder, "student": Path(recipe.student).expanduser()}
+    for what, folder in begins.items():
+        if out.resolve() == folder.resolve():
+            raise UsageError(f"{out} is the {what} itself", remedy="Give --out a folder of its own.")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file", remedy="Give --out a folder.")
+    if (out / CONFIG).exists() and not (out / RUN / IDENTITY).is_file():
+        raise UsageError(
+            f"{out} holds a model that was not trained there", remedy="Give --out a folder of its own."
+        )
+    for file in _files(recipe):
+        if not Path(file).is_file():
+            there = "is a folder, not a file" if Path(file).is_dir() else "is not there"
+            raise DocumentError(f"{file} {there}", remedy="Give the path of a file.")
+
+
+def _files(recipe: DistillRecipe) -> Iterator[str]:
+    yield from (*recipe.data, *recipe.prompts, *recipe.tasks)
+    beside = [recipe.validation, recipe.calibration, recipe.evaluation.file]
+    if then := recipe.quantize:
+        beside += [then.golden, then.evaluation.file, then.calibration.file if then.calibration else None]
+    yield from filter(None, beside)
