@@ -16,10 +16,10 @@ import json
 import math
 import re
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -240,7 +240,7 @@ class _Tree:
             match error["type"]:
                 case "missing":
                     self.blame(self.places[where][0], (*where, error["loc"][-1]), "missing key")
-                case "extra_forbidden":
+                case "extra_forbidden" | "unexpected_keyword_argument":
                     meant = _unknown(str(where[-1]), _keys_at(model, where[:-1]))
                     self.blame(self.places[where][0], where, meant)
                 case "fault" | "value_error" | "assertion_error":
@@ -322,6 +322,9 @@ def _keys_at(kind: Any, where: Where) -> list[str]:
             return _keys(kind)
         below = [about for name, about in kind.model_fields.items() if (about.alias or name) == where[0]]
         return _keys_at(below[0].annotation, where[1:]) if below else []
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return _keys_at(hints.get(str(where[0])), where[1:]) if where else list(hints)
     if not where or not get_args(kind):
         return []
     return _keys_at(get_args(kind)[-1 if isinstance(where[0], str) else 0], where[1:])

@@ -56,12 +56,14 @@ def evaluate(
     *,
     texts: Path | None = None,
     tokens: int = 512,
+    prompts: Sequence[Golden] = (),
     tasks: Sequence[Task] = (),
     speed: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Return what can be found of `subject`, and of `against` on the same text and items.
 
+    Without `texts` the other writes its own, answers to `prompts` first.
     Raises BuildError when a model cannot be run, DocumentError for `texts` that hold none.
     """
     alike = against is not None and same_words(subject, against)
@@ -75,6 +77,7 @@ def evaluate(
             texts=texts,
             tokens=tokens,
             context=context_of_source(subject),
+            prompts=prompts,
             kept=kept,
             progress=progress,
         )

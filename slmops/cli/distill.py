@@ -32,11 +32,12 @@ from slmops.cli.training import (
     bar,
     span,
 )
+from slmops.errors import UsageError
 from slmops.profile.device import DeviceProfile
 from slmops.profile.load import load_profile
 from slmops.train.account import PAGE, Distilled, add_artifact, finish
 from slmops.train.distill import distill
-from slmops.train.distill_recipe import DistillRecipe, Then
+from slmops.train.distill_recipe import DistillRecipe, Learned, Then
 from slmops.train.foretell_distillation import Foretold, foretell
 from slmops.train.load_distill_recipe import anchored, load_distill_recipe, save_distill_recipe
 from slmops.train.open_student import RUN
@@ -81,6 +82,13 @@ def distill_(
     rate: Rate = None,
     patience: Patience = None,
     seed: Seed = None,
+    learn: Annotated[
+        Learned | None,
+        typer.Option(
+            help="all: the student learns what its teacher thinks of every token; answers: only of what is "
+            "answered, not of what is asked. Default: all."
+        ),
+    ] = None,
     divergence: Annotated[
         Kind | None, typer.Option(help="What is made small between teacher and student. Default: forward-kl.")
     ] = None,
@@ -137,9 +145,9 @@ def distill_(
     """Teach a smaller model what a larger one knows; then quantize it, if told.
 
     The student learns the teacher's next-token distributions over your data (and, with --prompts, over
-    answers that the teacher writes first), beside the data itself. The best moment by held-out loss is
-    kept. A ledger says what each step cost: size, divergence from the teacher, bits per byte, tasks,
-    speed; it stays with the model, and its release's card carries it.
+    answers that the teacher writes first); with --weight below 1, the data itself too. The best moment by
+    held-out loss is kept. A ledger says what each step cost: size, divergence from the teacher, bits per
+    byte, tasks, speed; it stays with the model, and its release's card carries it.
 
     Begun again, a run goes on where it was ended, also after kill -9. With the same seed it ends the same.
     On several processes or machines: `torchrun --nproc-per-node 2 -m slmops distill ...`.
@@ -158,6 +166,7 @@ def distill_(
             "data": _texts(data),
             "prompts": _texts(prompts),
             "validation": _text(validation),
+            "learn": learn,
             "training": {
                 "epochs": epochs,
                 "steps": steps,
@@ -184,11 +193,13 @@ def distill_(
                 "version": version,
                 "profiles": [target(one) for one in profile] if profile else None,
                 "quality": quality,
-            }
-            if then_quantize or profile
-            else {},
+            },
         },
     )
+    if then_quantize and not wish.quantize:
+        raise UsageError(
+            "which release to make is not said", remedy="Give --profile, --name and --version with it."
+        )
     tasks = tuple(_task(Path(file)) for file in wish.tasks)
     if wish.quantize:
         _check_release(wish.quantize)

@@ -12,6 +12,7 @@ from slmops.errors import UsageError
 from slmops.train.adapter import Adapter
 from slmops.train.adapter_folder import GGUF, WEIGHTS, check_base, read_adapter, write_adapter
 from slmops.train.adapter_mean import Gap, Mean, average
+from slmops.train.check_place import ADAPTER, MODEL, check_place
 from slmops.train.lora import with_adapter
 from slmops.train.merge_adapter import merge as into_base
 from slmops.train.model_folder import write_model
@@ -46,6 +47,7 @@ def merge_adapters(
     merge: Annotated[
         bool, typer.Option("--merge", help="Write the model with the mean in it, not the mean.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the one in --out.")] = False,
     output: Output = Form.TABLE,
 ) -> None:
     """Average the adapters of several sites, weighted by their samples.
@@ -59,13 +61,26 @@ def merge_adapters(
     of one alone, its model: `slmops merge-adapters ./north --base ./model --merge --out ./northern`.
     """
     sites = [_site(said) for said in adapters]
-    if out.resolve() in {folder.resolve() for folder, _ in sites}:
+    folders = {folder.resolve() for folder, _ in sites}
+    if len(folders) < len(sites):
+        raise UsageError(
+            "a site is named twice", remedy="Name each once: DIR=SAMPLES says what it counts for."
+        )
+    if out.resolve() in folders:
         raise UsageError(f"--out {out} is one of the sites' own folders", remedy="Give another folder.")
+    if merge and base is None:
+        raise UsageError("--merge needs the model that the adapters belong to", remedy="Give it with --base.")
+    if naive and rank is not None:
+        raise UsageError("a mean of factors has the rank they have", remedy="Leave out --rank or --naive.")
+    remedy = "Give --out another folder, or --force."
+    check_place(out, MODEL if merge else ADAPTER, replace=force, remedy=remedy)
     read = [read_adapter(folder) for folder, _ in sites]
     samples = [
         one.origin.samples if said is None else said for one, (_, said) in zip(read, sites, strict=True)
     ]
     model = _base(base, read)
+    if model and out.resolve() == model.folder.resolve():
+        raise UsageError(f"--out is the model's own folder, {model.folder}", remedy="Give another folder.")
     mean = average(read, samples, rank, naive=naive)
     answer = _written(out, mean, model, merge=merge) | {
         "out": str(out),
@@ -100,14 +115,10 @@ def _base(said: str | None, adapters: list[Adapter]) -> Checkpoint | None:
 
 def _written(out: Path, mean: Mean, base: Checkpoint | None, *, merge: bool) -> dict[str, Any]:
     """Write the mean, or the model that it makes with its base; say what was written."""
-    if not merge:
+    if not merge or base is None:
         no_gguf = write_adapter(out, mean.adapter, base)
         gguf = None if no_gguf else (out / GGUF).stat().st_size
         return {"bytes": (out / WEIGHTS).stat().st_size, "gguf_bytes": gguf, "no_gguf": no_gguf or None}
-    if base is None:
-        raise UsageError("--merge needs the model that the adapters belong to", remedy="Give it with --base.")
-    if out.resolve() == base.folder.resolve():
-        raise UsageError(f"--out is the model's own folder, {base.folder}", remedy="Give another folder.")
     merged, apart = into_base(with_adapter(load_weights(base), mean.adapter), int(base.config["vocab_size"]))
     write_model(out, merged, base)
     return {"bytes": sum(file.stat().st_size for file in out.glob("*.safetensors")), "merged_apart": apart}

@@ -17,6 +17,7 @@ from slmops.train.mask import HONEST, parse_pattern
 from slmops.train.open_trainable import open_teacher
 from slmops.train.prune import FILE_NAME, Cutting, Pruned, prune
 from slmops.train.pruning import AXES, Pruning, parse_axes
+from slmops.train.trim_vocabulary import TrimReport
 
 app = verb("Cut layers, heads, channels or words out of a model, by what they are measured to matter.")
 
@@ -56,7 +57,7 @@ def prune_(
         typer.Option(metavar="FILE", help="Keep the words that this text uses, and no others. Repeatable."),
     ] = None,
     vocabulary_size: Annotated[
-        int | None, typer.Option(help="Keep so many of them at most, the most used.")
+        int | None, typer.Option(help="Keep so many of them at most, the most used; a multiple of 32 stays.")
     ] = None,
     mask: Annotated[
         str | None, typer.Option(help=f"2:4: set all but 2 of every 4 weights to zero; {HONEST}.")
@@ -65,11 +66,15 @@ def prune_(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Text by which it is known what matters. Repeatable. Default: the model writes its own.",
+            help="Text by which it is known what matters. Repeatable. Default: the model writes its own; "
+            "of text classifiers that of --vocabulary.",
         ),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Tokens of it, a quarter to weigh cuts with.", min=64)
+        int | None,
+        typer.Option(
+            help="Tokens of it, a quarter to weigh cuts with. Default: 16384; where it writes, 4096.", min=64
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Weigh and choose; write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the model in --out.")] = False,
@@ -89,7 +94,7 @@ def prune_(
             profile=load_profile(profile, home.profiles()) if profile else None,
             type=type_, axes=parse_axes(axes),
         ),
-        tuple(vocabulary or ()), vocabulary_size, parse_pattern(mask) if mask else None,
+        _there(vocabulary), vocabulary_size, parse_pattern(mask) if mask else None,
         _there(calibration), tokens,
     )  # fmt: skip
     source = open_teacher(teacher)
@@ -133,6 +138,8 @@ def _show(found: Pruned) -> None:
     bits = "source_bits_per_byte", "bits_per_byte"
     if all(name in found.measured for name in bits):
         rows.append(("bits/byte", *(f"{found.measured[name]:.3f}" for name in bits)))
+    if found.words:
+        rows += _words(found.words)
     table(("", "before", "after"), rows)
     say(
         f"{after.parameters / before.parameters:.1%} of the weights are left; weighed on {found.calibration}."
@@ -141,6 +148,22 @@ def _show(found: Pruned) -> None:
         say(found.why)
     if found.mask:
         say(f"{found.mask}: {found.zeros:.1%} of the weights are zero; {HONEST}.")
+
+
+def _words(found: TrimReport) -> list[tuple[object, ...]]:
+    """Return what became of the words: of the texts that chose them, and of those that had no say."""
+    rows: list[tuple[object, ...]] = [("tokens of --vocabulary kept", "", f"{found.covered:.2%}")]
+    if found.changed:
+        rows.append(("its texts cut otherwise", "", _of(found.changed, found.texts)))
+    if unseen := found.unseen:
+        rows.append(("unseen texts cut otherwise", "", _of(unseen.changed, unseen.texts)))
+        rows.append(("unseen texts with unknowns", "", _of(unseen.unreadable, unseen.texts)))
+        rows.append(("more tokens an unseen text", "", f"{unseen.more_tokens:.2f}"))
+    return rows
+
+
+def _of(some: int, all_: int) -> str:
+    return f"{some:,} of {all_:,}"
 
 
 _COUNTS = (

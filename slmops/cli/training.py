@@ -1,5 +1,6 @@
 """What the verbs that train have in common: options, a bar that tells how it goes, and who may speak."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import typer
 from pydantic import ValidationError
 from rich.progress import Progress as RichProgress
 
+from slmops.build.isolate import silent
 from slmops.cli.render import err, progress, say
 from slmops.errors import UsageError
 from slmops.train.curve import Point
@@ -49,7 +51,13 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever run o
 
 @contextmanager
 def bar() -> Iterator[Told]:
-    """Show what is being done; where there is no terminal, some lines of it."""
+    """Show what is being done; where there is no terminal, some lines of it.
+
+    Of processes that train together the first one speaks.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield Told(silent, lambda _point: None)
+        return
     with progress(transient=True) as shown:
         row = shown.add_task("reading the model", total=1.0, note="")
         said = set[str]()

@@ -158,21 +158,13 @@ def _missing(places: Places, folder: Path, built: Artifact) -> list[dict[str, An
 
 def _borrow(places: Places, folder: Path, name: str, blob: Blob) -> bool:
     for slot in slots.names(places):
-        for held, other in _held(places, slot):
+        for held, other in slots.holding(places, slot):
             path = places.files(slot) / held
-            if other.digest == blob.digest and digests.of_file(path) == blob.digest:
+            if other.digest == blob.digest and path.is_file() and digests.of_file(path) == blob.digest:
                 folder.mkdir(exist_ok=True)
                 os.link(str(path), str(folder / name))
                 return True
     return False
-
-
-def _held(places: Places, slot: str) -> tuple[tuple[str, Blob], ...]:
-    """Return what a slot says it holds; a slot that has rotted holds nothing to borrow."""
-    try:
-        return slots.artifact(places, slot).files
-    except (IntegrityError, OSError):
-        return ()
 
 
 def _require(path: Path, blob: Blob) -> None:

@@ -13,7 +13,7 @@ from slmops import digest as digests
 from slmops.artifact import description as descriptions
 from slmops.artifact import manifest
 from slmops.artifact.description import Description
-from slmops.artifact.manifest import Artifact, Release
+from slmops.artifact.manifest import Artifact, Blob, Release
 from slmops.device.places import Places, sync_folder
 from slmops.device.trial import Standing
 from slmops.errors import IntegrityError
@@ -54,13 +54,15 @@ def names(places: Places) -> list[str]:
 
 def held(places: Places) -> list[str]:
     """Return the digests of the files in all slots; a slot that has rotted holds nothing."""
-    found: set[str] = set()
-    for slot in names(places):
-        try:
-            found |= {blob.digest for _, blob in artifact(places, slot).files}
-        except (IntegrityError, OSError):
-            continue
-    return sorted(found)
+    return sorted({blob.digest for slot in names(places) for _, blob in holding(places, slot)})
+
+
+def holding(places: Places, slot: str) -> tuple[tuple[str, Blob], ...]:
+    """Return the files that a slot says it holds; one that has rotted holds nothing."""
+    try:
+        return artifact(places, slot).files
+    except (IntegrityError, OSError):
+        return ()
 
 
 def verify(places: Places, slot: str) -> None:

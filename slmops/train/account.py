@@ -25,9 +25,11 @@ from slmops.train.learn import Learned
 from slmops.train.measure_stage import Gauge, measure_stage
 from slmops.train.open_student import ANSWERS, RUN, Student
 from slmops.train.read_data import Data
-from slmops.train.sample_answers import prompts_of, sample_answers
+from slmops.train.sample_answers import prompts_of, questions_in, sample_answers
 
 REPORT, PAGE = "report.json", "report.html"
+ASKED = 512
+"""Questions at most to which the teacher writes the text that is measured on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class Distilled:
 def account(taught: Taught, progress: Progress) -> Distilled:
     """Measure teacher, student before and student after; write the ledger and the report."""
     recipe, teacher, student, learned = taught.recipe, taught.teacher, taught.student, taught.learned
-    out, gauge = Path(recipe.out), gauge_of(recipe, taught.tasks)
+    out, gauge = Path(recipe.out), gauge_of(recipe, taught.tasks, teacher)
     made = open_checkpoint(out)
     what = f"learned from {name_of(teacher)}: {learned.tokens:,} tokens, best after step {learned.best_step}"
     known = _known(out / RUN / LEDGER, gauge)
@@ -108,7 +110,7 @@ def add_artifact(done: Distilled, built: Built, progress: Progress) -> None:
 
 def finish(done: Distilled) -> None:
     """Write the ledger beside the student, and the report of the run."""
-    answer = done.answer | {"ledger": asdict(done.ledger)}
+    done.answer = answer = done.answer | {"ledger": asdict(done.ledger)}
     _put(done.folder / LEDGER, render(done.ledger))
     _put(done.folder / RUN / REPORT, json.dumps(answer, indent=2) + "\n")
     _put(done.folder / RUN / PAGE, page.draw(answer))
@@ -174,7 +176,16 @@ def _report(taught: Taught, ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def gauge_of(recipe: DistillRecipe, tasks: tuple[Task, ...]) -> Gauge:
-    """Return with what every model of a distillation is measured."""
-    texts = recipe.evaluation.file
-    return Gauge(Path(texts) if texts else None, recipe.evaluation.tokens, tasks)
+def gauge_of(recipe: DistillRecipe, tasks: tuple[Task, ...], teacher: Checkpoint) -> Gauge:
+    """Return with what every model of a distillation is measured.
+
+    Where no text is given, the teacher writes what it answers to the questions of the tasks, else to those
+    of the data: of a model that answers, text that begins with nothing is no text of its trade.
+    """
+    texts, tokens = recipe.evaluation.file, recipe.evaluation.tokens
+    if texts or is_classifier(teacher.config):
+        return Gauge(Path(texts) if texts else None, tokens=tokens, tasks=tasks)
+    asked = tuple(question for task in tasks for question in task.questions)[:ASKED]
+    given = [recipe.validation] if recipe.validation else [*recipe.data, *recipe.prompts]
+    prompts = asked or questions_in([Path(one) for one in given], ASKED)
+    return Gauge(prompts=prompts, tokens=tokens, tasks=tasks)

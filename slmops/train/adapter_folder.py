@@ -20,14 +20,13 @@ from safetensors.numpy import load_file, save
 
 from slmops import digest as digests
 from slmops.build.checkpoint import Checkpoint
+from slmops.build.open_adapter import CONFIG, GGUF, ORIGIN, WEIGHTS
 from slmops.errors import BuildError, IntegrityError, ModelError, TrainingError
 from slmops.train.adapter import Adapter, Origin, assembled
 from slmops.train.adapter_gguf import write_adapter_gguf
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-ORIGIN = "adapter.json"
-GGUF = "adapter.gguf"
+__all__ = ["GGUF", "WEIGHTS", "check_base", "read_adapter", "write_adapter"]
+
 README = "README.md"
 WRITING = ".writing"
 _AGAIN = "Copy the folder again, or train the adapter again with `slmops finetune MODEL --lora r=8`."

@@ -10,25 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slmops.build.checkpoint import Checkpoint
+from slmops.build.classifier import is_classifier
 from slmops.errors import DocumentError, UsageError
+from slmops.train.check_place import MODEL, check_place
 from slmops.train.checkpoints import IDENTITY
 from slmops.train.distill_recipe import DistillRecipe
-from slmops.train.model_folder import CONFIG
 from slmops.train.open_student import RUN
 
 
 def check_distillation(recipe: DistillRecipe, teacher: Checkpoint) -> None:
-    """Raise UsageError for an `out` that is taken, DocumentError for a file that is not there."""
+    """Raise UsageError for a place that is taken, DocumentError for a file that is not there."""
     out = Path(recipe.out)
     begins = {"teacher": teacher.folder, "student": Path(recipe.student).expanduser()}
     for what, folder in begins.items():
         if out.resolve() == folder.resolve():
             raise UsageError(f"{out} is the {what} itself", remedy="Give --out a folder of its own.")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", remedy="Give --out a folder.")
-    if (out / CONFIG).exists() and not (out / RUN / IDENTITY).is_file():
+    own = (out / RUN / IDENTITY).is_file()
+    check_place(out, MODEL, replace=own, remedy="It was not trained there: give --out another folder.")
+    if is_classifier(teacher.config) and not (recipe.evaluation.file or recipe.tasks):
         raise UsageError(
-            f"{out} holds a model that was not trained there", remedy="Give --out a folder of its own."
+            "a text classifier is measured with texts as it will read them, and none can be made up",
+            remedy="Give held-out texts with --evaluation FILE, or with their labels with --task FILE.",
         )
     for file in _files(recipe):
         if not Path(file).is_file():

@@ -111,7 +111,7 @@ class Checkpoints:
 
     def _check(self, identity: Mapping[str, str]) -> None:
         there = json.loads((self._folder / IDENTITY).read_text(encoding="utf-8"))
-        for key in sorted({*there, *identity}):
+        for key in dict.fromkeys([*identity, *there]):
             was, now = there.get(key, "nothing"), identity.get(key, "nothing")
             if was != now:
                 raise TrainingError(

@@ -32,7 +32,7 @@ class Knife:
         for name, value in self._body.changes(keep).items():
             setattr(config, name, value)
         # transformers says of each layer what it is, also where config.json says nothing of it.
-        if kinds := getattr(config, "layer_types", None):
+        if kinds := getattr(self._model.config, "layer_types", None):
             config.layer_types = [kinds[layer] for layer in keep.layers]
         with no_init_weights():
             cut = type(self._model)(config)

@@ -63,7 +63,7 @@ def distill(
     setting = recipe.training.with_rate(size, labels=is_classifier(student.drawn.config))
     recipe, teaching = recipe.model_copy(update={"training": setting}), recipe.teaching
     validation = Path(recipe.validation) if recipe.validation else None
-    data = read_data(files, validation, student.drawn, setting.length)
+    data = read_data(files, validation, student.drawn, setting.length, throughout=recipe.learn == "all")
     objective = open_distillation(
         teacher,
         student.drawn,

@@ -8,7 +8,7 @@ Law: what it writes as YAML reads back as the same recipe.
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,8 @@ from slmops.fault import fault
 from slmops.train.answers import Asking
 from slmops.train.setting import Setting
 from slmops.train.teaching import Teaching
+
+Learned = Literal["all", "answers"]
 
 
 class _Part(BaseModel):
@@ -55,6 +57,8 @@ class DistillRecipe(_Part):
     """How the teacher is asked for its answers."""
     validation: str | None = None
     """Held-out data by which the best moment is known; without it a part of the data is held out."""
+    learn: Learned = "all"
+    """Whether what is asked is learned from the teacher too, or only what is answered."""
     training: Setting = Setting()
     teaching: Teaching = Teaching()
     calibration: str | None = None

@@ -18,15 +18,19 @@ from typing import Any, Final
 
 from slmops import digest
 from slmops.build import classifier
-from slmops.build.checkpoint import Checkpoint
+from slmops.build.checkpoint import Checkpoint, open_checkpoint
+from slmops.build.evaluate import size_of
 from slmops.build.isolate import Progress, silent
-from slmops.build.ledger import Ledger
+from slmops.build.ledger import Ledger, Stage
 from slmops.build.sketch import Sketch, sketch
+from slmops.build.tasks import wilson
 from slmops.errors import BuildError, ModelError, TrainingError, UsageError
 from slmops.train import page
 from slmops.train.adapter import Origin
-from slmops.train.adapter_folder import write_adapter
+from slmops.train.adapter_folder import WEIGHTS, write_adapter
 from slmops.train.batch import Batch
+from slmops.train.check_place import ADAPTER, MODEL, check_place
+from slmops.train.checkpoints import IDENTITY
 from slmops.train.curve import Point
 from slmops.train.deal import steps_per_epoch
 from slmops.train.join import join
@@ -180,8 +184,11 @@ def finetune(
     if not join().is_main_process:
         return None
     before, after = (_likeness(learned, step) for step in (0, learned.best_step))
+    # Before it is written: an adapter that is merged into its model is no more.
+    known = foreseen(prepared)
     written = _write(prepared)
-    answer = _answer(prepared, learned) | {
+    ledger = _ledger(prepared, known, before, after)
+    answer = _answer(known, learned, ledger) | {
         "before": _figures(before),
         "after": _figures(after),
         **asdict(written),
@@ -228,6 +235,9 @@ def _open(asked: Finetuning) -> Sketch:
         raise UsageError(
             f"--out is the model's own folder, {base.folder}", remedy="Give --out a folder of its own."
         )
+    kind = ADAPTER if asked.lora and not asked.merge else MODEL
+    trained_there = (asked.out / RUN / IDENTITY).is_file()
+    check_place(asked.out, kind, replace=trained_there, remedy="Give --out a folder of its own.")
     return base
 
 
@@ -241,10 +251,39 @@ def _check_ids(base: Sketch, data: Data) -> None:
         )
 
 
-def _answer(prepared: Prepared, learned: Learned) -> dict[str, Any]:
+def _ledger(prepared: Prepared, known: Mapping[str, Any], before: Likeness, after: Likeness) -> Ledger:
+    """Return the model as it came, unless its weights are new, and as it became, by what is held out."""
+    asked, base, held = prepared.asked, prepared.base, len(prepared.data.validation)
+    read, count = known["data"][0]["file"], known["parameters"]
+    texts = asked.validation.name if asked.validation else f"held out of {read}"
+    ledger = Ledger({"texts": texts, "samples": str(held)})
+    if isinstance(base, Checkpoint):
+        what = f"{asked.model}, as it came"
+        said = _measured(before, held)
+        ledger = ledger.with_stage(Stage("base", what, count, size_of(base), base.digest, said))
+    if isinstance(base, Checkpoint) and asked.lora and not asked.merge:
+        name, what, file = "adapted", f"an adapter learned from {read}", asked.out / WEIGHTS
+        count, nbytes = count + known["learned_parameters"], size_of(base) + file.stat().st_size
+        made = digest.of_file(file)
+    else:
+        name, what, written = "finetuned", f"learned from {read}", open_checkpoint(asked.out)
+        nbytes, made = size_of(written), written.digest
+    return ledger.with_stage(Stage(name, what, count, nbytes, made, _measured(after, held)))
+
+
+def _measured(found: Likeness, held: int) -> dict[str, float]:
+    """Return what a ledger says of it; of a classifier how many of so many labels are right."""
+    if found.perplexity is not None:
+        return {"perplexity": found.perplexity}
+    share = found.accuracy or 0.0
+    low, high = wilson(round(share * held), held)
+    return {"accuracy": share, "accuracy_low": low, "accuracy_high": high}
+
+
+def _answer(known: dict[str, Any], learned: Learned, ledger: Ledger) -> dict[str, Any]:
     """Return the account of a training, in the words of `page`."""
-    return foreseen(prepared) | {
-        "ledger": asdict(Ledger()),
+    return known | {
+        "ledger": asdict(ledger),
         "samples": [],
         "teaching": None,
         "curve": [asdict(point) for point in learned.curve.points],

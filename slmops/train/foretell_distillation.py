@@ -44,7 +44,11 @@ def foretell(recipe: DistillRecipe, load: Callable[[str], DeviceProfile]) -> For
     drawn, weights = _student(recipe, teacher, load)
     files = [Path(one) for one in recipe.data]
     validation = Path(recipe.validation) if recipe.validation else None
-    data = read_data(files, validation, drawn, setting.length) if files else None
+    data = (
+        read_data(files, validation, drawn, setting.length, throughout=recipe.learn == "all")
+        if files
+        else None
+    )
     epoch = len(data.training.ids) if data else 0
     steps = (
         setting.steps_in(epoch, steps_per_epoch(data.training.lengths, setting.batch_tokens)) if data else 0

@@ -75,7 +75,7 @@ def learn(
     `identity` says by name what the run is made of beside its data and `setting`, such as the digest of
     the model. `told` hears of every step, in the first process. Raises TrainingError when the loss is no
     number, when there is nothing to learn and when `run` holds another run; BuildError when the disk is
-    full; KeyboardInterrupt, once the step under way is done and saved, on Ctrl-C.
+    full; KeyboardInterrupt, once the step under way is done and saved, on Ctrl-C and SIGTERM.
     """
     _check(training, "learn")
     _check(validation, "validate with")
@@ -206,16 +206,21 @@ def _check(samples: Samples, purpose: str) -> None:
 
 @contextlib.contextmanager
 def _ctrl_c() -> Iterator[list[int]]:
-    """Note an interrupt, so that a step can be ended; the second one is not waited with."""
+    """Note an interrupt, so that a step can be ended; the second one of a kind is not waited with.
+
+    torchrun hands on what ends it, Ctrl-C or SIGTERM.
+    """
     heard = list[int]()
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: object) -> None:
         heard.append(number)
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield heard
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, was in before.items():
+            signal.signal(number, was)

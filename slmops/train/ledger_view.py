@@ -61,7 +61,7 @@ class Panel:
 
 def heads(stages: Stages) -> list[str]:
     """Return the heads of the table."""
-    return [*HEADS[:5], *(head for head, _ in _further(stages))]
+    return [*HEADS[:3], *(head for head, _ in _further(stages))]
 
 
 def rows(stages: Stages) -> list[Row]:
@@ -125,15 +125,17 @@ def smaller(first: Stage, stage: Stage) -> float | None:
 
 
 def _cells(first: Stage, stage: Stage) -> Iterator[tuple[str, str]]:
-    said, ratio = stage["measured"], smaller(first, stage)
+    ratio = smaller(first, stage)
     yield whole(stage.get("parameters")), ""
     yield size(stage.get("bytes")), f"÷ {short(ratio, 2)}" if ratio and ratio >= ALIKE else ""
-    yield short(said.get("kl_mean"), 2), _error(said)
-    yield share(said.get("top1")), ""
 
 
 def _further(stages: Stages) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Yield heads of what only some ledgers have, each with its cells."""
+    if _any(stages, "measured", "kl_mean"):
+        losses = [stage["measured"] for stage in stages]
+        yield HEADS[3], [(short(said.get("kl_mean"), 2), _error(said)) for said in losses]
+        yield HEADS[4], [(share(said.get("top1")), "") for said in losses]
     for name, head in _MEASURES.items():
         if _any(stages, "measured", name):
             yield head, [(short(stage["measured"].get(name), 4), "") for stage in stages]

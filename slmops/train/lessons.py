@@ -5,7 +5,8 @@ A .jsonl file has an object a line: `text`; `prompt` and what follows it, `compl
 is said. Any other file is text: where it has `<|endoftext|>`, that stands between documents.
 
 Pure: text in, values out. Laws: what a line is not, its error names with file and line; an answer that
-is a JSON value is learned as JSON; what only describes an answer is not learned as one.
+is a JSON value is learned as JSON; what only describes an answer is not learned as one; that an answer was
+cut is known where its line says so.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ EXAMPLES = (
 LITERAL = ("exact", "json")
 """Ways of a golden prompt in which what it expects is an answer, and not a mark of one."""
 ASSISTANT = "assistant"
+CUT = "length"
+"""How an answer finished that was cut."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Exchange:
 
     prompt: str
     answer: str
+    cut: bool = False
+    """The answer ends where its writer had to stop, and not by itself."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Talk:
 
     messages: tuple[dict[str, str], ...]
     where: str
+    cut: bool = False
+    """So does the last answer."""
 
 
 Lesson = Text | Exchange | Talk
@@ -68,7 +75,7 @@ def _lesson(said: dict[str, Any], where: str) -> Lesson:
     if "prompt" in said:
         prompt, answer = said["prompt"], _answer(said, where)
         if isinstance(prompt, str) and answer is not None:
-            return Exchange(prompt, answer)
+            return Exchange(prompt, answer, _is_cut(said))
     text = said.get("text")
     if isinstance(text, str) and text.strip():
         return Text(text)
@@ -86,7 +93,13 @@ def _talk(said: dict[str, Any], where: str) -> Talk:
             f"{where}: messages: expected one of the {ASSISTANT}'s to learn, got none",
             remedy=f'Add what it is to answer, as its message or under "completion": {EXAMPLES}',
         )
-    return Talk(tuple(talk), where)
+    return Talk(tuple(talk), where, _is_cut(said))
+
+
+def _is_cut(said: dict[str, Any]) -> bool:
+    """Return whether `write-answers` kept an answer that ended at the limit of tokens."""
+    written = said.get("provenance")
+    return isinstance(written, dict) and written.get("finish") == CUT
 
 
 def _answer(said: dict[str, Any], where: str) -> str | None:

@@ -100,7 +100,15 @@ def taken(wrapped: Any, origin: Origin) -> Adapter:
 
 def with_adapter(model: Any, adapter: Adapter) -> Any:
     """Return `model`, the base of `adapter`, wrapped so that it answers with it; it learns nothing."""
-    config = peft.LoraConfig(**{**adapter.config, "base_model_name_or_path": None, "inference_mode": True})
+    try:
+        config = peft.LoraConfig(
+            **{**adapter.config, "base_model_name_or_path": None, "inference_mode": True}
+        )
+    except TypeError as error:
+        raise TrainingError(
+            f"the adapter's config says what peft {peft.__version__} does not know: {error}",
+            remedy="Install the peft that wrote it, or a newer one.",
+        ) from error
     wrapped = peft.get_peft_model(model, config)
     state = {name: torch.from_numpy(numbers) for name, numbers in adapter.tensors.items()}
     found = peft.set_peft_model_state_dict(wrapped, state)

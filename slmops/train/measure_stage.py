@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmops import digest
+from slmops.artifact import golden as goldens
+from slmops.artifact.golden import Golden
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.evaluate import Evaluation, evaluate, size_of
 from slmops.build.evaluate_classifier import evaluate_classifier
@@ -42,19 +44,26 @@ class Gauge:
 
     texts: Path | None = None
     """Held-out text; without it the teacher writes its own. Classifiers: texts with labels."""
+    prompts: tuple[Golden, ...] = ()
+    """What the teacher's own text answers, before it begins with nothing."""
     tokens: int = 2048
     tasks: tuple[Task, ...] = ()
     speed: bool = True
 
     def said(self) -> dict[str, str]:
         """Return what a ledger says of it."""
-        texts = f"{self.texts.name} {digest.of_file(self.texts)}" if self.texts else "the teacher's own"
+        texts = f"{self.texts.name} {digest.of_file(self.texts)}" if self.texts else self._own()
         return {
             "texts": texts,
             "tokens": str(self.tokens),
             "tasks": ", ".join(f"{task.name} {_digest(task)}" for task in self.tasks),
             "machine": platform.processor() or platform.machine(),
         }
+
+    def _own(self) -> str:
+        asked = goldens.render(self.prompts)
+        answers = f", answers to {len(self.prompts)} prompts first {digest.of_bytes(asked.encode())}"
+        return "the teacher's own" + (answers if self.prompts else "")
 
 
 def measure_stage(
@@ -84,7 +93,9 @@ def measure_stage(
 def _evaluate(subject: Subject, teacher: Checkpoint, gauge: Gauge, progress: Progress) -> Evaluation:
     if labels_of_source(teacher):
         return evaluate_classifier(subject, teacher, texts=gauge.texts, tasks=gauge.tasks, progress=progress)
-    loss = evaluate(subject, teacher, texts=gauge.texts, tokens=gauge.tokens, progress=progress)
+    loss = evaluate(
+        subject, teacher, texts=gauge.texts, tokens=gauge.tokens, prompts=gauge.prompts, progress=progress
+    )
     return replace(loss, results=run_tasks(subject, gauge.tasks, progress=progress) if gauge.tasks else [])
 
 

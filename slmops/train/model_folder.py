@@ -1,7 +1,8 @@
 """A Hugging Face folder that is being written.
 
 Laws: until config.json is there it is no model, and config.json comes last; what was in the folder
-before (a run, a ledger) stays; what could not be written whole leaves nothing of itself.
+before (a run, a ledger) stays, but for weights and words of an earlier model; what could not be written
+whole leaves nothing of itself.
 """
 
 from __future__ import annotations
@@ -65,10 +66,11 @@ def _save(model: Any, source: Sketch, room: Path) -> None:
 
 
 def _put(room: Path, folder: Path) -> None:
-    """Move what was written to its place, config.json last; weights of an earlier model go first."""
+    """Move what was written to its place, config.json last; an earlier model goes first."""
     (folder / CONFIG).unlink(missing_ok=True)
-    for old in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
-        old.unlink()
+    words = (folder / name for name in SIDE_FILES)
+    for old in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json"), *words]:
+        old.unlink(missing_ok=True)
     for file in sorted(room.iterdir(), key=lambda file: file.name == CONFIG):
         file.replace(folder / file.name)
 

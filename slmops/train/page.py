@@ -102,7 +102,9 @@ def _verdict(answer: Mapping[str, Any], stages: Sequence[Stage]) -> Iterator[str
         same = known(last["measured"].get("top1"))
         alike = f", and has the same first choice in {same:.1%} of places" if same is not None else ""
         small, large = (size(stage.get("bytes")) for stage in (last, first))
-        yield f"{answer['model']} ({last['name']}) takes {small} where {_elder(answer)} takes {large}{alike}."
+        if alike or (smaller(first, last) or 1) >= ALIKE:
+            model = f"{answer['model']} ({last['name']})"
+            yield f"{model} takes {small} where {_elder(answer)} takes {large}{alike}."
         changes = "; ".join(_task_changes(first, last))
         if changes:
             yield f"Share right: {changes}."

@@ -4,7 +4,7 @@ What is cut is chosen by what it costs in answers, weighed on text held back; wh
 left, by least squares. No training: `distill` heals what is left.
 
 Laws: the teacher is not changed; without `out` nothing is written; what is written says in pruned.json
-which of the teacher's structures it is made of.
+which of the teacher's structures it is made of, and in ledger.json what that cost.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slmops.build.checkpoint import Checkpoint
+from slmops.build import ledger as ledgers
+from slmops.build.checkpoint import Checkpoint, open_checkpoint
+from slmops.build.classifier import is_classifier
+from slmops.build.evaluate import size_of
 from slmops.build.family_terms import Shape
 from slmops.build.isolate import Progress, silent
+from slmops.build.ledger import Ledger, Stage
 from slmops.build.sketch import SIDE_FILES, Sketch, sketch
+from slmops.build.subject import name_of
 from slmops.errors import UsageError
+from slmops.train.check_place import MODEL, check_place
 from slmops.train.choose_cut import Chooser, Step
 from slmops.train.cut_model import Knife
 from slmops.train.cuts import Body, Keep, body_of
@@ -37,6 +43,8 @@ from slmops.train.weigh_cut import Scale
 
 FILE_NAME = "pruned.json"
 BYTES = {"float16": 2, "bfloat16": 2}
+FIGURES: tuple[str, ...] = ("kl_mean", "top1", "bits_per_byte")
+"""Of what is measured, what a ledger tells."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class Cutting:
     vocabulary_size: int | None = None
     mask: Pattern | None = None
     calibration: tuple[Path, ...] = ()
-    """Text that says what matters; none: the model writes its own."""
+    """Text that says what matters; none: the model writes its own, or of a text classifier `vocabulary`."""
     tokens: int | None = None
 
 
@@ -152,7 +160,9 @@ def prune(
         uncut, files, words = trimmed.model, dict(trimmed.files), trimmed.report
     with tempfile.TemporaryDirectory(prefix="slmops-") as room:
         drawn = _drawn(teacher, uncut, files, Path(room)) if cutting.vocabulary else teacher
-        text = read_calibration(drawn, uncut, cutting.calibration, cutting.tokens, progress)
+        # Those texts are of the kind it reads, and it writes none itself.
+        spoken = cutting.vocabulary if is_classifier(teacher.config) else ()
+        text = read_calibration(drawn, uncut, cutting.calibration or spoken, cutting.tokens, progress)
     shapes = {name: tuple(weight.shape) for name, weight in uncut.named_parameters()}
     opened = _Opened(uncut, body_of(teacher.architecture, drawn.config), text, shapes)
     found, model = _cut(teacher, opened, asked, goal, progress, pattern=cutting.mask)
@@ -161,7 +171,31 @@ def prune(
         progress(f"writing {out}", 0.0)
         said = json.dumps(found.said(), indent=2) + "\n"
         write_model(out, model, teacher, {**files, FILE_NAME: said.encode()})
+        ledger = ledgers.render(_ledger(teacher, found, open_checkpoint(out)))
+        (out / ledgers.FILE_NAME).write_text(ledger, encoding="utf-8")
     return found
+
+
+def _ledger(teacher: Checkpoint, found: Pruned, made: Checkpoint) -> Ledger:
+    """Return what the cut cost, as it was measured on text held back."""
+    said, name = found.measured, name_of(teacher)
+    gauge = {"texts": f"held back of {found.calibration}", "tokens": f"{said['tokens']:.0f}"}
+    if found.words:
+        gauge["words"] = f"of both models the {found.words.tokens_after} that stay"
+    lost = {key: said[key] for key in FIGURES if key in said}
+    own = {"bits_per_byte": said["source_bits_per_byte"]} if "source_bits_per_byte" in said else {}
+    share = found.after.parameters / found.before.parameters
+    return Ledger(
+        gauge,
+        (
+            _stage("teacher", f"{name}, as it came", teacher, found.before, own),
+            _stage("pruned", f"{name}, cut to {share:.0%} of its weights", made, found.after, lost),
+        ),
+    )
+
+
+def _stage(name: str, what: str, model: Checkpoint, large: Size, measured: dict[str, float]) -> Stage:
+    return Stage(name, what, large.parameters, size_of(model), model.digest, measured)
 
 
 def _goal(teacher: Checkpoint, cutting: Cutting) -> _Goal:
@@ -170,6 +204,11 @@ def _goal(teacher: Checkpoint, cutting: Cutting) -> _Goal:
         raise UsageError(
             "what to cut is not said",
             remedy="Give --params 60%, --layers N, --profile P, --vocabulary FILE or --mask 2:4.",
+        )
+    if cutting.vocabulary_size is not None and not cutting.vocabulary:
+        raise UsageError(
+            "--vocabulary-size says how many words stay, and nothing says which",
+            remedy="Give texts of the kind the model will read: --vocabulary FILE.",
         )
     goal, body = _Goal(teacher, cutting.structure), body_of(teacher.architecture, teacher.config)
     structure, shapes = cutting.structure, _shapes(teacher)
@@ -190,8 +229,8 @@ def _shapes(teacher: Checkpoint) -> dict[str, Shape]:
 def _check_place(teacher: Checkpoint, out: Path | None, *, force: bool) -> None:
     if out is not None and out.resolve() == teacher.folder.resolve():
         raise UsageError(f"{out} is the teacher itself", remedy="Give --out another folder.")
-    if out is not None and (out / CONFIG).is_file() and not force:
-        raise UsageError(f"{out} holds a model already", remedy="Give --out another folder, or --force.")
+    if out is not None:
+        check_place(out, MODEL, replace=force, remedy="Give --out another folder, or --force.")
 
 
 def _drawn(teacher: Checkpoint, model: Any, files: Mapping[str, bytes], room: Path) -> Sketch:

@@ -62,7 +62,7 @@ def read_calibration(
     Raises DocumentError for files that hold too little, and for a text classifier without any.
     """
     if classifier.is_classifier(drawn.config):
-        return _labelled(drawn, files)
+        return _labelled(drawn, files, tokens or TOKENS)
     phrasing = phrasing_of(drawn)
     length = min(LENGTH, context_of(drawn.architecture, drawn.config))
     if files:
@@ -75,7 +75,7 @@ def read_calibration(
     return _apart(found, said, phrasing)
 
 
-def _labelled(drawn: Sketch, files: Sequence[Path]) -> Calibration:
+def _labelled(drawn: Sketch, files: Sequence[Path], tokens: int) -> Calibration:
     if not files:
         raise DocumentError(
             "a text classifier writes no text of its own to be watched with",
@@ -86,7 +86,7 @@ def _labelled(drawn: Sketch, files: Sequence[Path]) -> Calibration:
     texts = [each for each in labelled(lines, labels, Reader(drawn.words())) if len(each.ids) <= most]
     ids = ((each.ids, [False] * len(each.ids)) for each in texts)
     found = collect(ids, [each.label or 0 for each in texts])
-    return _apart(_some(found, TOKENS), ", ".join(file.name for file in files), None)
+    return _apart(_some(found, tokens), ", ".join(file.name for file in files), None)
 
 
 def _write(model: Any, phrasing: Phrasing, length: int, tokens: int, progress: Progress) -> Samples:

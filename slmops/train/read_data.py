@@ -30,10 +30,18 @@ class Data:
     """Of people: samples and tokens on both sides, files, and what was left out."""
 
 
-def read_data(files: Sequence[Path], validation: Path | None, student: Sketch, length: int) -> Data:
+def read_data(
+    files: Sequence[Path],
+    validation: Path | None,
+    student: Sketch,
+    length: int,
+    *,
+    throughout: bool = False,
+) -> Data:
     """Return what `files` teach `student`, in samples of at most `length` tokens, or as many as it reads.
 
-    Without a file for `validation` a part of the samples is held out. Raises DocumentError, naming file
+    Without a file for `validation` a part of the samples is held out. With `throughout` what is asked is
+    learned as well as what is answered. Raises DocumentError, naming file
     and line, for what cannot be read or learned.
     """
     length = min(length, _context(student))
@@ -43,6 +51,8 @@ def read_data(files: Sequence[Path], validation: Path | None, student: Sketch, l
     else:
         held = _read([validation], student, length).samples
         learned = without(whole.samples, held)
+    if throughout and not is_classifier(student.config):
+        learned, held = learned.throughout(), held.throughout()
     return Data(learned, held, _said(files, whole, learned, held))
 
 

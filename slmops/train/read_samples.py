@@ -4,8 +4,9 @@ What the files hold, `lessons` and, for classifiers, `labelled_lines` say.
 
 Laws: a text is cut into windows, each of which begins as a text that is served begins, and its last one
 ends with the end token; of a prompt and its answer, and of a conversation, only what the model is to
-say is learned, with the end token after it; none is longer than `length`, and none is cut; what the
-vocabulary cannot write is left out, and what is left out is counted.
+say is learned, with the end token after it, unless the line says that it was cut; none is longer than
+`length`, and none is cut here; what the vocabulary cannot write is left out, and what is left out is
+counted.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ class _Writer:
             yield from windows(self._ended(ids) if number == len(parts) else ids, self._begin, self._length)
 
     def _exchange(self, lesson: Exchange) -> Sample:
-        ids = self._ended(self._phrasing.written(lesson.prompt + lesson.answer))
+        whole = self._phrasing.written(lesson.prompt + lesson.answer)
+        ids = whole if lesson.cut else self._ended(whole)
         # A token in which prompt and answer have grown together is the model's to say.
         said = _common(ids, self._phrasing.written(lesson.prompt))
         return ids, [place >= said for place in range(len(ids))]
@@ -132,6 +134,11 @@ class _Writer:
         for turn, message in enumerate(lesson.messages):
             if message["role"] == ASSISTANT:
                 learned[self._turn(lesson, turn, ids)] = True
+        if lesson.cut:
+            # That it ends where it was cut is nothing to learn.
+            last = int(np.flatnonzero(learned)[-1])
+            until = last if ids[last] in self._phrasing.stop_ids else last + 1
+            return ids[:until], list(learned[:until])
         # A template that closes no turn leaves that to the model.
         if learned[-1] and ids[-1] not in self._phrasing.stop_ids:
             return ids + self._end, [*learned, *(True for _ in self._end)]

@@ -5,7 +5,7 @@ Law: answers are greedy; what a model says follows from the model and the prompt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from slmops.build.open_model import Shape
 from slmops.build.run_tasks import Reader
 from slmops.build.subject import context_of_source, open_weights, open_words
 from slmops.build.texts import read_text
-from slmops.train.lessons import ASSISTANT, Exchange, Lesson, Talk, lessons
+from slmops.train.lessons import ASSISTANT, Exchange, Lesson, Talk, Text, lessons
 
 PROMPTS = 3
 ANSWER = 48
@@ -34,8 +34,17 @@ def prompts_of(folder: Path, files: Sequence[Path]) -> list[Golden]:
     if golden.is_file():
         asked = goldens.read(golden.read_text(encoding="utf-8"), str(golden))[:PROMPTS]
         return [replace(one, max_tokens=ANSWER) for one in asked]
-    taught = (one for file in files for one in lessons(read_text(file), str(file)))
-    return [_prompt(one) for one in islice(taught, PROMPTS)]
+    return [_prompt(one) for one in islice(_lessons(files), PROMPTS)]
+
+
+def questions_in(files: Sequence[Path], most: int) -> tuple[Golden, ...]:
+    """Return what is asked in `files`, the first `most` of it; nothing of plain text."""
+    asked = (one for one in _lessons(files) if not isinstance(one, Text))
+    return tuple(_prompt(one) for one in islice(asked, most))
+
+
+def _lessons(files: Sequence[Path]) -> Iterator[Lesson]:
+    return (one for file in files for one in lessons(read_text(file), str(file)))
 
 
 def sample_answers(

@@ -49,6 +49,12 @@ class Samples:
         """Return where sample `place` lies in `ids` and `learned`."""
         return slice(int(self.starts[place]), int(self.starts[place + 1]))
 
+    def throughout(self) -> Samples:
+        """Return the same samples, all tokens of them to be learned."""
+        learned = np.ones(len(self.ids), np.bool_)
+        learned[self.starts[:-1]] = False
+        return Samples(self.ids, learned, self.starts, self.labels)
+
     @cached_property
     def digest(self) -> str:
         """Return one sha256 of everything that is learned from."""

@@ -222,6 +222,16 @@ def test_a_rotten_file_of_another_slot_is_not_borrowed(sender, here, shop, tmp_p
     assert names(Sender(here, shop.release("1.1.0"), tmp_path).prepare()) == {"artifact.json", "README.md"}
 
 
+def test_a_lost_file_of_another_slot_is_not_borrowed(sender, here, shop, tmp_path):
+    sender.send_all()
+    sender.stage()
+    lost = here.files(sender.parcel.slot) / "README.md"
+    lost.parent.chmod(0o755)
+    lost.unlink()
+
+    assert names(Sender(here, shop.release("1.1.0"), tmp_path).prepare()) == {"artifact.json", "README.md"}
+
+
 def test_a_rotten_manifest_of_another_slot_is_no_hindrance(sender, here, shop, tmp_path):
     sender.send_all()
     sender.stage()

@@ -77,6 +77,17 @@ def test_keeping_everything_changes_nothing(architecture):
         assert all(body.places(axis, body.whole, layer) is None for axis in axes)
 
 
+def test_an_inner_width_that_is_not_said_does_not_follow_the_hidden_one_down():
+    config = {key: said for key, said in config_of("GPT2LMHeadModel").items() if key != "intermediate_size"}
+    body = body_of("GPT2LMHeadModel", config | {"n_inner": None})
+    whole = body.whole
+    keep = Keep(whole.layers, tuple(((0, 1),) * LAYERS), whole.inner, tuple(range(2 * HEAD)))
+    assert body.changes(body.whole) == {}
+    assert body.changes(keep)["n_inner"] == 4 * HEADS * HEAD
+    shapes = expected_shapes("GPT2LMHeadModel", config)
+    assert body.shapes(shapes, keep) == expected_shapes("GPT2LMHeadModel", body.after(keep))
+
+
 @given(st.data())
 def test_what_is_kept_of_a_fused_matrix_lies_in_each_of_its_parts(data):
     body = body_of("Phi3ForCausalLM", config_of("Phi3ForCausalLM"))

@@ -80,6 +80,10 @@ def test_a_merged_model_says_what_base_and_adapter_say(model, data, tmp_path):
     done(model, data, tmp_path / "site", "r=4")
     found = done(model, data, tmp_path / "merged", "r=4", merge=True)
     assert found.written.merged_apart < 1e-4
+    assert found.answer["learned_parameters"] > 0
+    before, after = found.answer["ledger"]["stages"]
+    assert (before["parameters"], before["bytes"]) == (after["parameters"], after["bytes"])
+    assert after["digest"] == open_checkpoint(tmp_path / "merged").digest
     merged = load_weights(open_checkpoint(tmp_path / "merged"))
     both = with_adapter(load_weights(open_checkpoint(model)), read_adapter(tmp_path / "site"))
     assert torch.allclose(logits(merged), logits(both), atol=1e-4)
@@ -129,6 +133,9 @@ def test_a_classifier_learns_its_labels(labelling, labelled, tmp_path, said):
     assert found.after.accuracy > found.before.accuracy + 0.4
     assert found.after.loss < found.before.loss / 3
     assert found.after.perplexity is None
+    before, after = found.answer["ledger"]["stages"]
+    assert after["measured"]["accuracy"] == found.after.accuracy > after["measured"]["accuracy_low"]
+    assert (before["name"], after["name"]) == ("base", "adapted" if said else "finetuned")
     if said:
         assert "was trained whole" in found.written.no_gguf
         assert read_adapter(tmp_path / "out").whole.keys() == {"classifier.weight", "classifier.bias"}
@@ -143,6 +150,7 @@ def test_a_classifier_without_weights_is_trained_from_new_ones(labelling, labell
     found = done(shape, labelled, tmp_path / "out", setting=setting)
     assert found.after.accuracy > found.before.accuracy + 0.4
     assert open_checkpoint(tmp_path / "out").config["id2label"]["0"] == "lost"
+    assert [stage["name"] for stage in found.answer["ledger"]["stages"]] == ["finetuned"]
 
 
 def test_the_run_leaves_a_report_and_a_page_and_is_not_taken_for_another(model, data, tmp_path):
@@ -159,6 +167,16 @@ def test_the_run_leaves_a_report_and_a_page_and_is_not_taken_for_another(model, 
         done(model, data, tmp_path / "site", "r=2")
     again = finetune(prepare(asked(model, data, tmp_path / "site", "r=2")), fresh=True)
     assert again.learned.resumed_from is None
+
+
+def test_a_folder_that_holds_what_no_run_of_its_own_made_is_refused(model, data, tmp_path):
+    done(model, data, tmp_path / "site", "r=4")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    for out, said in ((other, None), (other, "r=4"), (tmp_path / "site", None)):
+        with pytest.raises(UsageError, match=r"holds an? (model|adapter) already"):
+            prepare(asked(model, data, out, said))
 
 
 def test_data_that_teaches_nothing_is_refused_before_anything_is_written(model, tmp_path):

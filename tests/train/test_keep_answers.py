@@ -50,6 +50,16 @@ def test_answers_to_another_asking_are_left_as_they_are(tmp_path):
     assert file.read_bytes() == before
 
 
+def test_begun_anew_answers_to_another_asking_are_forgotten_and_those_to_this_one_are_not(tmp_path):
+    file = tmp_path / "a.said.jsonl"
+    with keep_answers(file, {**ASKED, "seed": 1}, silent) as kept:
+        kept.add(SAID.items())
+    for found in ({}, SAID):
+        with keep_answers(file, ASKED, silent, fresh=True) as kept:
+            assert kept.answers == found
+            kept.add(SAID.items())
+
+
 @pytest.mark.parametrize("said", ["no JSON\n", '{"seed": 0}\n{"of": "x"}\n', "[]\n1\n"])
 def test_a_file_that_is_something_else_is_refused(tmp_path, said):
     (tmp_path / "a.said.jsonl").write_text(said)

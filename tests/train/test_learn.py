@@ -136,19 +136,20 @@ def test_a_run_that_is_done_is_not_done_again(tmp_path, whole):
     assert same(weights, whole[1])
 
 
-def test_ctrl_c_keeps_the_step_under_way(tmp_path, whole):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_step_under_way(tmp_path, whole, ending):
     def interrupt(point):
         if point.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), ending)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(ending)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, SETTING.model_copy(update={"checkpoint_every": 100}), told=interrupt)
     learned, weights = train(tmp_path)
 
     assert learned.resumed_from == 3
     assert same(weights, whole[1])
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(ending) == before
 
 
 def test_another_run_is_not_gone_on_with_unless_it_is_to_be_forgotten(tmp_path, whole):

@@ -1,5 +1,7 @@
 """What is said of LoRA is understood or refused, and an adapter at first changes nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -166,3 +168,10 @@ def test_rank_stabilised_scaling_is_read_as_peft_does(llama):
     adapter = taken(adapted(llama, "r=4,alpha=6"), ORIGIN)
     assert adapter.scaling == 1.5
     assert assembled({**adapter.config, "use_rslora": True}, adapter.tensors, ORIGIN, "adapter").scaling == 3
+
+
+def test_a_config_of_a_peft_that_knows_more_is_refused_in_words(llama):
+    adapter = taken(adapted(llama, "r=4"), ORIGIN)
+    newer = replace(adapter, config={**adapter.config, "use_something_new": True})
+    with pytest.raises(TrainingError, match="does not know"):
+        with_adapter(load_weights(llama), newer)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from slmops.build.checkpoint import open_checkpoint
 from slmops.build.corpus import SENTENCES
+from slmops.build.ledger import parse
 from slmops.build.measure import measure_many
 from slmops.build.open_classifier import OnnxClassifier
 from slmops.build.quantize_classifier import quantize_classifier
@@ -25,7 +26,7 @@ from slmops.train.cuts import body_of
 from slmops.train.mask import Pattern
 from slmops.train.open_trainable import load_weights
 from slmops.train.prune import FILE_NAME, Cutting, prune
-from slmops.train.pruning import Pruning
+from slmops.train.pruning import AXES, Pruning
 from slmops.train.read_calibration import read_calibration
 from slmops.train.study_influence import rank, watch
 from slmops.train.weigh_cut import Scale
@@ -89,7 +90,7 @@ def teacher(tmp_path_factory, words):
     return make
 
 
-def write_teacher(folder, architecture, words):
+def write_teacher(folder, architecture, words, **otherwise):
     """Write a model with random weights whose norms all differ."""
     family = getattr(transformers, architecture)
     said = {**SIZES, **FAMILIES.get(architecture, {"num_labels": 4, "pad_token_id": 1})}
@@ -97,6 +98,7 @@ def write_teacher(folder, architecture, words):
         del said["num_key_value_heads"], said["intermediate_size"]
     if architecture.startswith("DistilBert"):
         said |= {"dim": 128, "hidden_dim": 192, "n_layers": 4, "n_heads": 4}
+    said |= otherwise
     torch.manual_seed(5)
     model = family(family.config_class(**said))
     with torch.no_grad():
@@ -204,6 +206,19 @@ def test_a_target_is_never_missed_and_not_by_far(said, teacher, words):
     assert found.measured["kl_mean"] > 0
 
 
+def test_a_layer_leaves_first_where_what_is_cheapest_step_by_step_ends_worse():
+    demo = Path(__file__).parents[2] / "demo" / "model"
+    golden, width = (demo / "golden.jsonl",), tuple(axis for axis in AXES if axis != "layers")
+    free, shallow = (
+        prune(open_checkpoint(demo), Cutting(Pruning("40%", axes=axes), calibration=golden), None)
+        for axes in (AXES, width)
+    )
+    # Step by step no layer would leave: what is narrower costs less at each.
+    assert (free.after.layers, shallow.after.layers) == (1, 2)
+    assert free.measured["kl_mean"] < shallow.measured["kl_mean"] / 2
+    assert free.steps[0].axis == "layers"
+
+
 def test_only_the_axes_that_are_named_are_cut(teacher, words):
     source = teacher("LlamaForCausalLM")
     wish = Pruning("75%", axes=("layers",))
@@ -222,6 +237,48 @@ def test_the_model_writes_its_own_text_where_none_is_given_and_says_what_it_is_m
     assert len(found.keep.layers) == 3
     assert said["calibration"] == "the model's own writing"
     assert not list(tmp_path.glob("**/.writing"))
+    ledger = parse((tmp_path / "cut" / "ledger.json").read_text(), "ledger.json")
+    assert ledger.gauge["texts"] == "held back of the model's own writing"
+    before, after = ledger.stages
+    assert (before.digest, before.parameters) == (source.digest, source.parameters)
+    assert after.digest == open_checkpoint(tmp_path / "cut").digest
+    assert after.measured["kl_mean"] == found.measured["kl_mean"]
+    assert before.measured["bits_per_byte"] == found.measured["source_bits_per_byte"]
+
+
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+def test_a_model_whose_config_does_not_name_the_kinds_of_its_layers_loads_when_some_have_left(
+    architecture, words, tmp_path
+):
+    folder = write_teacher(tmp_path / "plain", architecture, words).folder
+    said = json.loads((folder / "config.json").read_text())
+    del said["layer_types"]
+    (folder / "config.json").write_text(json.dumps(said))
+    prune(
+        open_checkpoint(folder),
+        Cutting(Pruning(layers=2), calibration=(words.text,), tokens=512),
+        tmp_path / "cut",
+    )
+    cut = open_checkpoint(tmp_path / "cut")
+    assert_same(loaded(cut.folder, architecture), load_weights(cut))
+
+
+def test_a_gpt2_whose_config_leaves_its_inner_width_to_follow_is_cut_like_any(words, tmp_path):
+    folder = write_teacher(tmp_path / "plain", "GPT2LMHeadModel", words, n_inner=None).folder
+    assert json.loads((folder / "config.json").read_text())["n_inner"] is None
+    wish = Cutting(Pruning(heads=2), calibration=(words.text,), tokens=512)
+    found = prune(open_checkpoint(folder), wish, tmp_path / "cut")
+    assert (found.after.hidden, found.after.inner) == (64, 512)
+    assert open_checkpoint(tmp_path / "cut").shape.inner == 512
+    assert loaded(tmp_path / "cut", "GPT2LMHeadModel").config.n_inner == 512
+
+
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "GPT2LMHeadModel"])
+@pytest.mark.parametrize("said", [{"heads": 2}, {"hidden": 64}])
+def test_heads_that_are_said_leave_and_do_not_come_back(architecture, said, teacher, words):
+    source = teacher(architecture)
+    found = prune(source, Cutting(Pruning(**said), calibration=(words.text,), tokens=512), None)
+    assert (found.after.heads, found.after.hidden, found.after.layers) == (2, 64, 4)
 
 
 def test_of_every_four_weights_of_a_masked_matrix_two_are_zero(teacher, words, tmp_path):
@@ -280,6 +337,35 @@ def test_words_leave_first_and_what_is_left_is_weighed_in_the_words_that_stay(te
     assert cut.parameters == found.after.parameters <= 0.7 * source.parameters
     assert 0 < found.measured["bits_per_byte"] < 100
     quantize_gguf(cut, "F32", tmp_path / "model.gguf")
+
+
+def test_the_texts_that_choose_the_words_of_a_classifier_also_weigh_it(teacher, tmp_path):
+    source, few = teacher("BertForSequenceClassification"), tmp_path / "few.txt"
+    few.write_text("\n".join(SENTENCES[:40]))
+    found = prune(source, Cutting(vocabulary=(few,)), tmp_path / "cut")
+    assert found.calibration == "few.txt"
+    assert found.after.vocab < found.before.vocab
+    with pytest.raises(UsageError, match="nothing says which"):
+        prune(source, Cutting(Pruning(layers=3), vocabulary_size=64, calibration=(few,)), None)
+
+
+def test_what_an_earlier_model_had_beside_it_does_not_stay_beside_another(teacher, tmp_path):
+    out = tmp_path / "cut"
+    prune(teacher("LlamaForCausalLM"), PLAIN, out)
+    (out / "chat_template.jinja").write_text("of another model")
+    (out / "notes.txt").write_text("of a person")
+    prune(teacher("LlamaForCausalLM"), PLAIN, out, force=True)
+    assert open_checkpoint(out).chat_template is None
+    assert (out / "notes.txt").is_file()
+
+
+def test_a_folder_that_holds_an_adapter_and_a_file_are_refused_even_with_force(teacher, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    for name, complaint in (("adapter", "holds an adapter already"), ("file", "is a file")):
+        with pytest.raises(UsageError, match=complaint):
+            prune(teacher("LlamaForCausalLM"), PLAIN, tmp_path / name, force=True)
 
 
 def test_a_folder_that_holds_a_model_is_not_written_over_unasked(teacher, words, tmp_path):

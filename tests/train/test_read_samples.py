@@ -73,6 +73,28 @@ def test_of_a_prompt_and_its_completion_only_the_completion_is_learned(read, dem
     assert shown(demo, read_back.samples) == ("turn on the lamp<|im_end|>", " the lamp<|im_end|>")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"prompt": "turn on", "completion": " the lamp"},
+        {
+            "messages": [
+                {"role": "user", "content": "lamp on"}, {"role": "assistant", "content": "yes"},
+                {"role": "user", "content": "and"}, {"role": "assistant", "content": " the lamp"},
+            ]
+        },
+    ],
+)  # fmt: skip
+def test_where_an_answer_was_cut_its_end_is_not_learned(read, demo, said):
+    cut, whole = (
+        shown(demo, read([{**said, "provenance": {"finish": finish}}]).samples)[1]
+        for finish in ("length", "stop")
+    )
+
+    assert cut.endswith(" the lamp")
+    assert whole == cut + "<|im_end|>"
+
+
 def test_a_word_in_which_prompt_and_completion_grow_together_is_learned_whole(read, demo):
     whole, learned = shown(demo, read([{"prompt": "turn on the la", "completion": "mp"}]).samples)
 

@@ -23,5 +23,14 @@ def test_a_recorded_teacher_is_not_asked_what_only_one_at_hand_can_tell(said):
         Teaching(cache="yes", **said)
 
 
+@pytest.mark.parametrize("cache", ["auto", "yes", "no"])
+def test_a_teacher_that_has_no_say_is_not_recorded(cache):
+    silent = Teaching(weight=0, cache=cache)
+
+    assert not silent.recorded
+    assert not silent.asked
+    assert Teaching(weight=0, hidden=0.5).asked
+
+
 def test_a_recording_that_loses_something_can_be_asked_for():
     assert Teaching(divergence="jensen-shannon", cache="yes").recorded
