@@ -1,7 +1,7 @@
 """What each step on a model's way cost and kept: a ledger, from the teacher to what a device gets.
 
-Pure. A ledger lies as ledger.json beside the model it speaks of; every step that makes a new model of
-it takes the ledger along and adds itself.
+Pure. A ledger lies as ledger.json beside the model it speaks of; the card of every artifact made of it
+carries it on. Its steps are measured with one gauge: a step that is measured with another begins a new one.
 
 Laws: what is written reads back the same; a step is added at the end and none is changed; where a
 figure was not measured nothing stands, and never a zero.

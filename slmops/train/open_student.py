@@ -92,6 +92,8 @@ def _cut(
     cutting = Cutting(parse_pruning(recipe.student.removeprefix(PRUNE), load), calibration=tuple(text))
     made_of = {"source": teacher.digest, "cut": recipe.student, "text": digest.of_pieces(map(_digest, text))}
     if _read(folder / MADE_OF) != made_of:
+        # A cut that was begun anew and never ended must not pass for the one before.
+        (folder / MADE_OF).unlink(missing_ok=True)
         prune(teacher, cutting, folder, force=True, progress=progress)
         (folder / MADE_OF).write_text(json.dumps(made_of) + "\n", encoding="utf-8")
     found = open_checkpoint(folder)

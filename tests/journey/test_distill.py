@@ -93,8 +93,9 @@ def test_a_ledger_leads_from_the_teacher_to_the_release_and_its_card_shows_it(ta
     assert sizes[0] > sizes[1] == sizes[2]
     assert all(stage["speed"]["decode_per_second"] > 0 for stage in stages)
     assert operator.json("release", "list")[0]["release"] == "home-small:1.0.0"
-    cards = [card.read_text() for card in operator.home.rglob("README.md")]
-    assert any("| distilled |" in card and "| raspberry-pi-5: gguf Q8_0 |" in card for card in cards)
+    files = [file.read_bytes() for file in (operator.home / "registry").rglob("*") if file.is_file()]
+    (card,) = (data.decode() for data in files if b"## The way here" in data)
+    assert all(f"| {stage['name']} | {stage['parameters']:,} |" in card for stage in stages)
 
 
 def test_what_the_cut_cost_is_healed_in_part(taught):
