@@ -206,7 +206,7 @@ def distill_(
     if dry_run:
         return _show_plan(foretell(wish, _profile), output)
     with bar() as told:
-        done = distill(wish, tasks, cache=home.cache() / "teachers", load=_profile, fresh=fresh, told=told)
+        done = distill(wish, tasks, cache=home.teachers(), load=_profile, fresh=fresh, told=told)
         if done is None:
             return None
         save_distill_recipe(wish, done.folder / RUN / "recipe.yaml")

@@ -31,6 +31,11 @@ def cache() -> Path:
     return folder() / "cache"
 
 
+def teachers() -> Path:
+    """Return where recorded teachers are kept, part of the cache."""
+    return cache() / "teachers"
+
+
 def report_of(name: str, version: str) -> Path:
     """Return where the answer of the build that made a release is kept, with its recipe."""
     return folder() / "reports" / name / version

@@ -29,7 +29,7 @@ PASSAGE = 60
 """Characters of a text that are shown."""
 REMEDY = (
     "Let the teacher write answers and learn from those (slmops write-answers), or take a student with the "
-    "teacher's tokenizer.json: slmops prune makes one."
+    "teacher's tokenizer.json, which slmops prune makes (with more --vocabulary-size, if it dropped these)."
 )
 
 

@@ -6,21 +6,30 @@ made; a file that is missing is named before the first step, not after the last.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.classifier import is_classifier
 from slmops.errors import DocumentError, UsageError
+from slmops.profile.device import DeviceProfile
 from slmops.train.check_place import MODEL, check_place
 from slmops.train.checkpoints import IDENTITY
 from slmops.train.distill_recipe import DistillRecipe
-from slmops.train.open_student import RUN
+from slmops.train.open_student import PRUNE, RUN
+from slmops.train.pruning import parse_pruning
 
 
-def check_distillation(recipe: DistillRecipe, teacher: Checkpoint) -> None:
-    """Raise UsageError for a place that is taken, DocumentError for a file that is not there."""
+def check_distillation(
+    recipe: DistillRecipe, teacher: Checkpoint, load: Callable[[str], DeviceProfile]
+) -> None:
+    """Raise UsageError for a place that is taken, DocumentError for a file that is not there.
+
+    `load` finds the device profile that a cut may name.
+    """
     out = Path(recipe.out)
+    if recipe.student.startswith(PRUNE):
+        parse_pruning(recipe.student.removeprefix(PRUNE), load)
     begins = {"teacher": teacher.folder, "student": Path(recipe.student).expanduser()}
     for what, folder in begins.items():
         if out.resolve() == folder.resolve():

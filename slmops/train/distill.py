@@ -53,7 +53,7 @@ def distill(
     """
     team = join()
     teacher, out = open_teacher(recipe.teacher), Path(recipe.out)
-    check_distillation(recipe, teacher)
+    check_distillation(recipe, teacher, load)
     with team.main_process_first():
         if team.is_main_process and recipe.prompts:
             _ask(recipe, teacher, told.doing, fresh=fresh)

@@ -40,7 +40,7 @@ class Foretold:
 def foretell(recipe: DistillRecipe, load: Callable[[str], DeviceProfile]) -> Foretold:
     """Return what `recipe` would come to; raise what carrying it out would, as far as it can be seen now."""
     teacher, setting = open_teacher(recipe.teacher), recipe.training
-    check_distillation(recipe, teacher)
+    check_distillation(recipe, teacher, load)
     drawn, weights = _student(recipe, teacher, load)
     files = [Path(one) for one in recipe.data]
     validation = Path(recipe.validation) if recipe.validation else None
