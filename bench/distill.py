@@ -40,6 +40,8 @@ HELD_OUT: Final = 700
 SEEDS: Final = (0, 1, 2)
 BUDGETS: Final = (600_000, 2_400_000)
 """Tokens of training, of all seeds; and of one seed, for what more of them buys."""
+EPOCHS: Final = 30
+"""Of the classifiers."""
 END: Final = "<|endoftext|>"
 SLMOPS: Final = (sys.executable, "-m", "slmops")
 Stage = dict[str, Any]
@@ -165,8 +167,8 @@ def intents(bench: Bench) -> dict[str, Any]:
     teacher = bench.room / "intents-teacher"
     if not (teacher / "config.json").is_file():
         slmops(
-            "finetune", shape, "--data", data, "--out", teacher, "--epochs", bench.some(40),
-            "--rate", "0.0012", "--batch-tokens", "640",
+            "finetune", shape, "--data", data, "--out", teacher, "--epochs", bench.some(EPOCHS),
+            "--rate", "0.0015", "--batch-tokens", "1280",
         )  # fmt: skip
     out = ["--then-quantize", "--profile", PROFILE, "--name", "intents", "--version"]
     stages = distill(
@@ -175,7 +177,7 @@ def intents(bench: Bench) -> dict[str, Any]:
         teacher,
         [
             "--student", "prune:40%", "--data", data, "--task", task, "--evaluation", task,
-            "--epochs", bench.some(40), "--rate", "0.0012", "--batch-tokens", "640",
+            "--epochs", bench.some(EPOCHS), "--rate", "0.0015", "--batch-tokens", "1280",
             "--temperature", "2", *out, "1.0.0",
         ],
     )  # fmt: skip
