@@ -255,7 +255,7 @@ def tell(part: str, arms: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     figures: dict[str, Callable[[Stage], float | None]] = {
         "bits per byte": lambda stage: stage["measured"].get("bits_per_byte"),
         "KL": lambda stage: stage["measured"].get("kl_mean"),
-        task: lambda stage: stage["tasks"].get(task, {}).get("accuracy"),
+        "right": lambda stage: stage["tasks"].get(task, {}).get("accuracy"),
         "ms a text": lambda stage: (
             1000 / stage["speed"]["texts_per_second"] if "texts_per_second" in stage["speed"] else None
         ),
@@ -267,17 +267,18 @@ def tell(part: str, arms: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
         cells = {head: spread([figures[head](stage) for stage in stages]) for head in heads}
         rows.append([name, f"{stages[0]['bytes']:,}", *(cell["told"] for cell in cells.values())])
         kept[name] = {"figures": cells, "stages": stages}
-    show(part, ["", "bytes", *heads], rows, f"{len(arms)} arms")
+    show(part, ["", "bytes", *heads], rows, f"right: of {task}" if task else "")
     return kept
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
-    """Return mean, least and most of what is there, and how it is told."""
+    """Return mean, least and most of what is there, and how it is told: give or take half of their distance."""
     there = [value for value in values if value is not None]
     if not there:
         return {"told": "-"}
     mean = statistics.fmean(there)
-    told = f"{mean:.4f}" if len(there) == 1 else f"{mean:.4f} ({min(there):.4f} to {max(there):.4f})"
+    half = (max(there) - min(there)) / 2
+    told = f"{mean:.4f}" if len(there) == 1 else f"{mean:.4f} ± {half:.4f}"
     return {"mean": mean, "least": min(there), "most": max(there), "seeds": len(there), "told": told}
 
 
