@@ -272,7 +272,7 @@ def tell(part: str, arms: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
-    """Return mean, least and most of what is there, and how it is told: give or take half of their distance."""
+    """Return mean, least and most of what is there, and how it is told: give or take half of their span."""
     there = [value for value in values if value is not None]
     if not there:
         return {"told": "-"}
