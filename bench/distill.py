@@ -153,7 +153,7 @@ def commands(bench: Bench) -> dict[str, Any]:
         ROOT / "demo" / "model",
         [
             "--student", "prune:40%", "--data", lines, "--task", task,
-            "--train-tokens", bench.some(5_000_000),
+            "--train-tokens", bench.some(1_500_000),
         ],
     )  # fmt: skip
     return tell("commands", {stage["name"]: [stage] for stage in stages})

@@ -42,7 +42,7 @@ class DocumentError(SlmopsError):
 
     code = "SLM-DOCUMENT"
     exit_code = 2
-    remedy = "Print the schema with `slmops schema` and what it is: fleet, profile or recipe."
+    remedy = "Print the schema with `slmops schema` and what it is: fleet, profile, recipe or distill."
 
 
 class MissingPartError(SlmopsError):
@@ -72,6 +72,7 @@ class TrainingError(SlmopsError):
     """A training cannot begin or go on: its loss is no number, or it is not the run that was begun."""
 
     code = "SLM-TRAINING"
+    remedy = "Begin anew with --fresh, give another --out, or a lower --rate; what it says tells which."
 
 
 class QualityError(SlmopsError):

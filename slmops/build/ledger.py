@@ -20,6 +20,8 @@ from slmops.profile.sizes import human_size
 
 FILE_NAME = "ledger.json"
 UNKNOWN = "-"
+NO_LOSS = 1e-9
+"""Nats that are rounding alone."""
 HEADS = ("step", "parameters", "size", "KL", "same first", "bits/byte")
 
 
@@ -113,7 +115,8 @@ def _spoken(ledger: Ledger) -> list[str]:
 def _cells(ledger: Ledger, stage: Stage) -> Iterator[str]:
     said = stage.measured
     yield from (stage.name, f"{stage.parameters:,}", human_size(stage.bytes))
-    yield _number(said.get("kl_mean"), "{:.3g}")
+    loss = said.get("kl_mean")
+    yield "0" if loss is not None and loss < NO_LOSS else _number(loss, "{:.3g}")
     yield _number(said.get("top1"), "{:.1%}")
     yield _number(said.get("bits_per_byte"), "{:.4f}")
     for name in ledger.tasks:

@@ -201,10 +201,10 @@ def distill_(
             "which release to make is not said", remedy="Give --profile, --name and --version with it."
         )
     tasks = tuple(_task(Path(file)) for file in wish.tasks)
-    if wish.quantize:
-        _check_release(wish.quantize)
     if dry_run:
         return _show_plan(foretell(wish, _profile), output)
+    if wish.quantize:
+        _check_release(wish.quantize)
     with bar() as told:
         done = distill(wish, tasks, cache=home.teachers(), load=_profile, fresh=fresh, told=told)
         if done is None:
@@ -282,6 +282,11 @@ def _show(done: Distilled, made: Made | None) -> None:
         f"{learned.steps} steps, {learned.tokens:,} tokens in {span(learned.seconds)}{resumed}{early}; "
         f"held-out loss {best:.4f} after step {learned.best_step}."
     )
+    if not learned.best_step:
+        say(
+            "No step brought it nearer on what is held out: what was written says what it said before. "
+            "Try more data, or a lower --rate."
+        )
     say(f"The student is in {done.folder}; its curve and its ledger: {done.folder / RUN / PAGE}")
     if made:
         show_release(made)

@@ -15,9 +15,10 @@ from slmops.errors import DocumentError, UsageError
 from slmops.profile.device import DeviceProfile
 from slmops.train.check_place import MODEL, check_place
 from slmops.train.checkpoints import IDENTITY
+from slmops.train.cuts import body_of
 from slmops.train.distill_recipe import DistillRecipe
 from slmops.train.open_student import PRUNE, RUN
-from slmops.train.pruning import parse_pruning
+from slmops.train.pruning import most_parameters, parse_pruning, wanted
 
 
 def check_distillation(
@@ -28,8 +29,7 @@ def check_distillation(
     `load` finds the device profile that a cut may name.
     """
     out = Path(recipe.out)
-    if recipe.student.startswith(PRUNE):
-        parse_pruning(recipe.student.removeprefix(PRUNE), load)
+    _check_student(recipe.student, teacher, load)
     begins = {"teacher": teacher.folder, "student": Path(recipe.student).expanduser()}
     for what, folder in begins.items():
         if out.resolve() == folder.resolve():
@@ -45,6 +45,16 @@ def check_distillation(
         if not Path(file).is_file():
             there = "is a folder, not a file" if Path(file).is_dir() else "is not there"
             raise DocumentError(f"{file} {there}", remedy="Give the path of a file.")
+
+
+def _check_student(said: str, teacher: Checkpoint, load: Callable[[str], DeviceProfile]) -> None:
+    if said.startswith(PRUNE):
+        structure = parse_pruning(said.removeprefix(PRUNE), load)
+        wanted(structure, body_of(teacher.architecture, teacher.config))
+        if structure.params is not None:
+            most_parameters(structure.params, teacher.parameters)
+    elif not Path(said).exists() and ("=" in said or said.endswith("%")):
+        raise UsageError(f"there is no student {said!r}", remedy=f"To cut the teacher, say prune:{said}.")
 
 
 def _files(recipe: DistillRecipe) -> Iterator[str]:

@@ -24,6 +24,7 @@ from slmops.profile.device import DeviceProfile
 from slmops.train.account import Distilled, Taught, account
 from slmops.train.check_distillation import check_distillation
 from slmops.train.distill_recipe import DistillRecipe
+from slmops.train.first_loss import first_loss
 from slmops.train.join import join
 from slmops.train.learn import learn
 from slmops.train.model_folder import write_model
@@ -31,6 +32,7 @@ from slmops.train.open_distillation import open_distillation
 from slmops.train.open_student import ANSWERS, RUN, open_student
 from slmops.train.open_trainable import open_teacher
 from slmops.train.read_data import padding_of, read_data
+from slmops.train.setting import share_of_rate
 from slmops.train.told import Told
 from slmops.train.write_answers import write_answers
 
@@ -59,9 +61,7 @@ def distill(
             _ask(recipe, teacher, told.doing, fresh=fresh)
         files = _files(recipe)
         student = open_student(recipe, teacher, files, load, told.doing)
-    size = student.model.num_parameters()
-    setting = recipe.training.with_rate(size, labels=is_classifier(student.drawn.config))
-    recipe, teaching = recipe.model_copy(update={"training": setting}), recipe.teaching
+    setting, teaching, padding = recipe.training, recipe.teaching, padding_of(student.drawn)
     validation = Path(recipe.validation) if recipe.validation else None
     data = read_data(files, validation, student.drawn, setting.length, throughout=recipe.learn == "all")
     objective = open_distillation(
@@ -75,6 +75,11 @@ def distill(
         process=(team.process_index, team.num_processes),
         progress=told.doing,
     )
+    if setting.rate is None:
+        share = share_of_rate(first_loss(student.model, objective, data.validation, padding))
+        labels = is_classifier(student.drawn.config)
+        setting = setting.with_rate(student.model.num_parameters(), labels=labels, share=share)
+        recipe = recipe.model_copy(update={"training": setting})
     identity = {"teacher": teacher.digest, "student": student.digest}
     identity |= {name: str(value) for name, value in teaching.model_dump(mode="json").items()}
     learned = learn(
@@ -84,7 +89,7 @@ def distill(
         data.validation,
         setting,
         run=out / RUN,
-        padding=padding_of(student.drawn),
+        padding=padding,
         identity=identity,
         fresh=fresh,
         told=told.learned,

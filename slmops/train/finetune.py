@@ -42,7 +42,7 @@ from slmops.train.model_folder import write_model
 from slmops.train.objective import CrossEntropy, Loss, cross_entropy, logits_of
 from slmops.train.open_trainable import has_weights, load_weights, new_model, open_teacher
 from slmops.train.read_data import Data, padding_of, read_data
-from slmops.train.setting import Setting
+from slmops.train.setting import GENTLY, Setting
 
 RUN: Final = "run"
 """The folder of the run, inside the one that is written."""
@@ -153,7 +153,7 @@ def prepare(asked: Finetuning, progress: Progress = silent) -> Prepared:
     seed, knows = asked.setting.seed, isinstance(base, Checkpoint) and asked.lora is None
     model = load_weights(base, progress) if isinstance(base, Checkpoint) else new_model(base.folder, seed)
     labels = classifier.is_classifier(base.config)
-    setting = asked.setting.with_rate(model.num_parameters(), labels=labels, gently=knows)
+    setting = asked.setting.with_rate(model.num_parameters(), labels=labels, share=GENTLY if knows else 1.0)
     asked = replace(asked, setting=setting)
     if asked.lora is not None:
         model = with_lora(model, asked.lora, base, seed)

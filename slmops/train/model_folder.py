@@ -22,6 +22,7 @@ from slmops.errors import BuildError
 
 CONFIG = "config.json"
 WRITING = ".writing"
+READABLE = 0o644
 BESIDE = (*(name for name in SIDE_FILES if name != CONFIG), goldens.FILE_NAME)
 """What goes along with the weights: words, template, sampling defaults, golden prompts."""
 _TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -72,6 +73,8 @@ def _put(room: Path, folder: Path) -> None:
     for old in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json"), *words]:
         old.unlink(missing_ok=True)
     for file in sorted(room.iterdir(), key=lambda file: file.name == CONFIG):
+        # safetensors writes for its own user alone.
+        file.chmod(READABLE)
         file.replace(folder / file.name)
 
 

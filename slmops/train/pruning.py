@@ -20,6 +20,8 @@ LAYERS, HEADS, MLP, WIDTH = "layers", "heads", "mlp", "hidden"
 AXES = (LAYERS, HEADS, MLP, WIDTH)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _WHOLE = "%"
+HUNDRED = 100
+"""A number up to this was meant as a share."""
 _HOW = "60% of the teacher's, or a number such as 650000, 400k, 1.5M"
 
 
@@ -108,6 +110,10 @@ def most_parameters(said: str, there_are: int) -> int:
     if not found:
         raise UsageError(f"--params: expected {_HOW}, got {said!r}")
     number, unit = Fraction(found[1]), found[2].lower()
+    if not unit and number <= HUNDRED:
+        raise UsageError(
+            f"--params: {said} weights are no model", remedy=f"Give {said}%, if that is meant; or {_HOW}."
+        )
     most = int(number * there_are / 100) if unit == _WHOLE else int(number * _UNITS[unit])
     if not 0 < most < there_are:
         raise UsageError(

@@ -21,6 +21,9 @@ BEARABLE, LABELS_BEAR = 0.01, 0.002
 SCALE = 9.5
 """Of n weights the rate is SCALE / sqrt(n): measured at 4e5, and near what is published up to 1e9."""
 GENTLY = 0.1
+"""Share of the usual rate for a model that learns beside what it knows."""
+FAR, LEAST = 1.5, 0.05
+"""Nats from its teacher at which a student bears the usual rate; share of it that one gets who is near."""
 _FREE = {"part_tokens", "checkpoint_every"}
 
 Count = Annotated[int, Field(ge=1)]
@@ -72,16 +75,15 @@ class Setting(BaseModel):
             )
         return self
 
-    def with_rate(self, parameters: int, *, labels: bool = False, gently: bool = False) -> Self:
+    def with_rate(self, parameters: int, *, labels: bool = False, share: float = 1.0) -> Self:
         """Return the setting with the rate that is usual for a model of so many weights, if it says none.
 
-        0.01 up to 900,000 weights, 1e-3 at 1e8, 3e-4 at 1e9. A classifier (`labels`) bears less. `gently`
-        is for a model that is to keep what it knows: a tenth.
+        0.01 up to 900,000 weights, 1e-3 at 1e8, 3e-4 at 1e9. A classifier (`labels`) bears less. A model
+        that is to keep what it knows gets a `share` of it.
         """
         if self.rate is not None:
             return self
-        most = LABELS_BEAR if labels else BEARABLE
-        usual = min(most, SCALE / math.sqrt(parameters)) * (GENTLY if gently else 1.0)
+        usual = min(LABELS_BEAR if labels else BEARABLE, SCALE / math.sqrt(parameters)) * share
         return self.model_copy(update={"rate": float(f"{usual:.2g}")})
 
     def steps_in(self, tokens: int, epoch: int) -> int:
@@ -98,3 +100,11 @@ class Setting(BaseModel):
         if not {"epochs", "steps", "tokens"} & said.keys():
             said["epochs"] = EPOCHS
         return {name: str(value) for name, value in said.items()}
+
+
+def share_of_rate(apart: float) -> float:
+    """Return the share of the usual rate for a student so many nats from its teacher.
+
+    One that says nearly what its teacher says would lose it in large steps.
+    """
+    return min(max(apart / FAR, LEAST), 1.0) if math.isfinite(apart) else 1.0

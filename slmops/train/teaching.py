@@ -65,5 +65,5 @@ class Teaching(BaseModel):
     def _possible(self) -> Self:
         if self.cache == "yes" and self.at_hand:
             asked = "hidden" if self.hidden > 0 else "on_policy"
-            raise fault(f"{asked} needs the teacher at hand: expected auto or no, got yes", "cache")
+            raise fault(f"expected auto or no, for {asked} needs the teacher at hand, got yes", "cache")
         return self
