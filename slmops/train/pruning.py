@@ -110,7 +110,7 @@ def most_parameters(said: str, there_are: int) -> int:
     if not found:
         raise UsageError(f"--params: expected {_HOW}, got {said!r}")
     number, unit = Fraction(found[1]), found[2].lower()
-    if not unit and number <= HUNDRED:
+    if not unit and 0 < number <= HUNDRED:
         raise UsageError(
             f"--params: {said} weights are no model", remedy=f"Give {said}%, if that is meant; or {_HOW}."
         )

@@ -56,3 +56,10 @@ def test_widths_that_are_left_suit_the_types_of_ggml(width):
     assert found == sorted(found, reverse=True)
     assert all(0 < each < width and each % block_of(width) == 0 for each in found)
     assert len(found) <= 20
+
+
+def test_a_forgotten_percent_sign_is_told():
+    with pytest.raises(UsageError) as raised:
+        most_parameters("40", 1000)
+
+    assert "Give 40%" in raised.value.remedy
