@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from slmops.build.classifier import is_classifier
 from slmops.build.isolate import Progress
 from slmops.build.ledger import rows
-from slmops.build.recipe import Recipe, target
+from slmops.build.recipe import Calibration, Recipe, target
 from slmops.build.tasks import Task, read_task
 from slmops.build.texts import read_text
 from slmops.cli import home
@@ -235,7 +236,10 @@ def _check_release(then: Then) -> None:
 def _then(then: Then, done: Distilled, told: Progress) -> Made:
     """Make the release, each of its artifacts a step in the ledger."""
     evaluation = then.evaluation if then.evaluation.file else done.recipe.evaluation
-    said = then.model_copy(update={"model": str(done.folder), "evaluation": evaluation})
+    data = Calibration(file=done.recipe.data[0]) if is_classifier(done.teacher.config) else None
+    calibration = then.calibration or data
+    changes = {"model": str(done.folder), "evaluation": evaluation, "calibration": calibration}
+    said = then.model_copy(update=changes)
     recipe = Recipe.model_validate(vars(said))
     made = make_release(
         recipe, foretold(recipe, told), told, before=lambda one: add_artifact(done, one, told)
