@@ -202,10 +202,12 @@ def distill_(
             "which release to make is not said", remedy="Give --profile, --name and --version with it."
         )
     tasks = tuple(_task(Path(file)) for file in wish.tasks)
+    for one in wish.quantize.profiles if wish.quantize else ():
+        _profile(one.profile)
     if dry_run:
         return _show_plan(foretell(wish, _profile), output)
     if wish.quantize:
-        _check_release(wish.quantize)
+        check_new(wish.quantize.name, wish.quantize.version)
     with bar() as told:
         done = distill(wish, tasks, cache=home.teachers(), load=_profile, fresh=fresh, told=told)
         if done is None:
@@ -224,13 +226,6 @@ def _recipe(file: Path | None, said: dict[str, Any]) -> DistillRecipe:
         written.get("training", {}).update(dict.fromkeys(LENGTHS))
     whole = put_over(written, said) or {}
     return anchored(checked(DistillRecipe, whole, _OPTIONS, "distill"), Path.cwd())
-
-
-def _check_release(then: Then) -> None:
-    """Raise UsageError, before anything is trained, for a release that could not be made."""
-    check_new(then.name, then.version)
-    for one in then.profiles:
-        _profile(one.profile)
 
 
 def _then(then: Then, done: Distilled, told: Progress) -> Made:

@@ -15,7 +15,7 @@ class _Known:
     def __init__(self, parts):
         self.parts, self.seen = parts, 0
 
-    def __call__(self, model, batch):
+    def __call__(self, _model, batch):
         self.seen += len(batch.places)
         total = torch.tensor(3.0 * batch.count)
         return Loss(total, batch.count, {name: each * batch.count for name, each in self.parts.items()})
