@@ -27,6 +27,7 @@ import torch
 from _measure import ROOT, Samples, progress, quick, run, save, show
 
 from slmops.build.checkpoint import Checkpoint, open_checkpoint
+from slmops.build.phrase import CheckpointPhrasing
 from slmops.train.adapter import Adapter
 from slmops.train.adapter_folder import GGUF, read_adapter, write_adapter
 from slmops.train.adapter_mean import Mean, average
@@ -34,7 +35,7 @@ from slmops.train.batch import lay
 from slmops.train.lora import with_adapter
 from slmops.train.objective import cross_entropy, logits_of
 from slmops.train.open_trainable import load_weights
-from slmops.train.read_data import padding_of, phrasing_of
+from slmops.train.read_data import padding_of
 from slmops.train.read_samples import read_samples
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -163,7 +164,7 @@ def measure(base: Checkpoint, adapter: Adapter | None, room: Path) -> dict[str, 
 def known(model: Any, base: Checkpoint, file: Path) -> Known:
     """Return what a model makes of the commands in `file`."""
     end = base.stop_ids[0] if base.stop_ids else None
-    samples = read_samples([file], phrasing_of(base), length=256, end=end).samples
+    samples = read_samples([file], CheckpointPhrasing(base), length=256, end=end).samples
     total, count, right = 0.0, 0, 0
     for start in range(0, len(samples), BATCH):
         places = range(start, min(start + BATCH, len(samples)))

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from slmops import document
 from slmops.build.recipe import Recipe
 
@@ -32,8 +34,8 @@ def anchored(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the recipe to `path`, whole or not at all."""
+def save_recipe(recipe: BaseModel, path: Path) -> None:
+    """Write a recipe, of whatever kind, to `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(document.dumps(recipe), encoding="utf-8")

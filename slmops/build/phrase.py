@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from slmops.artifact.golden import Golden
-from slmops.build.checkpoint import Checkpoint
+from slmops.build.sketch import Sketch
 from slmops.errors import ModelError
 
 
@@ -103,8 +103,8 @@ class TokenizerPhrasing:
 class CheckpointPhrasing(TokenizerPhrasing):
     """The words of a Hugging Face folder."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Read the checkpoint's tokenizer.json; raise ModelError when it has none."""
+    def __init__(self, checkpoint: Sketch) -> None:
+        """Read the tokenizer.json of a folder, with weights or without; raise ModelError when it has none."""
         super().__init__(
             Words(
                 checkpoint.words(),

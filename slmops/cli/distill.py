@@ -9,6 +9,7 @@ import typer
 from slmops.build.classifier import is_classifier
 from slmops.build.isolate import Progress
 from slmops.build.ledger import rows
+from slmops.build.load_recipe import save_recipe
 from slmops.build.recipe import Calibration, Recipe, target
 from slmops.build.tasks import Task, read_task
 from slmops.build.texts import read_text
@@ -40,8 +41,8 @@ from slmops.train.account import PAGE, Distilled, add_artifact, finish
 from slmops.train.distill import distill
 from slmops.train.distill_recipe import DistillRecipe, Learned, Then
 from slmops.train.foretell_distillation import Foretold, foretell
-from slmops.train.load_distill_recipe import anchored, load_distill_recipe, save_distill_recipe
-from slmops.train.open_student import RUN
+from slmops.train.load_distill_recipe import anchored, load_distill_recipe
+from slmops.train.model_folder import RUN
 from slmops.train.teaching import Kind
 
 LENGTHS = ("epochs", "steps", "tokens")
@@ -212,7 +213,7 @@ def distill_(
         done = distill(wish, tasks, cache=home.teachers(), load=_profile, fresh=fresh, told=told)
         if done is None:
             return None
-        save_distill_recipe(wish, done.folder / RUN / "recipe.yaml")
+        save_recipe(wish, done.folder / RUN / "recipe.yaml")
         made = _then(wish.quantize, done, told.doing) if wish.quantize else None
     if output is Form.JSON:
         return emit({**done.answer, "folder": str(done.folder), "release": made and made.said()})

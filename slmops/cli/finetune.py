@@ -7,6 +7,7 @@ import typer
 
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, say, size, table
+from slmops.cli.said import checked, put_over
 from slmops.cli.training import (
     BatchTokens,
     Data,
@@ -20,14 +21,12 @@ from slmops.cli.training import (
     TrainTokens,
     Validation,
     bar,
-    setting,
     span,
 )
 from slmops.errors import UsageError
 from slmops.train.adapter_folder import GGUF
 from slmops.train.finetune import (
     PAGE,
-    RUN,
     Finetuned,
     Finetuning,
     Likeness,
@@ -37,6 +36,8 @@ from slmops.train.finetune import (
     prepare,
 )
 from slmops.train.lora import parse_lora
+from slmops.train.model_folder import RUN
+from slmops.train.setting import Setting
 
 app = verb("Train a model, or a LoRA adapter for it, on your own data.")
 
@@ -95,7 +96,7 @@ def finetune_(
             f"{'--data' if not data else '--out'} is not said",
             remedy="Give --data FILE with what to learn, and --out DIR for what comes of it.",
         )
-    how = {
+    said = {
         "epochs": epochs,
         "steps": steps,
         "tokens": train_tokens,
@@ -105,8 +106,9 @@ def finetune_(
         "patience": patience,
         "seed": seed,
     }
+    how = checked(Setting, put_over({}, said) or {}, {"tokens": "--train-tokens"})
     adapted = None if lora is None else parse_lora(lora)
-    asked = Finetuning(model, tuple(data), out, setting(how), adapted, merge, validation)
+    asked = Finetuning(model, tuple(data), out, how, adapted, merge, validation)
     with bar() as shown:
         prepared = prepare(asked, shown.doing)
         found = None if dry_run else finetune(prepared, fresh=fresh, told=shown.learned)

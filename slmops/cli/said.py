@@ -23,10 +23,13 @@ def put_over(written: Any, stated: Any) -> Any:
     return found or None
 
 
-def checked(model: type[M], whole: Mapping[str, Any], options: Mapping[str, str], schema: str) -> M:
-    """Return `whole` as a recipe; raise UsageError that names the option by which it can be mended.
+def checked(
+    model: type[M], whole: Mapping[str, Any], options: Mapping[str, str], schema: str | None = None
+) -> M:
+    """Return `whole` as a recipe or a part of one; raise UsageError that names the option to mend.
 
-    `options` are those whose name is not that of their key; `schema` is what `slmops schema` calls it.
+    `options` are those whose name is not that of their key; `schema` is what `slmops schema` calls
+    it, of a command that takes such a file.
     """
     try:
         return model.model_validate(whole)
@@ -36,10 +39,10 @@ def checked(model: type[M], whole: Mapping[str, Any], options: Mapping[str, str]
         key = _place(first)
         option = options.get(str(first["loc"][0]) if first["loc"] else "") or options.get(key)
         option = option or f"--{key.replace('_', '-')}"
+        beside = f", or say it in a --recipe (`slmops schema {schema}`)" if schema else ""
         raise UsageError(
             f"{key} is not said" if missing else f"{key}: {_plain(first)}",
-            remedy=f"{'Give' if missing else 'Correct'} {option}, or say it in a --recipe "
-            f"(`slmops schema {schema}`).",
+            remedy=f"{'Give' if missing else 'Correct'} {option}{beside}.",
         ) from error
 
 

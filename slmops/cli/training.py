@@ -1,20 +1,17 @@
 """What the verbs that train have in common: options, a bar that tells how it goes, and who may speak."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.progress import Progress as RichProgress
 
 from slmops.build.isolate import silent
 from slmops.cli.render import err, progress, say
-from slmops.errors import UsageError
 from slmops.train.curve import Point
-from slmops.train.setting import Setting
 from slmops.train.told import Told
 
 LINES = 20
@@ -69,24 +66,6 @@ def bar() -> Iterator[Told]:
                 said.add(doing)
 
         yield Told(told, lambda point: _show(shown, row, point))
-
-
-def setting(said: Mapping[str, Any], written: Mapping[str, Any] | None = None) -> Setting:
-    """Return how a training goes: what a recipe has `written`, and what a command `said` put over it."""
-    stated = {key: value for key, value in said.items() if value is not None}
-    lengths = {"epochs", "steps", "tokens"}
-    kept = {key: value for key, value in (written or {}).items() if value is not None}
-    if lengths & stated.keys():
-        kept = {key: value for key, value in kept.items() if key not in lengths}
-    try:
-        return Setting.model_validate({**kept, **stated})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = str(first["loc"][-1]) if first["loc"] else "training"
-        raise UsageError(
-            f"{place}: {first['msg']}, got {first.get('input')!r}"[:300],
-            remedy="Run the command with --help.",
-        ) from error
 
 
 def _show(shown: RichProgress, row: Any, point: Point) -> None:

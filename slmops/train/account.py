@@ -23,7 +23,8 @@ from slmops.train import page
 from slmops.train.distill_recipe import DistillRecipe
 from slmops.train.learn import Learned
 from slmops.train.measure_stage import Gauge, measure_stage
-from slmops.train.open_student import ANSWERS, RUN, Student
+from slmops.train.model_folder import RUN
+from slmops.train.open_student import ANSWERS, Student
 from slmops.train.read_data import Data
 from slmops.train.sample_answers import prompts_of, questions_in, sample_answers
 

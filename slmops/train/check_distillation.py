@@ -17,7 +17,8 @@ from slmops.train.check_place import MODEL, check_place
 from slmops.train.checkpoints import IDENTITY
 from slmops.train.cuts import body_of
 from slmops.train.distill_recipe import DistillRecipe
-from slmops.train.open_student import PRUNE, RUN
+from slmops.train.model_folder import RUN
+from slmops.train.open_student import PRUNE
 from slmops.train.pruning import most_parameters, parse_pruning, wanted
 
 

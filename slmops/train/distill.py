@@ -27,9 +27,9 @@ from slmops.train.distill_recipe import DistillRecipe
 from slmops.train.first_loss import first_loss
 from slmops.train.join import join
 from slmops.train.learn import learn
-from slmops.train.model_folder import write_model
+from slmops.train.model_folder import RUN, write_model
 from slmops.train.open_distillation import open_distillation
-from slmops.train.open_student import ANSWERS, RUN, open_student
+from slmops.train.open_student import ANSWERS, open_student
 from slmops.train.open_trainable import open_teacher
 from slmops.train.read_data import padding_of, read_data
 from slmops.train.setting import share_of_rate

@@ -38,14 +38,12 @@ from slmops.train.learn import Learned, learn
 from slmops.train.learn import silent as unheard
 from slmops.train.lora import Lora, taken, with_lora
 from slmops.train.merge_adapter import merge
-from slmops.train.model_folder import write_model
+from slmops.train.model_folder import RUN, write_model
 from slmops.train.objective import CrossEntropy, Loss, cross_entropy, logits_of
 from slmops.train.open_trainable import has_weights, load_weights, new_model, open_teacher
 from slmops.train.read_data import Data, padding_of, read_data
 from slmops.train.setting import GENTLY, Setting
 
-RUN: Final = "run"
-"""The folder of the run, inside the one that is written."""
 REPORT, PAGE = "report.json", "report.html"
 ACCURACY: Final = "accuracy"
 

@@ -1,8 +1,7 @@
-"""Read and write the recipes of distillations; paths in one are relative to the file."""
+"""Read the recipes of distillations; paths in one are relative to the file."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from slmops import document
@@ -45,11 +44,3 @@ def anchored(recipe: DistillRecipe, folder: Path) -> DistillRecipe:
             "quantize": then,
         }
     )
-
-
-def save_distill_recipe(recipe: DistillRecipe, path: Path) -> None:
-    """Write the recipe to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(document.dumps(recipe), encoding="utf-8")
-    partial.replace(path)

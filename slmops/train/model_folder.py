@@ -21,6 +21,8 @@ from slmops.build.sketch import SIDE_FILES, Sketch
 from slmops.errors import BuildError
 
 CONFIG = "config.json"
+RUN = "run"
+"""Folder of a training, in the folder of what it makes."""
 WRITING = ".writing"
 READABLE = 0o644
 BESIDE = (*(name for name in SIDE_FILES if name != CONFIG), goldens.FILE_NAME)

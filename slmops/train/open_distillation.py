@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from slmops.build.checkpoint import Checkpoint
 from slmops.build.classifier import context_of, is_classifier, labels_of
 from slmops.build.isolate import Progress, silent
+from slmops.build.phrase import CheckpointPhrasing
 from slmops.build.sketch import Sketch
 from slmops.build.texts import Text
 from slmops.errors import ModelError
@@ -27,7 +28,6 @@ from slmops.train.distillation import Distillation
 from slmops.train.hidden_states import HiddenStates
 from slmops.train.objective import CrossEntropy
 from slmops.train.open_trainable import load_weights
-from slmops.train.read_data import phrasing_of
 from slmops.train.record_teacher import Recording, record_teacher
 from slmops.train.samples import Samples
 from slmops.train.teacher import Teacher, layers_and_width
@@ -80,7 +80,7 @@ def open_distillation(
 def words_of(model: Sketch, rows: int) -> Words:
     """Return how the model of a folder, with `rows` rows of logits, writes texts."""
     said = json.loads(model.words().read_text(encoding="utf-8"))
-    phrasing = phrasing_of(model)
+    phrasing = CheckpointPhrasing(model)
     begin, end = model.bos_id, next(iter(model.stop_ids), None)
     # Where a tokenizer.json cuts and pads, a phrasing does not.
     whole = {**said, "truncation": None, "padding": None}

@@ -15,12 +15,11 @@ from slmops.build.sketch import Sketch, sketch
 from slmops.build.subject import name_of
 from slmops.profile.device import DeviceProfile
 from slmops.train.distill_recipe import DistillRecipe
+from slmops.train.model_folder import RUN
 from slmops.train.open_trainable import has_weights, load_weights, new_model, open_teacher
 from slmops.train.prune import Cutting, prune
 from slmops.train.pruning import parse_pruning
 
-RUN = "run"
-"""Folder of a run, in the folder of what it makes."""
 PRUNE = "prune:"
 MADE_OF = "made_of.json"
 ANSWERS = "answers.jsonl"

@@ -23,12 +23,11 @@ from slmops.build.isolate import Progress
 from slmops.build.labelled_lines import read_lines
 from slmops.build.measure import write_story
 from slmops.build.open_model import TorchModel
-from slmops.build.phrase import Phrasing
+from slmops.build.phrase import CheckpointPhrasing, Phrasing
 from slmops.build.read_labelled import Reader, labelled
 from slmops.build.sketch import Sketch
 from slmops.build.texts import read_text, spread
 from slmops.errors import BuildError, DocumentError
-from slmops.train.read_data import phrasing_of
 from slmops.train.read_samples import read_samples
 from slmops.train.samples import Samples, collect
 
@@ -63,7 +62,7 @@ def read_calibration(
     """
     if classifier.is_classifier(drawn.config):
         return _labelled(drawn, files, tokens or TOKENS)
-    phrasing = phrasing_of(drawn)
+    phrasing = CheckpointPhrasing(drawn)
     length = min(LENGTH, context_of(drawn.architecture, drawn.config))
     if files:
         end = drawn.stop_ids[0] if drawn.stop_ids else None

@@ -10,7 +10,7 @@ from typing import Any
 from slmops.build.classifier import context_of as context_of_classifier
 from slmops.build.classifier import is_classifier, labels_of
 from slmops.build.family import FAMILIES, context_of
-from slmops.build.phrase import TokenizerPhrasing, Words
+from slmops.build.phrase import CheckpointPhrasing
 from slmops.build.sketch import Sketch
 from slmops.train.read_samples import Read, read_labelled_samples, read_samples
 from slmops.train.samples import Samples
@@ -56,20 +56,6 @@ def read_data(
     return Data(learned, held, _said(files, whole, learned, held))
 
 
-def phrasing_of(student: Sketch) -> TokenizerPhrasing:
-    """Return the words of a model folder, whether or not it has weights."""
-    return TokenizerPhrasing(
-        Words(
-            student.words(),
-            special_tokens=student.special_tokens,
-            stop_ids=student.stop_ids,
-            add_bos=student.add_bos,
-            chat_template=student.chat_template,
-            bos_id=student.bos_id,
-        )
-    )
-
-
 def padding_of(student: Sketch) -> int:
     """Return the id with which batches are filled up; masked, so any will do."""
     said = student.config.get("pad_token_id")
@@ -89,7 +75,7 @@ def _read(files: Sequence[Path], student: Sketch, length: int) -> Read:
     if is_classifier(student.config):
         return read_labelled_samples(files, student.words(), labels_of(student.config), length=length)
     end = student.stop_ids[0] if student.stop_ids else None
-    return read_samples(files, phrasing_of(student), length=length, end=end)
+    return read_samples(files, CheckpointPhrasing(student), length=length, end=end)
 
 
 def _said(files: Sequence[Path], whole: Read, learned: Samples, held: Samples) -> dict[str, Any]:

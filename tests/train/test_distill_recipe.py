@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops import document
+from slmops.build.load_recipe import save_recipe
 from slmops.build.recipe import Calibration, Target
 from slmops.errors import DocumentError
 from slmops.train.answers import Asking
 from slmops.train.distill_recipe import DistillRecipe, Measuring, Then
-from slmops.train.load_distill_recipe import anchored, load_distill_recipe, save_distill_recipe
+from slmops.train.load_distill_recipe import anchored, load_distill_recipe
 from slmops.train.setting import Setting
 from slmops.train.sieve import Sieve
 from slmops.train.teaching import Teaching
@@ -86,7 +87,7 @@ def test_what_is_written_reads_back_as_the_same_recipe(recipe):
 
 def test_what_is_saved_loads_as_the_same_recipe(tmp_path):
     recipe = anchored(document.loads(LEAST, DistillRecipe, "distill.yaml"), tmp_path)
-    save_distill_recipe(recipe, tmp_path / "run" / "recipe.yaml")
+    save_recipe(recipe, tmp_path / "run" / "recipe.yaml")
 
     assert load_distill_recipe(tmp_path / "run" / "recipe.yaml") == recipe
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["recipe.yaml"]

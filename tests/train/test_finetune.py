@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from slmops.build.checkpoint import open_checkpoint
 from slmops.errors import DocumentError, ModelError, TrainingError, UsageError
 from slmops.train.adapter_folder import GGUF, check_base, read_adapter
-from slmops.train.finetune import PAGE, REPORT, RUN, Finetuning, finetune, prepare
+from slmops.train.finetune import PAGE, REPORT, Finetuning, finetune, prepare
 from slmops.train.lora import parse_lora, with_adapter
+from slmops.train.model_folder import RUN
 from slmops.train.open_trainable import load_weights
 from slmops.train.setting import Setting
 
