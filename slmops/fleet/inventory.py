@@ -15,12 +15,15 @@ from slmops.errors import UsageError
 from slmops.fault import fault
 from slmops.fleet import address
 from slmops.fleet.strategy import Strategy
+from slmops.profile.device import Rate
 
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")
 MOST = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Word = Annotated[str, Field(min_length=1)]
+AUTO = "auto"
+_BUNDLE = re.compile(r"[a-z0-9][a-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._+-]*")
 ROOT = r"^(~/|[^~]).*[^/]$"
 """A directory of the agent's own: neither a home nor the top of the disk."""
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
@@ -47,7 +50,10 @@ class Settings(BaseModel):
         None, description="The agent's directory on the device. Default: ~/.slmops."
     )
     runtime: Word | Annotated[list[Word], Field(min_length=1)] | None = Field(
-        None, description="Python on the device that has slmops[daemon] installed. Default: python3."
+        None,
+        description="What the daemon runs from: NAME:VERSION of a runtime bundle; auto, the newest bundle in "
+        "the registry for the device, else its python3; or a Python on the device that has slmops[daemon]. "
+        "Default: auto.",
     )
     daemon_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         None, description="Loopback port of the inference daemon; 0 takes any free one. Default: 11435."
@@ -56,6 +62,9 @@ class Settings(BaseModel):
         None, description="Who keeps the agent running. Default: auto, systemd where there is one."
     )
     connect_timeout: float | None = Field(None, gt=0, description="Seconds to connect. Default: 10.")
+    bandwidth: Annotated[Rate, Field(gt=0)] | None = Field(
+        None, description="Most that is sent to one device, as 2MB/s. Default: what the link bears."
+    )
 
     @field_validator("jump")
     @classmethod
@@ -130,7 +139,7 @@ class Fleet(BaseModel):
             key: value for group in reversed(groups) for key, value in group.labels.items()
         } | entry.labels
         said = {key: value for key, value in found.items() if value is not None}
-        runtime = said.pop("runtime", "python3")
+        runtime = said.pop("runtime", AUTO)
         said["runtime"] = (runtime,) if isinstance(runtime, str) else tuple(runtime)
         return [
             Device(name=name, host=host, labels=labels, groups=tuple(entry.groups), **said)
@@ -160,10 +169,24 @@ class Device:
     known_hosts: str | None = None
     jump: str | None = None
     root: str = "~/.slmops"
-    runtime: tuple[str, ...] = ("python3",)
+    runtime: tuple[str, ...] = (AUTO,)
     daemon_port: int = 11435
     service: str = "auto"
     connect_timeout: float = 10.0
+    bandwidth: int | None = None
+    """Bytes per second."""
+
+    @property
+    def bundle(self) -> str | None:
+        """Return which runtime bundle it is to have: auto, NAME:VERSION, or None for a Python of its own."""
+        word = self.runtime[0]
+        named = len(self.runtime) == 1 and (word == AUTO or _BUNDLE.fullmatch(word))
+        return word if named else None
+
+    @property
+    def python(self) -> tuple[str, ...]:
+        """Return the words that start the device's own Python, for where no bundle is."""
+        return ("python3",) if self.bundle else self.runtime
 
 
 def expand(text: str) -> list[str]:

@@ -19,9 +19,9 @@ def facts(link: Link) -> DeviceFacts:
 
 def lacking(link: Link, modules: Sequence[str]) -> str:
     """Return in words what the device's runtime lacks of `modules`; empty when nothing is missing."""
-    runtime = " ".join(link.device.runtime)
+    runtime = " ".join(link.device.python)
     lines: list[str] = []
-    done = link.run(commands.lacks(link.device.runtime, modules), (), lines.append)
+    done = link.run(commands.lacks(link.device.python, modules), (), lines.append)
     found = [line for line in lines if line.startswith("lacks:")]
     if done.code != 0 or not found:
         return f"{runtime} does not start: {done.tail.strip()[-200:] or f'exit code {done.code}'}"

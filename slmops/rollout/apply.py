@@ -95,7 +95,7 @@ def _send(link: Link, order: Order, parcel: Parcel, stop: Flag, tell: Tell) -> N
     settings = {
         "device": device.name,
         "profile": device.profile,
-        "runtime": list(device.runtime),
+        "runtime": list(device.python),
         "port": device.daemon_port,
         "service": device.service,
     }

@@ -29,7 +29,7 @@ def test_a_device_that_says_nothing_has_the_defaults_told_in_the_schema():
             host="10.0.0.1",
             port=22,
             root="~/.slmops",
-            runtime=("python3",),
+            runtime=("auto",),
             daemon_port=11435,
             service="auto",
             connect_timeout=10.0,
@@ -201,3 +201,26 @@ def test_every_problem_of_the_file_is_told_at_once():
     told = refused("defaults: {port: 0}\ndevices:\n  - {name: a}\n  - {host: h}\n").splitlines()
 
     assert [line.partition(": ")[0] for line in told] == [f"fleet.yaml, line {n}" for n in (2, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("said", "bundle", "python"),
+    [
+        ("auto", "auto", ("python3",)),
+        ("runtime:1.0.0", "runtime:1.0.0", ("python3",)),
+        ("/opt/slmops/bin/python", None, ("/opt/slmops/bin/python",)),
+        ("python3.12", None, ("python3.12",)),
+        ("[nice, python3]", None, ("nice", "python3")),
+    ],
+)
+def test_a_runtime_is_a_bundle_or_a_python_of_the_device(said, bundle, python):
+    (device,) = devices(f"defaults: {{runtime: {said}}}\n" + ONE)
+
+    assert (device.bundle, device.python) == (bundle, python)
+
+
+def test_a_bandwidth_is_read_as_people_write_it_and_is_more_than_nothing():
+    (device,) = devices("defaults: {bandwidth: 2MB/s}\n" + ONE)
+
+    assert device.bandwidth == 2_000_000
+    assert "bandwidth" in refused("defaults: {bandwidth: 0B/s}\n" + ONE)
