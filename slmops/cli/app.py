@@ -31,7 +31,7 @@ VERBS: Final[dict[str, str]] = {
     "trust": "Whose releases devices accept: init, rotate, revoke, show.",
     "runtime": "Runtime bundles, what the daemon needs on a device: build, list, show.",
     "bundle": "Bundles for devices with no link: create, show.",
-    "device": "One device: trust its host key, bootstrap, probe, check, read its logs, remove slmops from it.",
+    "device": "One device: trust, bootstrap, probe, check, clean, read its logs, remove slmops from it.",
     "deploy": "Bring a release to a fleet in waves; what fails its golden prompts goes back.",
     "status": "Which device runs which release, healthy or not, since when.",
     "rollback": "Go back to the release before, or to a given version.",
