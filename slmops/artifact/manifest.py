@@ -28,17 +28,24 @@ WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
 WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
 DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
 DATASET_TYPE = "application/vnd.cncf.model.dataset.v1.raw"
+CODE_TYPE = "application/vnd.cncf.model.code.v1.raw"
 
 PATH_KEY = "org.cncf.model.filepath"
 PROFILE_KEY = "dev.slmops.profile"
 NAME_KEY = "org.opencontainers.image.title"
 VERSION_KEY = "org.opencontainers.image.version"
 CREATED_KEY = "org.opencontainers.image.created"
+COUNTER_KEY = "dev.slmops.counter"
+EXPIRES_KEY = "dev.slmops.expires"
+FEATURES_KEY = "dev.slmops.cpu-features"
 
 GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 """`uname -m` to what OCI calls the architecture."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_COUNTER = re.compile(r"0|[1-9][0-9]{0,14}")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_FEATURES = re.compile(r"[a-z0-9_]+(,[a-z0-9_]+)*")
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Entry:
 
     blob: Blob
     arch: str
+    features: tuple[str, ...] = ()
+    """Instruction-set features that the artifact was built for, by their names in /proc/cpuinfo."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,10 @@ class Release:
     created: str
     """RFC 3339, UTC."""
     artifacts: tuple[tuple[str, Entry], ...]
+    counter: int = 0
+    """Later releases of a name have higher ones, whatever their versions are called."""
+    expires: str | None = None
+    """After this moment (2026-01-31T12:00:00Z) no device takes the release in; who has it keeps it."""
 
     @property
     def reference(self) -> str:
@@ -102,7 +115,11 @@ def canonical(value: Any) -> bytes:
 
 def render_artifact(artifact: Artifact) -> bytes:
     """Return the OCI image manifest of an artifact."""
-    layers = [{**_descriptor(blob), "annotations": {PATH_KEY: path}} for path, blob in artifact.files]
+    # By the title, clients that know nothing of models (oras) call the file.
+    layers = [
+        {**_descriptor(blob), "annotations": {PATH_KEY: path, NAME_KEY: path}}
+        for path, blob in artifact.files
+    ]
     return canonical(
         {
             "schemaVersion": 2,
@@ -130,7 +147,7 @@ def render_release(release: Release) -> bytes:
             **_descriptor(entry.blob),
             "artifactType": ARTIFACT_TYPE,
             "platform": {"architecture": GO_ARCH.get(entry.arch, entry.arch), "os": "linux"},
-            "annotations": {PROFILE_KEY: profile},
+            "annotations": {PROFILE_KEY: profile, **_optional(FEATURES_KEY, ",".join(entry.features))},
         }
         for profile, entry in release.artifacts
     ]
@@ -144,6 +161,8 @@ def render_release(release: Release) -> bytes:
                 NAME_KEY: release.name,
                 VERSION_KEY: release.version,
                 CREATED_KEY: release.created,
+                **_optional(COUNTER_KEY, str(release.counter or "")),
+                **_optional(EXPIRES_KEY, release.expires or ""),
             },
         }
     )
@@ -156,7 +175,8 @@ def parse_release(data: bytes) -> Release:
     artifacts = []
     for each in _list(said, "manifests"):
         blob, go_arch = _blob(each), _architecture(each)
-        entry = Entry(blob=blob, arch=uname.get(go_arch, go_arch))
+        features = _stated(each, FEATURES_KEY, _FEATURES, "")
+        entry = Entry(blob, uname.get(go_arch, go_arch), tuple(features.split(",")) if features else ())
         artifacts.append((_annotation(each, PROFILE_KEY), entry))
     if len(dict(artifacts)) != len(artifacts):
         raise IntegrityError("release index: a profile stands in it twice")
@@ -165,6 +185,8 @@ def parse_release(data: bytes) -> Release:
         version=_annotation(said, VERSION_KEY),
         created=_annotation(said, CREATED_KEY),
         artifacts=tuple(artifacts),
+        counter=int(_stated(said, COUNTER_KEY, _COUNTER, "0")),
+        expires=_stated(said, EXPIRES_KEY, _MOMENT, "") or None,
     )
 
 
@@ -175,7 +197,7 @@ def _descriptor(blob: Blob) -> dict[str, Any]:
 def _object(data: bytes, media_type: str, artifact_type: str) -> dict[str, Any]:
     try:
         said = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"manifest is not JSON: {error}") from error
     got = (said.get("mediaType"), said.get("artifactType")) if isinstance(said, dict) else type(said)
     if got != (media_type, artifact_type):
@@ -214,6 +236,21 @@ def _annotation(said: Any, key: str) -> str:
     if not isinstance(found, str) or not found:
         raise IntegrityError(f"manifest: annotation {key} is missing")
     return found
+
+
+def _stated(said: Any, key: str, form: re.Pattern[str], default: str) -> str:
+    """Return an annotation that need not be there, but has this form when it is."""
+    notes = said.get("annotations")
+    if not isinstance(notes, dict) or key not in notes:
+        return default
+    found = _annotation(said, key)
+    if not form.fullmatch(found):
+        raise IntegrityError(f"manifest: annotation {key}: expected {form.pattern}, got {found[:60]!r}")
+    return found
+
+
+def _optional(key: str, value: str) -> dict[str, str]:
+    return {key: value} if value else {}
 
 
 def plain_name(path: str) -> str:

@@ -21,7 +21,12 @@ ARTIFACTS = st.builds(
     BLOBS,
     st.lists(st.tuples(FILE_NAMES, BLOBS), min_size=1, max_size=4, unique_by=lambda pair: pair[0]).map(tuple),
 )
-ENTRIES = st.builds(Entry, BLOBS, st.sampled_from(["x86_64", "aarch64", "armv7l", "riscv64"]))
+ENTRIES = st.builds(
+    Entry,
+    BLOBS,
+    st.sampled_from(["x86_64", "aarch64", "armv7l", "riscv64"]),
+    st.lists(st.sampled_from(["avx2", "asimddp", "sse4_2"]), max_size=3).map(tuple),
+)
 WORDS = st.text(min_size=1)
 RELEASES = st.builds(
     Release,
@@ -29,6 +34,8 @@ RELEASES = st.builds(
     WORDS,
     WORDS,
     st.lists(st.tuples(WORDS, ENTRIES), min_size=1, max_size=4, unique_by=lambda pair: pair[0]).map(tuple),
+    st.integers(0, 10**15 - 1),
+    st.none() | st.just("2026-01-31T12:00:00Z"),
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -212,6 +219,33 @@ def test_no_strange_value_in_a_manifest_is_more_than_refused(data, value):
         read(changed(rendered, path, value))
 
 
+@pytest.mark.parametrize("read", [manifest.parse_artifact, manifest.parse_release])
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"9" * 5000])
+def test_what_breaks_a_reader_of_json_is_refused(read, data):
+    with pytest.raises(IntegrityError):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dev.slmops.counter", "01"),
+        ("dev.slmops.counter", "-1"),
+        ("dev.slmops.counter", "1" + "0" * 15),
+        ("dev.slmops.counter", ""),
+        ("dev.slmops.expires", "tomorrow"),
+        ("dev.slmops.expires", "2026-01-31"),
+    ],
+)
+def test_a_counter_or_an_end_that_is_none_is_refused(key, value):
+    with pytest.raises(IntegrityError, match=key):
+        manifest.parse_release(changed(manifest.render_release(RELEASE), ["annotations", key], value))
+
+
+def test_what_a_release_does_not_say_is_not_in_its_bytes():
+    assert b"dev.slmops" not in manifest.render_release(RELEASE).replace(b"dev.slmops.profile", b"")
+
+
 def ways(value, before=()):
     """Return the path of every value inside a JSON document."""
     keys = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
@@ -230,7 +264,10 @@ def test_an_artifact_has_what_oci_and_modelpack_require():
             "mediaType": "application/vnd.cncf.model.weight.v1.raw",
             "digest": BLOB.digest,
             "size": 7,
-            "annotations": {"org.cncf.model.filepath": "model.gguf"},
+            "annotations": {
+                "org.cncf.model.filepath": "model.gguf",
+                "org.opencontainers.image.title": "model.gguf",
+            },
         }
     ]
 
