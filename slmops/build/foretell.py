@@ -100,7 +100,7 @@ def _check_memory(source: Sketch, memory: int) -> None:
 
 def _weigh_gguf(make: Make, source: Sketch) -> Weight:
     try:
-        planned = plan_gguf(source, make.type)
+        planned = plan_gguf(source, make.type, dict(make.types) or None)
     except ModelError as error:
         return Weight(0, refused=error)
     return Weight(planned.predicted_bytes, planned.scheme)

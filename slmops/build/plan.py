@@ -38,6 +38,10 @@ class Make:
     type: str
     types: tuple[tuple[str, str], ...] = ()
     """For a mixed one, the ggml type of each tensor by GGUF name."""
+    base: str = ""
+    """Digest of the earlier file whose scales it reuses; without one all scales are its own."""
+    tolerance: float = 0.0
+    """By how much the squared error of a block may grow, as a share, for the scales of `base`."""
 
     def __str__(self) -> str:
         """Name it as people do: gguf Q8_0."""
@@ -45,12 +49,27 @@ class Make:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The artifact that a profile has, and that the new one is to be a small delta from."""
+
+    release: str
+    """name:version."""
+    digest: str
+    """Of its model file."""
+    make: Make
+    """What it is, and what the new one is to be."""
+    has_scales: bool
+    """Whether it has scales that the new one can reuse."""
+
+
+@dataclass(frozen=True)
 class Wish:
-    """A profile, and the format and type asked for it; `auto` leaves them to the plan."""
+    """A profile, and the format and type asked for it; `auto` leaves them to the plan, or to the `base`."""
 
     profile: DeviceProfile
     format: str = AUTO
     type: str = AUTO
+    base: Base | None = None
 
     @property
     def is_open(self) -> bool:
@@ -181,6 +200,8 @@ def _by_size(weight: Weight) -> str:
 
 
 def _makes(wish: Wish, formats: Sequence[Format]) -> list[Make]:
+    if wish.base is not None:
+        return [wish.base.make]
     wanted = [name for name in formats if wish.format in (AUTO, name) and name in wish.profile.formats]
     if wish.is_open:
         makes = [Make(name, type_) for name in wanted for type_ in ROUNDED[name]]

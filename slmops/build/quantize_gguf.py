@@ -30,6 +30,8 @@ from slmops.build.family import GgufTensor, build_of, family_of, layout, metadat
 from slmops.build.ggml import Quantizer
 from slmops.build.importance import Importance
 from slmops.build.pieces import Rows, pieces
+from slmops.build.read_blocks import Blocks, blocks_of
+from slmops.build.reuse_scales import Alternative, alternative
 from slmops.build.scheme import (
     FILE_TYPES,
     GGML_TYPES,
@@ -46,6 +48,8 @@ from slmops.build.vocabulary import Ends, vocabulary
 from slmops.errors import BuildError, ModelError
 
 Bytes = npt.NDArray[np.uint8]
+Weights = npt.NDArray[np.float32] | None
+"""What the columns of a matrix matter, where that is known."""
 Progress = Callable[[int, int], None]
 """Told how many weights are written, and of how many."""
 
@@ -65,6 +69,17 @@ class GgufReport:
     """Tensors whose shape did not allow the type they should have had."""
     fallback_share: float
     """Share of the weights in them, 0..1."""
+    reused_share: float = 0.0
+    """Share of the weights whose block has the scales of the file it was to be a small delta from, 0..1."""
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """An earlier file of the model, and how much worse than its own a block may fare with its scales."""
+
+    file: Path
+    tolerance: float
+    """By how much the squared error of a block may grow, as a share."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,7 @@ class GgufPlan:
     scheme: Scheme
     importance: Importance | None
     predicted_bytes: int
+    reuse: Reuse | None = None
 
 
 def unheard(_done: int, _total: int) -> None:
@@ -145,21 +161,24 @@ def write_all(
     with contextlib.ExitStack() as stack:
         quantizer = stack.enter_context(Quantizer())
         needed = sum(plan.predicted_bytes for plan in plans.values())
+        bases = {file: blocks_of(file) for file in {plan.reuse.file for plan in plans.values() if plan.reuse}}
         writers = [
-            stack.enter_context(_opened(plan, stack.enter_context(whole_file(out, needed))))
+            stack.enter_context(_opened(plan, stack.enter_context(whole_file(out, needed)), bases))
             for out, plan in plans.items()
         ]
         _write(checkpoint, writers, quantizer, progress)
-    return {out: _report(out, plan.scheme) for out, plan in plans.items()}
+    return {out: _report(out, each) for out, each in zip(plans, writers, strict=True)}
 
 
-def _report(out: Path, scheme: Scheme) -> GgufReport:
+def _report(out: Path, written: _Opened) -> GgufReport:
+    scheme = written.plan.scheme
     return GgufReport(
         bytes=out.stat().st_size,
         bits_per_weight=scheme.bits_per_weight,
         types=scheme.types,
         fallbacks=scheme.fallbacks,
         fallback_share=scheme.fallback_share,
+        reused_share=written.reused / sum(math.prod(tensor.shape) for tensor in written.plan.tensors),
     )
 
 
@@ -196,7 +215,7 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(plan: GgufPlan, partial: Path) -> Iterator[_Opened]:
+def _opened(plan: GgufPlan, partial: Path, bases: Mapping[Path, Mapping[str, Blocks]]) -> Iterator[_Opened]:
     """Yield the file with its header written, ready for the tensors in their order."""
     writer = GGUFWriter(None, plan.arch)
     for key, value in plan.keys.items():
@@ -209,7 +228,7 @@ def _opened(plan: GgufPlan, partial: Path) -> Iterator[_Opened]:
         writer.write_header_to_file(partial)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        yield _Opened(plan, writer)
+        yield _Opened(plan, writer, bases[plan.reuse.file] if plan.reuse else {})
 
 
 def _write(
@@ -220,38 +239,69 @@ def _write(
     for each in files:
         each.pad()
     for tensor in tensors:
+        start = 0
         for rows in pieces(checkpoint, tensor, PIECE):
-            rounded: dict[tuple[str, bool], Bytes] = {}
+            rounded = _Rounded(rows, quantizer)
             for each in files:
-                each.add(tensor, rows, quantizer, rounded)
+                each.add(tensor, start, rounded)
+            start += len(rows)
             done += rows.size
             progress(done, total)
         for each in files:
             each.pad()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Opened:
     """A GGUF file whose tensor data is being written."""
 
     plan: GgufPlan
     writer: Any
+    base: Mapping[str, Blocks]
+    """Of the tensors of an earlier file, whose scales may be reused."""
+    reused: int = 0
+    """Weights whose scales are those of an earlier file."""
 
-    def add(
-        self, tensor: GgufTensor, rows: Rows, quantizer: Quantizer, rounded: dict[tuple[str, bool], Bytes]
-    ) -> None:
-        """Write some rows of `tensor`; `rounded` has what other files made of them."""
+    def add(self, tensor: GgufTensor, start: int, rounded: _Rounded) -> None:
+        """Write the rows of `tensor` from `start` on."""
         type_name, importance = self.plan.scheme.types[tensor.name], self.plan.importance
         weights = None if importance is None else importance.columns.get(tensor.source)
-        key = type_name, weights is not None
-        if key not in rounded:
-            rounded[key] = quantizer(type_name, np.atleast_2d(rows), weights)
-        self.writer.fout[0].write(rounded[key].data)
+        base, made = self.base.get(tensor.name), rounded.own(type_name, weights)
+        if self.plan.reuse and base and (base.type, base.shape) == (type_name, tensor.shape):
+            found = rounded.reusing(type_name, weights, self.plan.reuse.file, base, start)
+            made, blocks = found.within(self.plan.reuse.tolerance)
+            self.reused += blocks * GGML_TYPES[type_name].block
+        self.writer.fout[0].write(made.data)
 
     def pad(self) -> None:
         """Go on to where the next tensor may begin."""
         file = self.writer.fout[0]
         self.writer.write_padding(file, file.tell())
+
+
+class _Rounded:
+    """Some rows of a tensor, rounded once for all files that want them so."""
+
+    def __init__(self, rows: Rows, quantizer: Quantizer) -> None:
+        self._rows, self._quantizer = np.atleast_2d(rows), quantizer
+        self._own: dict[tuple[str, bool], Bytes] = {}
+        self._reusing: dict[tuple[str, bool, Path], Alternative] = {}
+
+    def own(self, type_name: str, weights: Weights) -> Bytes:
+        """Return what the quantiser makes of them."""
+        key = type_name, weights is not None
+        if key not in self._own:
+            self._own[key] = self._quantizer(type_name, self._rows, weights)
+        return self._own[key]
+
+    def reusing(self, type_name: str, weights: Weights, file: Path, base: Blocks, start: int) -> Alternative:
+        """Return what they are with the scales of a base, whose rows begin at `start`."""
+        key = type_name, weights is not None, file
+        if key not in self._reusing:
+            theirs = base.rows[start : start + len(self._rows)]
+            own = self.own(type_name, weights)
+            self._reusing[key] = alternative(type_name, self._rows, own, theirs, weights)
+        return self._reusing[key]
 
 
 def _add(writer: GGUFWriter, key: str, value: Value) -> None:

@@ -70,6 +70,8 @@ class OnnxReport:
     """How MatMulNBits rounds its inputs: 4 to bytes, 1 not at all; None where there is none."""
     reason: str = ""
     """Why this accuracy level, with the divergences measured."""
+    reused_share: float = 0.0
+    """Share of the weights whose scales are those of the file it was to be a small delta from, 0..1."""
 
     @property
     def bits_per_weight(self) -> float:

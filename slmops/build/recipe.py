@@ -93,6 +93,8 @@ class Recipe(_Part):
     """For other families: a llama.cpp checkout, or an unpacked llama-cpp-python source archive."""
     max_fallback: Annotated[float, Field(ge=0, le=1)] = MOST_FALLBACK
     """Share of the weights that may have another type than the label says."""
+    delta_base: str | None = None
+    """NAME:VERSION of the release that devices have: an update from it is to be small."""
     jobs: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that build and measure at a time."""
     memory: Size | None = None

@@ -37,6 +37,7 @@ def _profile(result: Result) -> dict[str, Any]:
         "gate": gate.model_dump() if gate else None,
         "chosen": str(picked.best.make),
         "reason": picked.reason,
+        "delta_base": result.reused.figures() if result.reused else None,
         "candidates": [*built, *left_out],
     }
 
@@ -71,6 +72,8 @@ def _make(make: Make) -> dict[str, Any]:
         "type": make.type,
         "types": _counted(make),
         "type_of_tensor": dict(make.types),
+        "base": make.base,
+        "tolerance": make.tolerance,
     }
 
 
@@ -79,7 +82,10 @@ def chosen(answer: dict[str, Any]) -> dict[str, Make]:
     found = {}
     for profile in answer["profiles"]:
         one = next(each for each in profile["candidates"] if each["verdict"] == CHOSEN)
-        found[profile["profile"]] = Make(one["format"], one["type"], tuple(one["type_of_tensor"].items()))
+        types = tuple(one["type_of_tensor"].items())
+        # Releases from before there were delta bases say nothing of them.
+        reuse = {key: one[key] for key in ("base", "tolerance") if key in one}
+        found[profile["profile"]] = Make(one["format"], one["type"], types, **reuse)
     return found
 
 

@@ -13,13 +13,15 @@ from slmops.build.choice import Outcome, Pick, pick
 from slmops.build.divergence import Measurement, judge
 from slmops.build.importance import Importance
 from slmops.build.mix import mix
-from slmops.build.plan import AUTO, MIXED, Make, Plan, Wish, dropped_for
+from slmops.build.plan import AUTO, MIXED, Base, Make, Plan, Wish, dropped_for
 from slmops.build.quality import Quality
 from slmops.build.quantize_gguf import plan_gguf
+from slmops.build.read_origin import read_origin, recipe_digest
 from slmops.build.recipe import Recipe
 from slmops.build.scheme import GGML_TYPES
 from slmops.build.source import Source
 from slmops.build.steps import Model, Reading, Steps
+from slmops.build.tolerance import TOLERANCES, Reused, Tried
 from slmops.build.wrap import Built, Named, wrap
 from slmops.errors import BuildError, ModelError
 from slmops.profile.device import DeviceProfile, Format
@@ -46,6 +48,8 @@ class Result:
     """None where the type was named outright."""
     most_bytes: dict[Format, int]
     """Of each format that the profile takes, the largest model file that fits and is fast enough."""
+    reused: Reused | None = None
+    """What the scales of the delta base came to, where there is one."""
 
 
 class Run:
@@ -75,7 +79,7 @@ class Run:
         golden = list(asked) or self.steps.golden(chosen, context)
         built = [
             wrap(
-                self._named(model.make, importance),
+                self._named(model.make, importance, each.reused),
                 each.profile,
                 each.pick,
                 model,
@@ -142,11 +146,35 @@ class Run:
             reasons = "\n  ".join(f"{row.make}: {row.dropped}" for row in planned.rows[profile.name])
             raise BuildError(f"nothing could be built for {profile.name}:\n  {reasons}")
         gate = self.recipe.gate if wish.is_open or self.recipe.quality else None
-        if wish.is_open and self.recipe.mixed and wish.format in (AUTO, "gguf"):
+        reused = None
+        if wish.base and wish.base.has_scales:
+            makes, reused = self._reusing(makes[0], wish.base, importance, asked)
+        elif wish.is_open and not wish.base and self.recipe.mixed and wish.format in (AUTO, "gguf"):
             makes += self._mixes(profile, importance, asked)
         outcomes = [self._outcome(profile, make) for make in makes]
         most = {format_: most_bytes(profile, self.source.shape, format_) for format_ in profile.formats}
-        return Result(profile, pick(profile, outcomes, gate), planned, gate, most)
+        picked = pick(profile, outcomes, gate)
+        if reused:
+            picked = replace(picked, reason=f"{picked.reason}; {reused.words}")
+        return Result(profile, picked, planned, gate, most, reused)
+
+    def _reusing(
+        self, plain: Make, base: Base, importance: Importance | None, asked: Sequence[Golden]
+    ) -> tuple[list[Make], Reused]:
+        """Build `plain` with scales of `base`, by each tolerance; return what to take, and what all cost."""
+        makes = [replace(plain, base=base.digest, tolerance=tolerance) for tolerance in TOLERANCES]
+        failed = self._make([make for make in makes if make not in self._models], importance, asked)
+        tried = {
+            make.tolerance: Tried(
+                make.tolerance, self._models[make].report.reused_share, self._measured[make].kl_mean
+            )
+            for make in makes
+            if make not in failed
+        }
+        reused = Reused(base.release, self._measured[plain].kl_mean, tuple(tried.values()))
+        taken = reused.taken
+        chosen = replace(plain, base=base.digest, tolerance=taken.tolerance) if taken else plain
+        return [chosen], reused
 
     def _mixes(
         self, profile: DeviceProfile, importance: Importance | None, asked: Sequence[Golden]
@@ -208,13 +236,18 @@ class Run:
         fit = hold(profile, self.source.shape, [Candidate(make.format, make.type, report.bytes)])[0]
         return Outcome(make, report.bytes, report.bits_per_weight, fit, self._measured[make])
 
-    def _named(self, make: Make, importance: Importance | None) -> Named:
+    def _named(self, make: Make, importance: Importance | None, reused: Reused | None) -> Named:
         source = self.source
         provenance = self._provenance(importance if self.steps.weighs(make) else None)
-        return Named(self.recipe.name, self.recipe.version, source, source.shape, provenance)
+        reuse = dict[str, float]()
+        if reused and reused.taken:
+            provenance |= {"delta_base": f"{reused.base} {make.base}"}
+            reuse = reused.taken.figures(reused.kl_mean)
+        return Named(self.recipe.name, self.recipe.version, source, source.shape, provenance, reuse=reuse)
 
     def _provenance(self, importance: Importance | None) -> dict[str, str]:
-        said = {"id": self.called, "digest": self.steps.digest, **tools()}
+        said = {"id": self.called, "digest": self.steps.digest, **read_origin(self.source), **tools()}
+        said["recipe"] = recipe_digest(self.recipe)
         if importance is not None:
             said |= {"calibration": importance.digest, "calibration_tokens": str(importance.tokens)}
         if self.recipe.evaluation.file:

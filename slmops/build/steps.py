@@ -11,7 +11,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -33,7 +33,7 @@ from slmops.build.measure_tensors import measure_tensors
 from slmops.build.mix import Option
 from slmops.build.plan import Make
 from slmops.build.prove_vocabulary import prove
-from slmops.build.quantize_gguf import GgufReport, plan_gguf, write_all
+from slmops.build.quantize_gguf import GgufPlan, GgufReport, Reuse, plan_gguf, write_all
 from slmops.build.quantize_onnx import OnnxReport, quantize_onnx
 from slmops.build.record_golden import record_golden
 from slmops.build.requantize_gguf import convert_with, converter_files, requantize_gguf
@@ -69,9 +69,16 @@ class Reading:
 class Steps:
     """The steps of building from one source."""
 
-    def __init__(self, source: Source, cache: Cache, progress: Progress, jobs: int = 1) -> None:
-        """Build from `source`, up to `jobs` processes at a time."""
-        self.source, self.cache, self.jobs = source, cache, jobs
+    def __init__(
+        self,
+        source: Source,
+        cache: Cache,
+        progress: Progress,
+        jobs: int = 1,
+        bases: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Build from `source`, up to `jobs` processes at a time; `bases` are earlier files by digest."""
+        self.source, self.cache, self.jobs, self.bases = source, cache, jobs, dict(bases or {})
         self._heard, self._given_up = progress, False
         self.gguf = source if isinstance(source, GgufSource) else None
         """The file that GGUF types are made from by llama.cpp itself, where there is one."""
@@ -256,17 +263,14 @@ class Steps:
 
     def _write_gguf(self, makes: Sequence[Make], importance: Importance | None) -> None:
         checkpoint = self.checkpoint
-        doing = f"building gguf {', '.join(make.type for make in makes)}"
+        doing = f"building gguf {', '.join(dict.fromkeys(make.type for make in makes))}"
         with contextlib.ExitStack() as stack:
             rooms = {
                 make: stack.enter_context(self.cache.make(self._model_step(make, importance)))
                 for make in makes
             }
             plans = {
-                rooms[make] / "model.gguf": plan_gguf(
-                    checkpoint, make.type, dict(make.types) or None, importance
-                )
-                for make in makes
+                rooms[make] / "model.gguf": self._plan_gguf(checkpoint, make, importance) for make in makes
             }
             reports = write_all(
                 checkpoint, plans, lambda done, whole: self.progress(doing, done / max(whole, 1))
@@ -277,6 +281,13 @@ class Steps:
                 # The vocabulary is the same in all of them.
                 self.progress("proving the tokenizer", 0.0)
                 prove(next(iter(plans)), checkpoint.tokenizer)
+
+    def _plan_gguf(self, checkpoint: Checkpoint, make: Make, importance: Importance | None) -> GgufPlan:
+        planned = plan_gguf(checkpoint, make.type, dict(make.types) or None, importance)
+        return replace(planned, reuse=self._reuse(make))
+
+    def _reuse(self, make: Make) -> Reuse | None:
+        return Reuse(self.bases[make.base], make.tolerance) if make.base else None
 
     def _write_alone(self, make: Make, importance: Importance | None) -> None:
         doing = f"building {make}"
@@ -307,6 +318,8 @@ class Steps:
             types=dict(make.types),
             importance=weighed,
             requantized=made_from,
+            base=make.base,
+            tolerance=make.tolerance,
         )
 
     def _model(self, make: Make, step: dict[str, Any]) -> Model:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from slmops.artifact import description as descriptions
@@ -38,6 +38,8 @@ class Named:
     """Where the model came from and what it was built with: id, digest, versions."""
     labels: tuple[str, ...] = ()
     """Of a text classifier."""
+    reuse: Mapping[str, float] = field(default_factory=dict)
+    """What reusing the scales of an earlier artifact came to."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,10 @@ def _describe(named: Named, profile: DeviceProfile, outcome: Outcome, *, golden:
         task=CLASSIFICATION if named.labels else GENERATION,
         labels=list(named.labels),
         predicted={**asdict(outcome.fit.need), "layers": named.shape.layers},
-        measured={**outcome.measured.figures(), "bits_per_weight": outcome.bits_per_weight},
+        measured={
+            **outcome.measured.figures(),
+            "bits_per_weight": outcome.bits_per_weight,
+            **named.reuse,
+        },
         source=named.provenance,
     )

@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from slmops.errors import ModelError
 ERROR_LEVEL = 4
 """GGML_LOG_LEVEL_ERROR, as ggml.h numbers it (llama-cpp-python's own logger is a version behind)."""
 BYTE_TOKENS = 256
+VARIANTS = "libggml-cpu-*.so"
+"""Files with the code for processors, where a build keeps one for each kind of them."""
 _complaints: deque[str] = deque(maxlen=4)
 """The last lines of llama.cpp that were errors: why a model did not load."""
 
@@ -42,6 +44,7 @@ class LlamaModel:
     def __init__(self, file: Path, given_up: Callable[[], bool], adapter: Path | None = None) -> None:
         """Load `file`, until `given_up` says nobody waits; raise ModelError when that or `adapter` fails."""
         llama_cpp.llama_log_set(_listen, ctypes.c_void_p(0))
+        _load_variant()
         llama_cpp.llama_backend_init()
         _complaints.clear()
         wanted = llama_cpp.llama_model_default_params()
@@ -181,6 +184,17 @@ class GgufVocabulary:
 
     def _text(self, token: int) -> str:
         return str(llama_cpp.llama_vocab_get_text(self._pointer, token).decode("utf-8", "replace"))
+
+
+@cache
+def _load_variant() -> None:
+    """Where the code for processors lies in several variants, load the one that this processor bears best.
+
+    Runtime bundles are built so; an ordinary build has one variant, linked to the rest.
+    """
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    if any(folder.glob(VARIANTS)):
+        ctypes.CDLL(str(folder / "libggml.so")).ggml_backend_load_all_from_path(os.fsencode(folder))
 
 
 def _complaint() -> str:

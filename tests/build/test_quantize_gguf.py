@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import llama_cpp
 import numpy as np
@@ -13,7 +14,7 @@ from gguf import GGUFReader
 from safetensors.numpy import load_file, save_file
 
 from slmops.build.checkpoint import open_checkpoint
-from slmops.build.quantize_gguf import plan_gguf, quantize_gguf, whole_file
+from slmops.build.quantize_gguf import Reuse, plan_gguf, quantize_gguf, whole_file, write_all
 from slmops.build.scheme import FILE_TYPES
 from slmops.errors import BuildError, ModelError
 
@@ -246,3 +247,66 @@ def test_the_file_says_what_the_checkpoint_says(write_model, tmp_path):
     assert (said["llama.context_length"], said["llama.rope.freq_base"]) == (77, 12345.0)
     assert (said["tokenizer.ggml.eos_token_id"], said["tokenizer.ggml.bos_token_id"]) == (1, 0)
     assert said["tokenizer.chat_template"] == "{{ messages }}"
+
+
+def moved(checkpoint, write_model, share):
+    random = np.random.default_rng(9)
+    weights = load_file(checkpoint.folder / "model.safetensors")
+    for name, value in weights.items():
+        noise = share * value.std() * random.standard_normal(value.shape)
+        weights[name] = (value + noise).astype(value.dtype)
+    folder = write_model(name="moved", num_hidden_layers=1)
+    save_file(weights, folder / "model.safetensors")
+    return open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("file_type", ["Q4_0", "Q4_K_M", "IQ3_S", "F16"])
+def test_an_update_has_the_scales_of_its_base_where_they_serve(
+    random_checkpoint, write_model, tmp_path, file_type
+):
+    before = random_checkpoint(num_hidden_layers=1)
+    after = moved(before, write_model, 0.003)
+    own, reusing, base = (tmp_path / f"{name}.gguf" for name in ("own", "reusing", "base"))
+    quantize_gguf(before, file_type, base)
+    plan = plan_gguf(after, file_type)
+    reports = write_all(after, {own: plan, reusing: replace(plan, reuse=Reuse(base, 0.1))})
+
+    assert tensors(own) == tensors(by_itself(after, file_type, tmp_path))
+    assert reports[own].reused_share == 0.0
+    reused = {"Q4_0": (0.5, 1), "Q4_K_M": (0.5, 1), "IQ3_S": (0, 0.5), "F16": (0, 0)}[file_type]
+    assert reused[0] <= reports[reusing].reused_share <= reused[1]
+    differ = [changed_bytes(file, base) for file in (reusing, own)]
+    assert differ[0] < differ[1] or reports[reusing].reused_share == 0
+    assert own.stat().st_size == reusing.stat().st_size == base.stat().st_size
+
+
+def by_itself(checkpoint, file_type, folder):
+    quantize_gguf(checkpoint, file_type, folder / "alone.gguf")
+    return folder / "alone.gguf"
+
+
+def changed_bytes(one, other):
+    return sum(a != b for a, b in zip(one.read_bytes(), other.read_bytes(), strict=True))
+
+
+def test_tensors_of_another_shape_or_type_keep_scales_of_their_own(random_checkpoint, tmp_path):
+    quantize_gguf(
+        random_checkpoint(name="narrow", num_hidden_layers=1, intermediate_size=256),
+        "Q8_0",
+        tmp_path / "base.gguf",
+    )
+    checkpoint = random_checkpoint(num_hidden_layers=1)
+    plans = {
+        tmp_path / f"{file_type}.gguf": replace(
+            plan_gguf(checkpoint, file_type), reuse=Reuse(tmp_path / "base.gguf", 1e9)
+        )
+        for file_type in ("Q8_0", "Q4_0")
+    }
+    reports = write_all(checkpoint, plans)
+
+    assert 0 < reports[tmp_path / "Q8_0.gguf"].reused_share < 1
+    assert reports[tmp_path / "Q4_0.gguf"].reused_share == 0.0
+    own = tensors(by_itself(checkpoint, "Q8_0", tmp_path))
+    made = tensors(tmp_path / "Q8_0.gguf")
+    assert made["blk.0.ffn_up.weight"] == own["blk.0.ffn_up.weight"]
+    assert made["blk.0.attn_q.weight"] != own["blk.0.attn_q.weight"]

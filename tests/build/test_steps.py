@@ -1,5 +1,7 @@
 """Parts of a build that are done once, and those that are not done to their end."""
 
+from dataclasses import replace
+
 import pytest
 
 from slmops.build.cache import Cache
@@ -68,3 +70,21 @@ def test_an_importance_matrix_names_only_what_it_weighs(checkpoint, source, tmp_
     assert streamed.weighs(Make("onnx", "INT4"))
     assert not streamed.weighs(Make("onnx", "INT8"))
     assert not requantised.weighs(Make("gguf", "Q4_0"))
+
+
+def test_a_model_is_named_by_the_base_whose_scales_it_has_and_by_how_far_that_went(
+    checkpoint, random_checkpoint, tmp_path
+):
+    quantize_gguf(random_checkpoint(name="earlier", seed=2), "Q4_0", tmp_path / "base.gguf")
+    plain = Make("gguf", "Q4_0")
+    makes = [plain, *(replace(plain, base="sha256:b", tolerance=tolerance) for tolerance in (0.0, 9.0))]
+    steps = Steps(checkpoint, Cache(tmp_path / "cache"), silent, bases={"sha256:b": tmp_path / "base.gguf"})
+
+    models, _ = steps.models(makes, None)
+
+    assert len({models[make].key for make in makes}) == len(makes)
+    assert [models[make].report.reused_share for make in makes] == sorted(
+        models[make].report.reused_share for make in makes
+    )
+    assert models[plain].report.reused_share == 0.0 < models[makes[2]].report.reused_share
+    assert models[plain].file.stat().st_size == models[makes[2]].file.stat().st_size
