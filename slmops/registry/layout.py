@@ -1,28 +1,31 @@
 """A store of blobs on disk: an OCI image layout.
 
     FOLDER/oci-layout
-    FOLDER/index.json                 references to release indexes and signatures
+    FOLDER/index.json                 references to release indexes, signatures and channels
     FOLDER/blobs/sha256/<hex>         content, named by its digest
 
 Everything is written to a temporary file, synced and renamed; a name is set only after all it
-names is there. Source: github.com/opencontainers/image-spec, image-layout.md.
+names is there, and dropped before any of it goes. Who writes or reads for long holds `in_use`; who sweeps
+holds `alone`. Source: github.com/opencontainers/image-spec, image-layout.md.
 """
 
 import errno
 import fcntl
-import json
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from slmops import digest as digests
-from slmops.artifact.manifest import Blob, canonical
+from slmops.artifact.manifest import Blob
 from slmops.errors import IntegrityError, ReleaseError
+from slmops.registry import index as indexes
+from slmops.registry.index import Index
 
-REF_KEY = "org.opencontainers.image.ref.name"
+_INCOMING, _PART = ".incoming-", ".part-"
 
 
 class Layout:
@@ -38,7 +41,6 @@ class Layout:
 
     def put(self, pieces: Iterable[bytes], media_type: str) -> Blob:
         """Store content; return what it is called. What is there already is written anew, which heals rot."""
-        self.blobs.mkdir(parents=True, exist_ok=True)
         with self._temporary() as (descriptor, path):
             size = 0
 
@@ -49,21 +51,63 @@ class Layout:
                     size += len(piece)
                     yield piece
 
-            try:
+            with self._room():
                 digest = digests.of_pieces(counted())
                 os.fsync(descriptor)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                raise ReleaseError(
-                    f"the registry in {self.folder} cannot be written: the disk is full",
-                    remedy="Free some space (`slmops cache clear` frees what builds have kept), or set "
-                    "SLMOPS_HOME to another disk.",
-                ) from error
-            path.chmod(0o444)
-            path.rename(self.path(digest))
-            _sync(self.blobs)
+            self._settle(path, digest)
         return Blob(media_type, digest, size)
+
+    def receive(self, blob: Blob, read: Callable[[int], Iterable[bytes]]) -> None:
+        """Store a blob from elsewhere; `read(start)` yields its bytes from there on.
+
+        What had come when `read` raised stays as a part, and is gone on with the next time. Raise
+        IntegrityError when fewer, more or other bytes come than the digest says.
+        """
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        part = self.blobs / (_PART + digests.hexdigits(blob.digest))
+        with part.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if self.has(blob):
+                part.unlink(missing_ok=True)
+                return
+            try:
+                with self._room():
+                    digest = self._take(blob, file, read)
+            except IntegrityError:
+                part.unlink()
+                raise
+            if digest != blob.digest:
+                part.unlink()
+                raise IntegrityError(f"blob {digests.short(blob.digest)}: {digest} came in its place")
+            os.fsync(file.fileno())
+            self._settle(part, blob.digest)
+
+    def _take(self, blob: Blob, file: BinaryIO, read: Callable[[int], Iterable[bytes]]) -> str:
+        """Append to a part what it lacks of a blob, never more; return the digest of all."""
+        state, size = hashlib.sha256(), 0
+        file.seek(0)
+        for piece in digests.pieces(file):
+            state.update(piece)
+            size += len(piece)
+        for piece in read(size) if size < blob.size else ():
+            size += len(piece)
+            if size > blob.size:
+                break
+            file.write(piece)
+            state.update(piece)
+        file.flush()
+        if size > blob.size:
+            raise IntegrityError(
+                f"blob {digests.short(blob.digest)} is said to be {blob.size} bytes, and more came"
+            )
+        if size < blob.size:
+            raise IntegrityError(f"blob {digests.short(blob.digest)} ended after {size} of {blob.size} bytes")
+        return "sha256:" + state.hexdigest()
+
+    def has(self, blob: Blob) -> bool:
+        """Say whether a blob of that digest and size is there; what is in it, `check` says."""
+        path = self.path(blob.digest)
+        return path.is_file() and path.stat().st_size == blob.size
 
     def get(self, blob: Blob) -> bytes:
         """Return a small blob's content, verified."""
@@ -83,21 +127,35 @@ class Layout:
             raise IntegrityError(f"blob {digests.short(blob.digest)} is missing from {self.folder}")
         self._compare(blob, digests.of_file(path), path.stat().st_size)
 
+    def index(self) -> Index:
+        """Return the document of all names."""
+        path = self.folder / indexes.INDEX_FILE
+        try:
+            return indexes.parse(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            return indexes.empty()
+
     def names(self) -> dict[str, Blob]:
         """Return every name in the layout and the blob it stands for."""
-        entries = self._index()["manifests"]
-        return {
-            entry["annotations"][REF_KEY]: Blob(entry["mediaType"], entry["digest"], entry["size"])
-            for entry in entries
-            if REF_KEY in entry.get("annotations", {})
-        }
+        return indexes.names(self.index())
 
     def set_name(self, name: str, blob: Blob, artifact_type: str) -> None:
         """Let `name` stand for `blob`. A name never moves: raise ReleaseError if it stands for another."""
         with self._locked():
             self.require_free(name, blob)
             if name not in self.names():
-                self._write_index(name, blob, artifact_type)
+                self._write_index(indexes.named(self.index(), name, blob, artifact_type))
+
+    def move_name(self, name: str, blob: Blob, artifact_type: str, said: Mapping[str, str]) -> None:
+        """Let `name` stand for `blob` from now on, whatever it stood for; `said` are its annotations."""
+        with self._locked():
+            if self.names().get(name) != blob:
+                self._write_index(indexes.named(self.index(), name, blob, artifact_type, said))
+
+    def drop_names(self, names: Collection[str]) -> None:
+        """Let these names stand for nothing; their blobs stay until somebody sweeps."""
+        with self._locked():
+            self._write_index(indexes.without(self.index(), names))
 
     def require_free(self, name: str, blob: Blob) -> None:
         """Raise ReleaseError if `name` stands for another blob than this."""
@@ -109,28 +167,33 @@ class Layout:
                 remedy="Choose a new --version.",
             )
 
-    def _write_index(self, name: str, blob: Blob, artifact_type: str) -> None:
-        index = self._index()
-        entry = {"mediaType": blob.media_type, "digest": blob.digest, "size": blob.size}
-        index["manifests"].append({**entry, "artifactType": artifact_type, "annotations": {REF_KEY: name}})
-        self._write(self.folder / "oci-layout", canonical({"imageLayoutVersion": "1.0.0"}))
-        self._write(self.folder / "index.json", canonical(index))
+    def strays(self, reached: Collection[str]) -> list[Path]:
+        """Return the files that hold none of the digests in `reached`, half-written ones among them."""
+        kept = {digests.hexdigits(digest) for digest in reached}
+        there = sorted(self.blobs.iterdir()) if self.blobs.is_dir() else []
+        return [path for path in there if path.name not in kept]
 
-    def _index(self) -> dict[str, Any]:
-        path = self.folder / "index.json"
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep others from sweeping; any number may hold this at once, and it ends with the process."""
+        with self._flocked(".in-use", fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one here; raise ReleaseError when somebody publishes, pulls or deploys."""
         try:
-            index = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return {
-                "schemaVersion": 2,
-                "mediaType": "application/vnd.oci.image.index.v1+json",
-                "manifests": [],
-            }
-        except ValueError as error:
-            raise IntegrityError(f"{path} is not JSON: {error}") from error
-        if not _is_index(index):
-            raise IntegrityError(f"{path} is no OCI image index")
-        return dict(index)
+            with self._flocked(".in-use", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield
+        except BlockingIOError as error:
+            raise ReleaseError(
+                f"the registry in {self.folder} is in use: something is published, pulled or deployed",
+                remedy="Wait until that is done, and run the same again.",
+            ) from error
+
+    def _write_index(self, index: Index) -> None:
+        self._write(self.folder / indexes.LAYOUT_FILE, indexes.LAYOUT)
+        self._write(self.folder / indexes.INDEX_FILE, indexes.render(index))
 
     def _write(self, path: Path, data: bytes) -> None:
         with self._temporary() as (descriptor, temporary):
@@ -139,6 +202,12 @@ class Layout:
             temporary.chmod(0o644)
             temporary.rename(path)
             _sync(path.parent)
+
+    def _settle(self, path: Path, digest: str) -> None:
+        """Give a whole, synced file its name."""
+        path.chmod(0o444)
+        path.rename(self.path(digest))
+        _sync(self.blobs)
 
     def _compare(self, blob: Blob, digest: str, size: int) -> None:
         if (digest, size) != (blob.digest, blob.size):
@@ -149,9 +218,22 @@ class Layout:
             )
 
     @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise ReleaseError(
+                f"the registry in {self.folder} cannot be written: the disk is full",
+                remedy="Free some space (`slmops release gc`; `slmops cache clear` frees what builds have "
+                "kept), or set SLMOPS_HOME to another disk.",
+            ) from error
+
+    @contextmanager
     def _temporary(self) -> Iterator[tuple[int, Path]]:
         self.blobs.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self.blobs, prefix=".incoming-")
+        descriptor, name = tempfile.mkstemp(dir=self.blobs, prefix=_INCOMING)
         try:
             yield descriptor, Path(name)
         finally:
@@ -160,19 +242,15 @@ class Layout:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._flocked(".lock", fcntl.LOCK_EX):
             yield
 
-
-def _is_index(said: Any) -> bool:
-    entries = said.get("manifests") if isinstance(said, dict) else None
-    return isinstance(entries, list) and all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("annotations", {}), dict)
-        and {"mediaType", "digest", "size"} <= set(entry)
-        for entry in entries
-    )
+    @contextmanager
+    def _flocked(self, name: str, how: int) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / name).open("w") as lock:
+            fcntl.flock(lock, how)
+            yield
 
 
 def _sync(folder: Path) -> None:

@@ -4,43 +4,50 @@ Order of writing: files, then artifact manifests, then the index, its signature,
 name. Whoever finds a name finds all that it names.
 """
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slmops import digest as digests
 from slmops.artifact import description as descriptions
-from slmops.artifact import golden, manifest, sign
+from slmops.artifact import golden, manifest, sign, vouch
 from slmops.artifact.description import Description
 from slmops.artifact.manifest import Artifact, Blob, Entry, Release
+from slmops.artifact.trust import Trust
 from slmops.errors import IntegrityError, ReleaseError
-from slmops.registry import catalog
+from slmops.registry import catalog, referrers
 from slmops.registry.catalog import Reference
+from slmops.registry.check_model import check_model
 from slmops.registry.layout import Layout
-
-SIGNATURE_TYPE = "application/vnd.slmops.signature.v1"
-_SUFFIX = ".sig"
 
 
 @dataclass(frozen=True)
 class Signed:
-    """A release as it goes to devices: the index's bytes and the signature over them."""
+    """A release as it goes to devices: the index's bytes and the signatures over them."""
 
     release: Release
     blob: Blob
     index: bytes
-    signature: bytes
+    signatures: tuple[bytes, ...]
 
 
-def publish(layout: Layout, folders: Mapping[str, Path], *, created: str, key: Path) -> Signed:
-    """Store the artifact folder of each profile as one signed release.
+def publish(
+    layout: Layout,
+    folders: Mapping[str, Path],
+    *,
+    created: str,
+    key: Path,
+    expires: str | None = None,
+    needs: Mapping[str, Sequence[str]] | None = None,
+) -> Signed:
+    """Store the artifact folder of each profile as one signed release, the next of its name.
 
     `folders` maps a profile's name to the folder built for it; name and version are what their
-    `artifact.json` say. `created` is RFC 3339, `key` the private release key.
+    `artifact.json` say. `created` and `expires` are RFC 3339 in UTC, `key` is a release key; `needs` names
+    the cpu features that a profile's artifact was built for.
     """
     said = {profile: _read_description(folder) for profile, folder in folders.items()}
     references = {description.reference for description in said.values()}
@@ -50,22 +57,60 @@ def publish(layout: Layout, folders: Mapping[str, Path], *, created: str, key: P
         )
     first = next(iter(said.values()))
     reference = catalog.reference(first.name, first.version)
-    entries = tuple(
-        (profile, _store_artifact(layout, folder, said[profile], created))
-        for profile, folder in folders.items()
-    )
-    release = Release(reference.name, reference.version, created, entries)
+    with layout.in_use():
+        entries = tuple(
+            (profile, _store_artifact(layout, folder, said[profile], created, (needs or {}).get(profile, ())))
+            for profile, folder in folders.items()
+        )
+        return seal(layout, reference, entries, created=created, key=key, expires=expires)
+
+
+def seal(
+    layout: Layout,
+    reference: Reference,
+    entries: tuple[tuple[str, Entry], ...],
+    *,
+    created: str,
+    key: Path,
+    expires: str | None = None,
+) -> Signed:
+    """Make of artifacts that are stored a signed release, the next of its name; see `publish`."""
+    counter = _counter(layout, reference)
+    release = Release(reference.name, reference.version, created, entries, counter, expires)
     index = manifest.render_release(release)
     signature = sign.sign(index, key)
     blob = layout.put([index], manifest.INDEX_TYPE)
     layout.require_free(str(reference), blob)
-    _store_signature(layout, blob, signature)
+    keep_signatures(layout, blob, [signature])
     layout.set_name(str(reference), blob, manifest.RELEASE_TYPE)
-    return Signed(release, blob, index, signature)
+    return find(layout, reference)
+
+
+def add_signature(layout: Layout, signed: Signed, key: Path) -> Signed:
+    """Sign a release with one more key; once more with the same key changes nothing."""
+    keep_signatures(layout, signed.blob, [sign.sign(signed.index, key)])
+    return find(layout, catalog.parse(signed.release.reference))
+
+
+def keep_signatures(layout: Layout, signed: Blob, signatures: Iterable[bytes]) -> None:
+    """Store signatures over an index, each as a manifest that refers to it."""
+    empty = layout.put([b"{}"], referrers.EMPTY.media_type)
+    for signature in signatures:
+        layer = layout.put([signature], referrers.SIGNATURE_TYPE)
+        described = {
+            "schemaVersion": 2,
+            "mediaType": manifest.MANIFEST_TYPE,
+            "artifactType": referrers.SIGNATURE_TYPE,
+            "config": {"mediaType": empty.media_type, "digest": empty.digest, "size": empty.size},
+            "layers": [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}],
+            "subject": {"mediaType": signed.media_type, "digest": signed.digest, "size": signed.size},
+        }
+        blob = layout.put([manifest.canonical(described)], manifest.MANIFEST_TYPE)
+        layout.set_name(referrers.name(signed, blob), blob, referrers.SIGNATURE_TYPE)
 
 
 def find(layout: Layout, reference: Reference) -> Signed:
-    """Return a release with its signature; raise ReleaseError when the registry has none such."""
+    """Return a release with its signatures; raise ReleaseError when the registry has none such."""
     names = layout.names()
     blob = names.get(str(reference))
     if blob is None:
@@ -76,7 +121,7 @@ def find(layout: Layout, reference: Reference) -> Signed:
     release = manifest.parse_release(index)
     if release.reference != str(reference):
         raise IntegrityError(f"{reference} in {layout.folder} stands for {release.reference}")
-    return Signed(release, blob, index, _load_signature(layout, names, blob))
+    return Signed(release, blob, index, _load_signatures(layout, names, blob))
 
 
 def references(layout: Layout) -> list[Reference]:
@@ -120,9 +165,9 @@ def models(layout: Layout, signed: Signed) -> list[tuple[str, str]]:
     return found
 
 
-def verify(layout: Layout, signed: Signed, signers: str) -> int:
-    """Check the signature and every byte of a release; return how many bytes were read."""
-    sign.verify(signed.index, signed.signature, signers)
+def verify(layout: Layout, signed: Signed, trust: Trust) -> int:
+    """Check the signatures and every byte of a release; return how many bytes were read."""
+    vouch.release(trust, signed.index, signed.signatures, signed.release.reference)
     read = 0
     for _, entry in signed.release.artifacts:
         built = artifact(layout, entry)
@@ -143,21 +188,26 @@ def _read_description(folder: Path) -> Description:
             raise ReleaseError(f"{folder} is not whole: it names {name}, which is not there")
     for path in folder.iterdir():
         manifest.plain_name(path.name)
+    check_model(folder / said.model)
     return said
 
 
-def _store_artifact(layout: Layout, folder: Path, said: Description, created: str) -> Entry:
+def _store_artifact(
+    layout: Layout, folder: Path, said: Description, created: str, needs: Sequence[str]
+) -> Entry:
     files = tuple(
-        (path.name, _store_file(layout, path, _media_type(path.name, said)))
+        (path.name, store_file(layout, path, _media_type(path.name, said)))
         for path in sorted(folder.iterdir())
         if path.is_file()
     )
     config = manifest.canonical(_model_config(said, files, created))
     built = Artifact(config=layout.put([config], manifest.CONFIG_TYPE), files=files)
-    return Entry(blob=layout.put([manifest.render_artifact(built)], manifest.MANIFEST_TYPE), arch=said.arch)
+    blob = layout.put([manifest.render_artifact(built)], manifest.MANIFEST_TYPE)
+    return Entry(blob, said.arch, tuple(needs))
 
 
-def _store_file(layout: Layout, path: Path, media_type: str) -> Blob:
+def store_file(layout: Layout, path: Path, media_type: str) -> Blob:
+    """Store a file; return what it is called."""
     with path.open("rb") as file:
         return layout.put(digests.pieces(file), media_type)
 
@@ -188,28 +238,19 @@ def _model_config(said: Description, files: tuple[tuple[str, Blob], ...], create
     }
 
 
-def _store_signature(layout: Layout, signed: Blob, signature: bytes) -> None:
-    layer = layout.put([signature], SIGNATURE_TYPE)
-    empty = layout.put([b"{}"], "application/vnd.oci.empty.v1+json")
-    described = {
-        "schemaVersion": 2,
-        "mediaType": manifest.MANIFEST_TYPE,
-        "artifactType": SIGNATURE_TYPE,
-        "config": {"mediaType": empty.media_type, "digest": empty.digest, "size": empty.size},
-        "layers": [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}],
-        "subject": {"mediaType": signed.media_type, "digest": signed.digest, "size": signed.size},
+def _counter(layout: Layout, reference: Reference) -> int:
+    """Return the counter of a release that is there, or the next above all of its name."""
+    names = layout.names()
+    counters = {
+        each: manifest.parse_release(layout.get(names[str(each)])).counter
+        for each in references(layout)
+        if each.name == reference.name
     }
-    blob = layout.put([manifest.canonical(described)], manifest.MANIFEST_TYPE)
-    layout.set_name(_signature_name(signed), blob, SIGNATURE_TYPE)
+    return counters.get(reference, max(counters.values(), default=0) + 1)
 
 
-def _load_signature(layout: Layout, names: Mapping[str, Blob], signed: Blob) -> bytes:
-    held = names.get(_signature_name(signed))
-    if held is None:
+def _load_signatures(layout: Layout, names: Mapping[str, Blob], signed: Blob) -> tuple[bytes, ...]:
+    held = referrers.of(names, signed)
+    if not held:
         raise IntegrityError(f"release {digests.short(signed.digest)} is not signed")
-    layer = json.loads(layout.get(held))["layers"][0]
-    return layout.get(Blob(layer["mediaType"], layer["digest"], layer["size"]))
-
-
-def _signature_name(signed: Blob) -> str:
-    return "sha256-" + digests.hexdigits(signed.digest) + _SUFFIX
+    return tuple(layout.get(referrers.content(layout.get(each))) for each in held)

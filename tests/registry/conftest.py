@@ -16,9 +16,9 @@ def key(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def signers(key):
-    """The allowed-signers text that trusts the release key."""
-    return sign.allowed_signers(key.with_suffix(".pub").read_text())
+def trust(key, trusting):
+    """The trust document in which the release key stands."""
+    return trusting(key).trust
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from slmops import digest as digests
 from slmops.artifact import description as descriptions
 from slmops.artifact import manifest, sign
 from slmops.errors import IntegrityError, ReleaseError, SlmopsError, UsageError
-from slmops.registry import release
+from slmops.registry import referrers, release
 from slmops.registry.catalog import Reference
 from slmops.registry.layout import Layout
 
@@ -33,11 +33,6 @@ def signed(publish, folder):
     return publish({"pi": folder("pi"), "nano": folder("nano")})
 
 
-def content(layout, name):
-    """Return the JSON document a name stands for."""
-    return json.loads(layout.get(layout.names()[name]))
-
-
 def rot(layout, blob):
     path = layout.path(blob.digest)
     path.chmod(0o644)
@@ -53,10 +48,10 @@ def test_what_is_published_is_found_by_another_reader(layout, signed):
     assert [profile for profile, _ in signed.release.artifacts] == ["pi", "nano"]
 
 
-def test_what_is_published_verifies_to_the_last_byte(layout, signed, signers):
+def test_what_is_published_verifies_to_the_last_byte(layout, signed, trust):
     built = [release.artifact(layout, entry) for _, entry in signed.release.artifacts]
 
-    assert release.verify(layout, signed, signers) == sum(each.size + each.config.size for each in built)
+    assert release.verify(layout, signed, trust) == sum(each.size + each.config.size for each in built)
 
 
 def test_the_files_of_an_artifact_come_out_as_they_went_in(layout, folder, publish):
@@ -171,22 +166,22 @@ def test_an_unsigned_release_is_refused(layout, folder, publish):
         release.find(layout, Reference("demo", "1.0.0"))
 
 
-def test_a_release_signed_by_a_stranger_does_not_verify(layout, folder, publish, signers, tmp_path):
+def test_a_release_signed_by_a_stranger_does_not_verify(layout, folder, publish, trust, tmp_path):
     sign.make_key(tmp_path / "stranger", "stranger")
     signed = publish({"pi": folder("pi")}, key=tmp_path / "stranger")
 
     with pytest.raises(IntegrityError, match="the signature does not hold"):
-        release.verify(layout, signed, signers)
+        release.verify(layout, signed, trust)
 
 
-def test_another_index_under_the_signature_does_not_verify(layout, signed, signers):
+def test_another_index_under_the_signature_does_not_verify(layout, signed, trust):
     other = replace(signed, index=signed.index.replace(b"1.0.0", b"1.0.1"))
 
     with pytest.raises(IntegrityError, match="the signature does not hold"):
-        release.verify(layout, other, signers)
+        release.verify(layout, other, trust)
 
 
-def test_a_rotten_byte_anywhere_in_a_release_is_found(layout, signed, signers):
+def test_a_rotten_byte_anywhere_in_a_release_is_found(layout, signed, trust):
     entries = [entry for _, entry in signed.release.artifacts]
     blobs = {entry.blob for entry in entries}
     for built in [release.artifact(layout, entry) for entry in entries]:
@@ -194,26 +189,26 @@ def test_a_rotten_byte_anywhere_in_a_release_is_found(layout, signed, signers):
     for blob in blobs:
         rot(layout, blob)
         with pytest.raises(IntegrityError, match="has rotted"):
-            release.verify(layout, signed, signers)
+            release.verify(layout, signed, trust)
         rot(layout, blob)
 
-    release.verify(layout, signed, signers)
+    release.verify(layout, signed, trust)
 
 
 def test_a_rotten_index_or_signature_is_found_when_it_is_read(layout, signed):
-    for blob in (signed.blob, layout.names()[f"sha256-{digests.hexdigits(signed.blob.digest)}.sig"]):
+    for blob in (signed.blob, *referrers.of(layout.names(), signed.blob)):
         rot(layout, blob)
         with pytest.raises(IntegrityError, match="has rotted"):
             release.find(layout, Reference("demo", "1.0.0"))
         rot(layout, blob)
 
 
-def test_a_missing_file_of_a_release_is_found(layout, signed, signers):
+def test_a_missing_file_of_a_release_is_found(layout, signed, trust):
     model = dict(release.artifact(layout, signed.release.entry("pi")).files)["model.gguf"]
     layout.path(model.digest).unlink()
 
     with pytest.raises(IntegrityError, match=f"blob {digests.short(model.digest)} is missing"):
-        release.verify(layout, signed, signers)
+        release.verify(layout, signed, trust)
 
 
 def test_each_file_has_the_modelpack_type_of_what_it_is(layout, signed):
@@ -257,8 +252,8 @@ def test_every_document_of_the_registry_is_oci(layout, signed):
     assert signed.blob.media_type == manifest.INDEX_TYPE
 
 
-def test_the_signature_refers_to_the_release_as_oci_referrers_do(layout, signed, signers):
-    said = content(layout, f"sha256-{digests.hexdigits(signed.blob.digest)}.sig")
+def test_the_signature_refers_to_the_release_as_oci_referrers_do(layout, signed, trust):
+    said = json.loads(layout.get(*referrers.of(layout.names(), signed.blob)))
 
     assert said["subject"] == {
         "mediaType": signed.blob.media_type,
@@ -268,7 +263,38 @@ def test_the_signature_refers_to_the_release_as_oci_referrers_do(layout, signed,
     assert said["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
     assert layout.path(said["config"]["digest"]).read_bytes() == b"{}"
     (layer,) = said["layers"]
-    sign.verify(signed.index, layout.path(layer["digest"]).read_bytes(), signers)
+    assert sign.signers(signed.index, [layout.path(layer["digest"]).read_bytes()], trust.keys)
+
+
+def test_each_release_of_a_name_has_the_next_counter(layout, folder, publish):
+    counters = [
+        publish({"pi": folder("pi", version)}).release.counter for version in ("9.0.0", "1.0.0", "2.0.0")
+    ]
+    other = publish({"pi": folder("pi", "1.0.0", name="other")}).release.counter
+
+    assert (counters, other) == ([1, 2, 3], 1)
+    assert release.find(layout, Reference("demo", "1.0.0")).release.counter == 2
+
+
+def test_a_release_says_until_when_and_for_what_cpu_it_was_made(layout, folder, key):
+    signed = release.publish(
+        layout, {"pi": folder("pi")}, created=CREATED, key=key, expires="2027-01-01T00:00:00Z",
+        needs={"pi": ("asimddp",)},
+    )  # fmt: skip
+
+    assert signed.release.expires == "2027-01-01T00:00:00Z"
+    assert signed.release.entry("pi").features == ("asimddp",)
+
+
+def test_a_second_signature_is_kept_beside_the_first_and_once(layout, signed, trust, tmp_path):
+    sign.make_key(tmp_path / "second", "second")
+
+    release.add_signature(layout, signed, tmp_path / "second")
+    twice = release.add_signature(layout, signed, tmp_path / "second")
+
+    assert len(twice.signatures) == 2
+    assert signed.signatures[0] in twice.signatures
+    assert release.verify(layout, twice, trust)
 
 
 @pytest.mark.parametrize("version", ["1.0.", "1..0"])
