@@ -98,6 +98,13 @@ class ReleaseError(SlmopsError):
     remedy = "Run `slmops release list`."
 
 
+class RegistryError(SlmopsError):
+    """Another registry was reached and could not, or would not, do what it was asked."""
+
+    code = "SLM-REGISTRY"
+    remedy = "What it said tells why; the same command again goes on where this one ended."
+
+
 class IntegrityError(SlmopsError):
     """A digest or a signature does not hold."""
 
@@ -126,6 +133,13 @@ class DeviceError(SlmopsError):
 
     code = "SLM-DEVICE"
     remedy = "Read its log (slmops device logs), then deploy again."
+
+
+class ProtocolError(DeviceError):
+    """The agent on a device and this installation share no protocol."""
+
+    code = "SLM-PROTOCOL"
+    remedy = "Update slmops on the side that speaks the older protocol; `slmops deploy` updates an agent."
 
 
 class PartialError(SlmopsError):

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from slmops.device import gate, journal, service, slots, supervise, talk
+from slmops.device import boots, gate, journal, runtimes, service, slots, supervise, talk, trust
 from slmops.device.gate import Verdict
 from slmops.device.places import Places
 from slmops.device.trial import Standing, expired
@@ -21,14 +21,21 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
     """Put a staged slot on trial and prove it; a slot that does not pass goes back at once.
 
     `said` holds `slot`, and how long each stage may take: `ready_seconds`, `gate_seconds` for all golden
-    prompts, `confirm_seconds` from then to the confirmation. A committed slot is proved again, not moved.
+    prompts, `confirm_seconds` from then to the confirmation; and `runtime_slot`, where the daemon is to run
+    from a bundle. A committed slot is proved again, not moved, unless it is to run from another bundle.
     Returns {outcome, code, message, evidence, standing}.
     """
     slot = said["slot"]
     if not places.slot(slot).exists():
         raise DeviceError(f"slot {slot[:12]} is not staged", remedy="Deploy again.")
     slots.verify(places, slot)
+    for each in filter(None, (slot, said.get("runtime_slot"))):
+        trust.recheck(places, each)
+    slots.note_whole(places, slot)
     with journal.locked(places):
+        journal.set_aside(places)
+        if said.get("runtime_slot") is not None:
+            runtimes.unpack(places, said["runtime_slot"], note)
         # Who ends a trial that nobody confirms must be there before the trial begins.
         service.ensure(places, places.read_config())
         standing = _put_to_the_proof(places, slot, said)
@@ -48,12 +55,16 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
 def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standing:
     """Begin the slot's trial; a committed slot is left as it is, or started anew when it does not answer."""
     standing = journal.standing(places)
-    if standing.slot != slot or standing.trial is not None:
-        return _begin(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"])
+    settings = _settings(places, said)
+    runs_from = (standing.settings or {}).get("runtime_slot")
+    if standing.slot != slot or standing.trial is not None or runs_from != settings["runtime_slot"]:
+        return _begin(
+            places, "activated", slot, said["ready_seconds"] + said["gate_seconds"], settings=settings
+        )
     serving = talk.ready(places) or {}
     if serving.get("digest") == f"sha256:{slot}":
         return standing
-    return journal.append(places, "restarted", slot=slot, settings=_settings(places))
+    return journal.append(places, "restarted", slot=slot, settings=settings)
 
 
 def _proved(places: Places, slot: str, said: dict[str, Any], note: Note) -> Verdict:
@@ -64,9 +75,13 @@ def _proved(places: Places, slot: str, said: dict[str, Any], note: Note) -> Verd
         return Verdict("fail", "GATE_BROKEN", f"the gate could not be held: {error}", {})
 
 
-def _settings(places: Places) -> dict[str, Any]:
+def _settings(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     config = places.read_config()
-    return {"runtime": config["runtime"], "port": config["port"]}
+    return {
+        "runtime": config["runtime"],
+        "runtime_slot": said.get("runtime_slot"),
+        "port": config["port"],
+    }
 
 
 def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:
@@ -77,11 +92,10 @@ def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:
     return replace(verdict, code=INCONSISTENT, message=message)
 
 
-def _begin(places: Places, kind: str, slot: str, seconds: float) -> Standing:
+def _begin(places: Places, kind: str, slot: str, seconds: float, **more: Any) -> Standing:
     """Write that a stage of the trial begins, and when it will have had its time."""
     deadline = time.monotonic() + seconds
-    more = {"settings": _settings(places)} if kind == "activated" else {}
-    return journal.append(places, kind, slot=slot, boot=supervise.boot(), deadline=deadline, **more)
+    return journal.append(places, kind, slot=slot, boot=boots.identity(), deadline=deadline, **more)
 
 
 def confirm(places: Places, slot: str) -> dict[str, Any]:
@@ -93,13 +107,15 @@ def confirm(places: Places, slot: str) -> dict[str, Any]:
                 f"slot {slot[:12]} serves no more: the device went back ({_why(standing)})",
                 remedy="See `slmops status`; deploy again.",
             )
-        if expired(standing, supervise.boot(), time.monotonic()):
+        if expired(standing, boots.identity(), time.monotonic()):
             raise DeviceError("the trial has had its time; the device goes back", remedy="Deploy again.")
         if standing.trial is not None and not standing.trial.proved:
             raise DeviceError(f"slot {slot[:12]} has not passed its gate", remedy="Deploy again.")
         if standing.trial is not None:
             standing = journal.append(places, "confirmed", slot=slot)
+        trust.raise_floors(places, slots.needed(standing))
         slots.collect(places, standing)
+        runtimes.collect(places, slots.needed(standing))
     return {"standing": asdict(standing)}
 
 

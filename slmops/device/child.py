@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from slmops.device import runtimes
 from slmops.device.places import Places, read_json, write_json
 
 DRAIN = 10.0
@@ -38,14 +39,14 @@ class Child:
 def start(places: Places, config: dict[str, Any], slot: str, since: float) -> Child:
     """Start the daemon on a slot, in a session of its own, its output going to the log.
 
-    `config` holds `runtime` (argv of a Python) and `port`. Raise OSError when it cannot be started.
+    `config` holds `runtime` (argv of a Python), `port`, and `runtime_slot` where the daemon runs from a
+    bundle. Raise OSError when it cannot be started, a SlmopsError when the bundle has rotted.
     """
     _bound_log(places)
     if places.port.exists():
         places.port.unlink()
     words = [
-        str(Path(config["runtime"][0]).expanduser()),
-        *config["runtime"][1:],
+        *runtimes.python_words(places, config),
         *("-m", "slmops.daemon"),
         *("--artifact", str(places.files(slot))),
         *("--port", str(config["port"])),
@@ -61,6 +62,7 @@ def start(places: Places, config: dict[str, Any], slot: str, since: float) -> Ch
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=runtimes.environment(config),
             cwd=str(places.root),
             start_new_session=True,
             preexec_fn=_unblock,  # noqa: PLW1509 - the supervisor has one thread

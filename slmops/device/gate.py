@@ -52,13 +52,16 @@ def _await_ready(places: Places, slot: str, seconds: float, note: Note) -> Verdi
     """Return None once the right daemon is ready, else why it is not."""
     end = time.monotonic() + seconds
     digest = f"sha256:{slot}"
+    standing = journal.standing(places)
     note({"step": "starting"})
     while time.monotonic() < end:
-        said = talk.ready(places)
+        state = read_json(places.daemon) or {}
+        ours = _is_of(state, standing)
+        # A daemon of the same slot that the supervisor is about to end answers too.
+        said = talk.ready(places) if ours and state.get("child") else None
         if said is not None and said.get("digest") == digest:
             return None
-        state = read_json(places.daemon) or {}
-        if state.get("crashes", 0) >= supervise.CRASHES and _is_of(state, journal.standing(places)):
+        if ours and state.get("crashes", 0) >= supervise.CRASHES:
             why = f"the daemon ended {state['crashes']} times, last with exit code {state.get('last_exit')}"
             return Verdict("fail", "RUN_CRASHLOOP", why, {"log": supervise.log_tail(places)})
         time.sleep(0.05)

@@ -2,11 +2,14 @@
 
 ROOT/agent/<digest>.pyz, ROOT/agent.pyz   the agent; the link names the one in force
 ROOT/config.json                          what this device was told of itself
-ROOT/trust/allowed_signers                whose releases are accepted here
+ROOT/trust/                               whose releases are accepted here: trust documents, what was seen
 ROOT/incoming/<slot>/                     a release on its way in
 ROOT/slots/<slot>/                        index.json, signature, manifest.json, files/
+ROOT/runtimes/<slot>/                     the runtime bundle in a slot, unpacked
 ROOT/current, ROOT/previous               links to slots
 ROOT/journal.jsonl                        what was decided, in order
+ROOT/committed.json                       what was committed last: a second copy
+ROOT/reserve                              bytes of disk that the journal may take when there are no others
 ROOT/run/, ROOT/log/, ROOT/spool/         the living processes' own
 """
 
@@ -14,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,26 +31,40 @@ class Places:
         self.root = root
         self.agent_link = root / "agent.pyz"
         self.config = root / "config.json"
+        self.trust = root / "trust"
         self.signers = root / "trust" / "allowed_signers"
         self.incoming = root / "incoming"
         self.slots = root / "slots"
+        self.runtimes = root / "runtimes"
         self.current = root / "current"
         self.previous = root / "previous"
         self.journal = root / "journal.jsonl"
+        self.committed = root / "committed.json"
+        self.reserve = root / "reserve"
         self.lock = root / "lock"
         self.run = root / "run"
         self.supervisor = root / "run" / "supervisor.json"
         self.supervisor_lock = root / "run" / "supervisor.lock"
         self.daemon = root / "run" / "daemon.json"
+        self.whole = root / "run" / "whole.json"
         self.port = root / "run" / "port"
         self.log = root / "log" / "daemon.log"
         self.spool = root / "spool"
 
     def own(self) -> list[Path]:
-        """Return every path the agent makes under its root."""
+        """Return every path the agent makes under its root, itself last: cut off, it can be asked again."""
         names = (
-            *("agent", "agent.pyz", "config.json", "trust", "incoming", "slots", "current", "previous"),
-            *("journal.jsonl", "run", "log", "spool", "lock"),
+            *(
+                "config.json",
+                "trust",
+                "incoming",
+                "slots",
+                "runtimes",
+                "current",
+                "previous",
+                "journal.jsonl",
+            ),
+            *("committed.json", "reserve", "run", "log", "spool", "lock", "agent", "agent.pyz"),
         )
         return [self.root / name for name in names]
 
@@ -63,7 +79,7 @@ class Places:
     def make(self) -> None:
         """Make the directories, for the owner alone."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.incoming, self.slots, self.run, self.log.parent, self.spool, self.signers.parent):
+        for folder in (self.incoming, self.slots, self.run, self.log.parent, self.spool, self.trust):
             folder.mkdir(exist_ok=True, mode=0o700)
 
     def read_config(self) -> dict[str, Any]:
@@ -91,16 +107,18 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file by temporary file, fsync and rename."""
-    descriptor, name = tempfile.mkstemp(dir=str(path.parent), prefix=".new-")
+    # Not by tempfile: an agent starts often, and reads it for nothing else.
+    fresh = path.with_name(f".new-{os.urandom(6).hex()}")
+    descriptor = os.open(str(fresh), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        fresh.replace(path)
     finally:
         with suppress(FileNotFoundError):
-            Path(name).unlink()
+            fresh.unlink()
     sync_folder(path.parent)
 
 

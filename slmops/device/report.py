@@ -6,15 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from slmops import __version__
-from slmops import digest as digests
-from slmops.device import child, journal, slots, talk
+from slmops.device import child, journal, slots, talk, trust
 from slmops.device.places import Places, read_json
 from slmops.errors import IntegrityError
 from slmops.telemetry import spool
 from slmops.telemetry.summary import quantile, summarise
 
 
-def report(places: Places) -> dict[str, Any]:
+def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Return release, digest, health, since when, the last failure and the telemetry's summary."""
     standing = journal.standing(places)
     serving = talk.ready(places)
@@ -22,7 +21,7 @@ def report(places: Places) -> dict[str, Any]:
     seen = summarise(event for event in spooled.events if event.digest == f"sha256:{standing.slot}")
     return {
         "agent": __version__,
-        "signers": digests.of_bytes(places.signers.read_bytes()) if places.signers.exists() else None,
+        "trust": trust.told(places),
         "standing": asdict(standing),
         "release": _release(places, standing.slot),
         "previous": _release(places, standing.previous),

@@ -1,10 +1,16 @@
-"""See that the supervisor runs: under systemd where there is one, else as a process of its own."""
+"""See that the supervisor runs: under systemd where there is one, else as a process of its own.
+
+After a boot systemd starts it, or the user's crontab; a device that has neither waits for the next deploy,
+and `outlook` says so.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import getpass
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from slmops.device import crontab, journal
 from slmops.device.places import Places, read_json, write
 from slmops.errors import DeviceError
 
@@ -48,6 +55,13 @@ def ensure(places: Places, config: dict[str, Any]) -> None:
     nudge(places)
 
 
+def start(places: Places, said: dict[str, Any]) -> dict[str, Any]:
+    """See that a supervisor runs on a device that has no release yet; return `outlook`."""
+    with journal.locked(places):
+        ensure(places, places.read_config())
+    return outlook(places)
+
+
 def nudge(places: Places) -> bool:
     """Tell the supervisor to look now; say whether there is one."""
     pid = _alive(places)
@@ -58,8 +72,42 @@ def nudge(places: Places) -> bool:
     return True
 
 
+def outlook(places: Places) -> dict[str, Any]:
+    """Say what can start the supervisor, and what would after a boot: {systemd, linger, cron, after_boot}.
+
+    `systemd` is "system", "user" or None; `after_boot` is "systemd", "cron" or None. A user's systemd begins
+    with the machine only if the user lingers.
+    """
+    control = _systemctl()
+    linger = (Path("/var/lib/systemd/linger") / getpass.getuser()).exists()
+    after = None
+    if control and _unit_path(places).exists() and (os.geteuid() == 0 or linger):
+        after = "systemd"
+    elif crontab.has(_cron_line(places)):
+        after = "cron"
+    return {
+        "systemd": ("system" if os.geteuid() == 0 else "user") if control else None,
+        "linger": linger,
+        "cron": crontab.there(),
+        "after_boot": after,
+    }
+
+
+def log_tail(places: Places, lines: int) -> list[str]:
+    """Return the last lines the supervisor wrote: to its own log, or to the journal of systemd."""
+    unit, own = _unit_path(places), _own_log(places)
+    if unit.exists() and shutil.which("journalctl"):
+        user = [] if os.geteuid() == 0 else ["--user"]
+        words = ["journalctl", *user, "-u", unit.name, "-n", str(lines), "-o", "short-iso", "--no-pager"]
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
+    if not own.exists():
+        return []
+    return own.read_text(errors="replace").splitlines()[-lines:]
+
+
 def end(places: Places) -> None:
     """Stop the supervisor and with it the daemon, for good."""
+    crontab.remove(_cron_line(places))
     unit = _unit_path(places)
     control = _systemctl()
     if control and unit.exists():
@@ -96,7 +144,7 @@ def _is_ours(places: Places, pid: int) -> bool:
 
 
 def _await_supervisor(places: Places) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while _alive(places) is None:
         if time.monotonic() >= until:
             raise DeviceError(
@@ -107,7 +155,8 @@ def _await_supervisor(places: Places) -> None:
 
 def _start_process(places: Places) -> None:
     """Start the supervisor so that it outlives this session: its own session, no terminal, no parent."""
-    with (places.log.parent / "supervisor.log").open("ab") as log:
+    crontab.add(_cron_line(places))
+    with _own_log(places).open("ab") as log:
         subprocess.Popen(
             ["/bin/sh", "-c", '"$@" & ', "slmops", *_words(places)],
             stdin=subprocess.DEVNULL,
@@ -153,6 +202,15 @@ def _systemctl() -> list[str]:
         return ["systemctl"]
     asked = subprocess.run(["systemctl", "--user", "show-environment"], capture_output=True, check=False)
     return ["systemctl", "--user"] if asked.returncode == 0 else []
+
+
+def _own_log(places: Places) -> Path:
+    return places.log.parent / "supervisor.log"
+
+
+def _cron_line(places: Places) -> str:
+    """Return the line of a crontab that starts the supervisor after a boot; % is cron's own line end."""
+    return "@reboot " + shlex.join(_words(places)).replace("%", r"\%") + " >/dev/null 2>&1"
 
 
 def _words(places: Places) -> list[str]:

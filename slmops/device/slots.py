@@ -5,8 +5,10 @@ A slot is named by the hex digest of its artifact's manifest and never changes o
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from slmops import digest as digests
@@ -14,7 +16,8 @@ from slmops.artifact import description as descriptions
 from slmops.artifact import manifest
 from slmops.artifact.description import Description
 from slmops.artifact.manifest import Artifact, Blob, Release
-from slmops.device.places import Places, sync_folder
+from slmops.device import boots
+from slmops.device.places import Places, read_json, sync_folder, write_json
 from slmops.device.trial import Standing
 from slmops.errors import IntegrityError
 
@@ -49,6 +52,8 @@ def description(places: Places, slot: str) -> Description:
 
 def names(places: Places) -> list[str]:
     """Return the slots there are."""
+    if not places.slots.is_dir():
+        return []
     return sorted(path.name for path in places.slots.iterdir() if not path.name.startswith("."))
 
 
@@ -73,17 +78,85 @@ def verify(places: Places, slot: str) -> None:
             raise IntegrityError(f"slot {slot[:12]}: {name} has rotted")
 
 
+def is_whole(places: Places, slot: str) -> bool:
+    """Say whether a slot is what its name says, reading it once in a boot of the machine."""
+    boot = boots.identity()
+    known = read_json(places.whole) or {}
+    if known.get("boot") == boot and slot in known.get("slots", []):
+        return places.slot(slot).is_dir()
+    try:
+        verify(places, slot)
+    except (IntegrityError, OSError):
+        return False
+    note_whole(places, slot)
+    return True
+
+
+def note_whole(places: Places, slot: str) -> None:
+    """Remember that a slot was read in this boot, and that it is what its name says."""
+    boot = boots.identity()
+    known = read_json(places.whole) or {}
+    slots = known.get("slots", []) if known.get("boot") == boot else []
+    # Whoever does not remember reads again.
+    with suppress(OSError):
+        write_json(places.whole, {"boot": boot, "slots": sorted({*slots, slot})})
+
+
+def forget_whole(places: Places) -> None:
+    """Forget which slots were read in this boot: they will be read again."""
+    with suppress(FileNotFoundError):
+        places.whole.unlink()
+
+
+def needed(standing: Standing) -> set[str]:
+    """Return the slots, of models and of runtimes, that a device serves or may return to."""
+    ways = [standing, *([standing.before] if standing.before else [])]
+    found = {slot for way in ways for slot in (way.slot, way.previous)}
+    return {slot for slot in found if slot} | runtimes_needed(standing)
+
+
+def runtimes_needed(standing: Standing) -> set[str]:
+    """Return the slots of the runtimes that those slots run from."""
+    ways = [standing, *([standing.before] if standing.before else [])]
+    found = {(s or {}).get("runtime_slot") for way in ways for s in (way.settings, way.previous_settings)}
+    return {slot for slot in found if slot}
+
+
 def collect(places: Places, standing: Standing) -> list[str]:
     """Remove slots the device cannot return to, and what never became a slot; return their names."""
-    before = standing.before
-    keep = {standing.slot, standing.previous, before and before.slot, before and before.previous}
-    gone = [name for name in names(places) if name not in keep]
+    gone = [name for name in names(places) if name not in needed(standing)]
     for name in gone:
-        remove(places.slot(name))
-    stale = [path for path in places.incoming.iterdir() if time.time() - path.stat().st_mtime > ABANDONED]
-    for torn in [*places.slots.glob(".*"), *stale]:
+        drop(places, name)
+    for torn in [*torn_slots(places), *abandoned(places)]:
         remove(torn)
     return gone
+
+
+def torn_slots(places: Places) -> list[Path]:
+    """Return what never became a slot, or is one no more."""
+    return sorted(places.slots.glob(".*"))
+
+
+def abandoned(places: Places) -> list[Path]:
+    """Return the releases that began to arrive long ago, and that nobody is sending now."""
+    old = [path for path in places.incoming.iterdir() if is_old(path)]
+    # By the clock, which may have jumped: what somebody is sending is not old.
+    return [folder for folder in old if not any(_is_held(part) for part in folder.glob("*.part"))]
+
+
+def is_old(folder: Path) -> bool:
+    """Say whether a folder has been left alone for long."""
+    return time.time() - folder.stat().st_mtime > ABANDONED
+
+
+def drop(places: Places, slot: str) -> None:
+    """Remove a slot; it is gone whole before any of its files is."""
+    leaving = places.slots / f".gone-{slot}"
+    if leaving.exists():
+        remove(leaving)
+    places.slot(slot).rename(leaving)
+    sync_folder(places.slots)
+    remove(leaving)
 
 
 def remove(folder: Path) -> None:
@@ -92,6 +165,16 @@ def remove(folder: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o700)
     shutil.rmtree(str(folder))
+
+
+def _is_held(part: Path) -> bool:
+    """Say whether somebody is writing a file."""
+    with part.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _link(link: Path, slot: str | None) -> None:

@@ -2,7 +2,8 @@
 
 One supervisor a device. It follows the journal: when the standing names another slot, it stops
 one daemon and starts the other. A trial that is not confirmed in time, or whose daemon keeps
-crashing, goes back with nobody watching. The way back needs no model, no network, no operator.
+crashing, goes back with nobody watching; so does a slot that has rotted, when the one before it is whole.
+The way back needs no model, no network, no operator; on a disk that cannot be written it is gone in memory.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
+from slmops.device import boots, journal, slots
 from slmops.device import child as children
-from slmops.device import journal, slots
-from slmops.device.places import Places, write_json
-from slmops.device.trial import Standing, expired
-from slmops.errors import DeviceError
+from slmops.device.places import Places, read_json, write_json
+from slmops.device.trial import Standing, expired, going_back
+from slmops.errors import DeviceError, IntegrityError
 
 TAIL_BYTES = 1 << 20
 HELD_LOCK = "SLMOPS_SUPERVISOR_LOCK"
@@ -41,8 +42,7 @@ def run(places: Places) -> None:
     if lock is None:
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    agent = str(places.agent_link.readlink())
-    write_json(places.supervisor, {"pid": os.getpid(), "agent": agent})
+    agent = in_force(places) or ""
     if not _Watch(places).until_told(agent):
         os.set_inheritable(lock, True)
         os.environ[HELD_LOCK] = str(lock)
@@ -51,13 +51,21 @@ def run(places: Places) -> None:
         )
 
 
+def in_force(places: Places) -> str | None:
+    """Return the agent that the link names, relative to the root; None where there is no link."""
+    try:
+        return str(places.agent_link.readlink())
+    except OSError:
+        return None
+
+
 def _lock(places: Places) -> int | None:
     """Return the supervisor's lock, held; None when another holds it. A newer self inherits it over exec."""
     held = os.environ.pop(HELD_LOCK, None)
     if held is not None:
         os.set_inheritable(int(held), False)
         return int(held)
-    lock = os.open(str(places.supervisor_lock), os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(str(places.supervisor_lock), os.O_RDONLY | os.O_CREAT, 0o600)
     end = time.monotonic() + 1.0
     while True:
         try:
@@ -77,46 +85,68 @@ class _Watch:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        self.introduced = False
         self.child = children.recall(places)
         self.slot = self.child.slot if self.child else None
         self.since = self.child.since if self.child else 0.0
         self.crashes = 0
         self.last_exit: int | None = None
         self.not_before = 0.0
+        self.stamp: object = None
+        self.read = Standing()
+        self.rotten: dict[tuple[str, float], bool] = {}
+        self.left: tuple[Standing, tuple[str, str]] | None = None
 
     def until_told(self, agent: str) -> bool:
         """Look and act until SIGTERM (True) or until a newer agent is in force (False)."""
         while True:
-            if str(self.places.agent_link.readlink()) != agent:
+            if in_force(self.places) not in (None, agent):
                 self._remember()
                 return False
+            self._introduce(agent)
             self._look()
             told = signal.sigtimedwait(SIGNALS, TICK)
             if told is not None and told.si_signo in (signal.SIGTERM, signal.SIGINT):
                 self._stop()
                 return True
 
+    def _introduce(self, agent: str) -> None:
+        """Say which process this is, once the disk takes it."""
+        if not self.introduced:
+            with suppress(OSError):
+                write_json(self.places.supervisor, {"pid": os.getpid(), "agent": agent})
+                self.introduced = True
+
     def _look(self) -> None:
-        standing = journal.standing(self.places)
+        standing = self._standing()
         if self._is_of(standing):
             self._bury(standing)
-        else:
-            self._stop(standing)
         judged = self._judge(standing)
         if not self._is_of(judged):
             self._stop(judged)
-        if self.child is None and judged.slot is not None and time.monotonic() >= self.not_before:
+        elif judged != standing:
+            self._bury(judged)
+        due = self.child is None and time.monotonic() >= self.not_before
+        if due and judged.slot is not None and not self._has_rotted(judged):
             self._start(judged, judged.slot)
+
+    def _standing(self) -> Standing:
+        """Return where the device stands; the journal is read again only when it changed."""
+        stamp = journal.stamp(self.places)
+        if stamp != self.stamp:
+            self.stamp, self.read = stamp, journal.standing(self.places)
+        return self.read
 
     def _is_of(self, standing: Standing) -> bool:
         return (self.slot, self.since) == (standing.slot, standing.since)
 
     def _start(self, standing: Standing, slot: str) -> None:
-        config = {**self.places.read_config(), **(standing.settings or {})}
+        # The slot's own settings are enough where what the device was told is lost.
+        config = {**(read_json(self.places.config) or {}), **(standing.settings or {})}
         try:
             self.child = children.start(self.places, config, slot, standing.since)
-        except OSError as error:
-            with self.places.log.open("a", encoding="utf-8") as log:
+        except (OSError, KeyError, IntegrityError) as error:
+            with suppress(OSError), self.places.log.open("a", encoding="utf-8") as log:
                 log.write(f"the daemon cannot be started: {error}\n")
             self._count_end(NOT_STARTED, lived=0.0, standing=standing)
         self._remember()
@@ -135,17 +165,44 @@ class _Watch:
         self.not_before = time.monotonic() + min(30.0, 0.2 * 2 ** min(self.crashes, 8))
 
     def _judge(self, standing: Standing) -> Standing:
-        """End a trial that had its time or keeps crashing, unless an operator's verb is at work on it."""
-        late = expired(standing, boot(), time.monotonic())
-        if not late and not (standing.trial is not None and self.crashes >= CRASHES):
+        """End what must not go on, unless an operator's verb is at work on it."""
+        reason = self.left[1] if self.left and self.left[0] == standing else self._reason_to_leave(standing)
+        if reason is None:
             return standing
-        code = "CONFIRM_TIMEOUT" if late else "RUN_CRASHLOOP"
-        message = "nobody confirmed the release in time" if late else f"the daemon ended {self.crashes} times"
+        code, message = reason
         try:
             with journal.locked(self.places, wait=0.0):
                 return roll_back(self.places, code, message, {"log": log_tail(self.places)})
         except DeviceError:
             return standing
+        except OSError:
+            # The disk takes no record: what is served must not wait for that.
+            self.left = standing, reason
+            return going_back(standing)
+
+    def _reason_to_leave(self, standing: Standing) -> tuple[str, str] | None:
+        """Return code and message when the slot must not serve on: its time is up, it crashes, it rotted."""
+        if expired(standing, boots.identity(), time.monotonic()):
+            return "CONFIRM_TIMEOUT", "nobody confirmed the release in time"
+        if standing.trial is not None and self._is_of(standing) and self.crashes >= CRASHES:
+            return "RUN_CRASHLOOP", f"the daemon ended {self.crashes} times"
+        if self.child is None and self._has_rotted(standing):
+            return "ROTTEN", "its files have rotted"
+        return None
+
+    def _has_rotted(self, standing: Standing) -> bool:
+        """Say whether the slot's files are not what they were and those of the way back are; read once.
+
+        Where neither is whole the device serves on: a flipped byte in a readme costs it no service.
+        """
+        back = going_back(standing).slot
+        if standing.slot is None or back is None or back == standing.slot:
+            return False
+        asked = (standing.slot, standing.since)
+        if asked not in self.rotten:
+            whole = slots.is_whole(self.places, standing.slot)
+            self.rotten = {asked: not whole and slots.is_whole(self.places, back)}
+        return self.rotten[asked]
 
     def _stop(self, then: Standing | None = None) -> None:
         """End the daemon; `then` is the standing to serve next."""
@@ -156,9 +213,11 @@ class _Watch:
         self._remember()
 
     def _remember(self) -> None:
-        children.remember(
-            self.places, self.slot, self.since, self.child, crashes=self.crashes, last_exit=self.last_exit
-        )
+        # Others read it; the daemon runs without.
+        with suppress(OSError):
+            children.remember(
+                self.places, self.slot, self.since, self.child, crashes=self.crashes, last_exit=self.last_exit
+            )
 
 
 def roll_back(places: Places, code: str, message: str, evidence: dict[str, Any]) -> Standing:
@@ -169,11 +228,6 @@ def roll_back(places: Places, code: str, message: str, evidence: dict[str, Any])
     )
     slots.point(places, standing)
     return standing
-
-
-def boot() -> str:
-    """Return the identity of this boot of the machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def log_tail(places: Places, lines: int = 20) -> list[str]:

@@ -9,8 +9,10 @@ journal says. So a power cut between the two changes nothing.
     confirmed    the trial is over: the slot is committed
     restarted    a committed slot that did not answer is started anew
     rolled_back  the slot before serves again
+    forgotten    the slot before has rotted and is a way back no more
+    restored     the journal was lost; what a second copy knows to be committed serves
 
-Laws: a fold of any prefix names a slot that was activated, or none; no slot is confirmed that was
+Laws: a fold of any prefix names a slot that was activated or restored, or none; no slot is confirmed that was
 not proved, and a confirmed one is on trial no more; rolling back a trial restores exactly the
 standing before it; records of an unknown kind change nothing (a newer agent may have written them).
 """
@@ -53,9 +55,13 @@ class Standing:
     """Why the last rollback happened: slot, code, message, evidence."""
 
 
-def fold(records: Iterable[dict[str, Any]]) -> Standing:
-    """Return where the device stands after these records."""
-    standing = Standing()
+COMMITTED = ("slot", "previous", "since", "settings", "previous_settings", "failure")
+"""What there is to say of a standing that is not on trial."""
+
+
+def fold(records: Iterable[dict[str, Any]], start: Standing | None = None) -> Standing:
+    """Return where the device stands after these records; `start` is where it stood before them."""
+    standing = start or Standing()
     for record in records:
         standing = step(standing, record)
     return standing
@@ -63,22 +69,18 @@ def fold(records: Iterable[dict[str, Any]]) -> Standing:
 
 def step(standing: Standing, record: dict[str, Any]) -> Standing:
     """Return the standing after one record."""
-    kind = record.get("kind")
-    if kind == "activated":
-        return _activated(standing, record)
-    if kind == "proved" and record.get("slot") == standing.slot and standing.trial is not None:
-        return replace(standing, trial=Trial(boot=record["boot"], deadline=record["deadline"], proved=True))
-    if kind == "confirmed" and record.get("slot") == standing.slot and _may_be_confirmed(standing):
-        return replace(standing, trial=None, before=None, failure=None)
-    if kind == "restarted" and record.get("slot") == standing.slot:
-        return replace(standing, since=record["at"], settings=record.get("settings"))
-    if kind == "rolled_back" and record.get("slot") == standing.slot:
-        return _rolled_back(standing, record)
-    return standing
+    change = _STEPS.get(str(record.get("kind")))
+    return change(standing, record) if change else standing
 
 
-def _may_be_confirmed(standing: Standing) -> bool:
-    return standing.trial is None or standing.trial.proved
+def committed(said: dict[str, Any]) -> Standing:
+    """Return a committed standing from its `slot`, `previous`, `since`, settings and failure."""
+    return Standing(**{key: said[key] for key in COMMITTED})
+
+
+def going_back(standing: Standing) -> Standing:
+    """Return the standing that a rollback now would lead to; the same daemon keeps its `since`."""
+    return step(standing, {"kind": "rolled_back", "slot": standing.slot, "at": standing.since})
 
 
 def expired(standing: Standing, boot: str, now: float) -> bool:
@@ -102,8 +104,50 @@ def _activated(standing: Standing, record: dict[str, Any]) -> Standing:
     )
 
 
+def _proved(standing: Standing, record: dict[str, Any]) -> Standing:
+    if record.get("slot") != standing.slot or standing.trial is None:
+        return standing
+    return replace(standing, trial=Trial(boot=record["boot"], deadline=record["deadline"], proved=True))
+
+
+def _confirmed(standing: Standing, record: dict[str, Any]) -> Standing:
+    unproved = standing.trial is not None and not standing.trial.proved
+    if record.get("slot") != standing.slot or unproved:
+        return standing
+    return replace(standing, trial=None, before=None, failure=None)
+
+
+def _restarted(standing: Standing, record: dict[str, Any]) -> Standing:
+    if record.get("slot") != standing.slot:
+        return standing
+    return replace(standing, since=record["at"], settings=record.get("settings"))
+
+
 def _rolled_back(standing: Standing, record: dict[str, Any]) -> Standing:
+    if record.get("slot") != standing.slot:
+        return standing
     committed = Standing(slot=standing.previous, settings=standing.previous_settings)
     to = standing.before if standing.trial is not None else committed
     failure = {key: record.get(key) for key in ("slot", "code", "message", "evidence", "at")}
     return replace(to or Standing(), since=record["at"], failure=failure)
+
+
+def _forgotten(standing: Standing, record: dict[str, Any]) -> Standing:
+    if record.get("slot") != standing.previous or standing.trial is not None:
+        return standing
+    return replace(standing, previous=None, previous_settings=None)
+
+
+def _restored(_standing: Standing, record: dict[str, Any]) -> Standing:
+    return committed(record["standing"])
+
+
+_STEPS = {
+    "activated": _activated,
+    "proved": _proved,
+    "confirmed": _confirmed,
+    "restarted": _restarted,
+    "rolled_back": _rolled_back,
+    "forgotten": _forgotten,
+    "restored": _restored,
+}

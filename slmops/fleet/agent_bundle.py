@@ -1,25 +1,37 @@
 """The agent as one file: the device room and the standard-library files it shares, in a .pyz.
 
-The same sources give the same bytes, so an agent is named by its digest. It is put together from
-this installation's own files; no code of the device room is imported here.
+A second way in leads to the decoder of deltas. The same sources give the same bytes, so an agent is named
+by its digest. It is put together from this installation's own files; no code of the device room is imported
+here.
 """
 
-import ast
 import io
 import zipfile
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from threading import Lock
 
 from slmops import digest as digests
+from slmops.artifact import carried
+from slmops.artifact.carried import PACKAGE
+from slmops.fleet import commands
 
-PACKAGE = Path(__file__).parent.parent
-ENTRY = "slmops.device.main"
-LAUNCH = """\
+ROOM = PACKAGE / "device"
+DECODER = "slmops.artifact.apply_delta"
+LAUNCH = f"""\
 import sys
+if sys.version_info < (3, 9):
+    sys.exit({commands.NO_PYTHON})
+if sys.argv[1:2] == ["--apply-delta"]:
+    from {DECODER} import main
+    sys.exit(main(sys.argv[2:]) if sys.argv[2:] else 0)
 from slmops.device.main import main
 sys.exit(main(sys.argv[1:]))
 """
+"""Any Python reads this, and says when it is too old for the rest. The decoder wants numpy: a Python that has
+it runs the agent's file for that alone."""
+
+_MAKING = Lock()
 
 
 @dataclass(frozen=True)
@@ -30,49 +42,32 @@ class Bundle:
     tag: str
 
 
-@cache
 def bundle() -> Bundle:
-    """Return the agent, put together once a process."""
+    """Return the agent, put together once a process: many threads ask for it at once."""
+    with _MAKING:
+        return _bundle()
+
+
+@cache
+def _bundle() -> Bundle:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("__main__.py"), LAUNCH)
-        for name in sorted(modules()):
-            path = _source(name)
+        for name in sorted(modules() | decoder()):
+            path = carried.source(name)
             archive.writestr(_entry(path.relative_to(PACKAGE.parent).as_posix()), path.read_bytes())
     data = packed.getvalue()
     return Bundle(data, digests.short(digests.of_bytes(data)))
 
 
 def modules() -> set[str]:
-    """Return every module of slmops that the agent imports, itself and their packages included."""
-    found: set[str] = set()
-    ahead = [ENTRY]
-    while ahead:
-        name = ahead.pop()
-        if name not in found:
-            found.add(name)
-            ahead += [*_parents(name), *_imports(_source(name))]
-    return found
+    """Return every module of the device room, and what of slmops those import."""
+    return carried.modules({f"slmops.device.{path.stem}" for path in ROOM.glob("[a-z]*.py")})
 
 
-def _imports(path: Path) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.split(".")[0] == "slmops" and _source(name).exists()]
-
-
-def _parents(name: str) -> list[str]:
-    head = name.rpartition(".")[0]
-    return [head] if head else []
-
-
-def _source(name: str) -> Path:
-    path = PACKAGE.parent.joinpath(*name.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+def decoder() -> set[str]:
+    """Return the decoder of deltas, and what of slmops it imports."""
+    return carried.modules({DECODER})
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

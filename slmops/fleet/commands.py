@@ -14,14 +14,16 @@ NO_PYTHON = 91
 
 
 def agent(root: str, verb: str, tag: str | None = None) -> str:
-    """Run one verb of the agent in force, or of the one called `tag`."""
+    """Run one verb of the agent in force, or of the one called `tag`; `serve` answers many requests.
+
+    Nothing of the device's site-packages is read: it would cost time, and is not ours.
+    """
     where = place(root)
     file = f"{where}/agent.pyz" if tag is None else f"{where}/agent/{tag}.pyz"
-    python = "import sys; sys.exit(sys.version_info < (3, 9))"
     return _sh(
         f"test -f {file} || exit {NO_AGENT}; "
-        f"python3 -c {shlex.quote(python)} || exit {NO_PYTHON}; "
-        f"exec python3 {file} {where} {shlex.quote(verb)}"
+        f"command -v python3 >/dev/null || exit {NO_PYTHON}; "
+        f"exec python3 -ESs {file} {where} {shlex.quote(verb)}"
     )
 
 
@@ -35,7 +37,7 @@ def push_agent(root: str, tag: str) -> str:
     return _sh(
         f"umask 077; mkdir -p -- {folder} && cat > {fresh} "
         f'&& test "$(sha256sum < {fresh} | cut -c1-{len(tag)})" = {tag} '
-        f"&& sync && mv -- {fresh} {folder}/{tag}.pyz"
+        f"&& {{ sync -- {fresh} 2>/dev/null || sync; }} && mv -- {fresh} {folder}/{tag}.pyz"
     )
 
 

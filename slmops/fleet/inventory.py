@@ -188,6 +188,17 @@ class Device:
         """Return the words that start the device's own Python, for where no bundle is."""
         return ("python3",) if self.bundle else self.runtime
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """Return what the device is told of itself when it is enrolled."""
+        return {
+            "device": self.name,
+            "profile": self.profile,
+            "runtime": list(self.python),
+            "port": self.daemon_port,
+            "service": self.service,
+        }
+
 
 def expand(text: str) -> list[str]:
     """Return what a range stands for: `a-[08:10]` is a-08, a-09, a-10; text without one is itself.

@@ -1,29 +1,38 @@
-"""The one door to the network: a connection to a device, and commands run over it."""
+"""The one door to the network: a connection to a device, and commands run over it.
+
+It does not know what the commands are. Laws: host keys are checked strictly; whatever waits ends, since a
+link on which nothing moves is given up; a device is never sent more than its bandwidth.
+"""
 
 import codecs
 import getpass
 import shlex
 import socket
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import paramiko
 
-from slmops.errors import HostKeyError, UnreachableError
+from slmops.errors import DeviceError, HostKeyError, UnreachableError
 from slmops.fleet import address, known_hosts
 from slmops.fleet.inventory import Device
 
-PIECE = 1 << 15
+PIECE = (1 << 15) - 64
+"""What fits into one packet: paramiko keeps 64 bytes of OpenSSH's 32 KiB for what goes around it."""
 WINDOW = 4 << 20
+LONGEST_LINE = 32 << 20
 TAIL_LINES, TAIL_CHARACTERS = 40, 2000
-SILENCE_MS = 30_000
+SILENCE_MS = 20_000
 """A link that acknowledges nothing for this long is cut (TCP_USER_TIMEOUT); else a write hangs."""
+STALL = 30.0
+"""Seconds without a sign of life, of the command or of sshd itself, after which a link is given up."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +43,6 @@ class Finished:
     tail: str
 
 
-class _OursError(Exception):
-    """An OSError of the caller's own callback or file, on its way past those of the link."""
-
-
 class _Refuse(paramiko.MissingHostKeyPolicy):
     def missing_host_key(self, _client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         raise known_hosts.unknown(hostname, known_hosts.fingerprint(key))
@@ -46,9 +51,10 @@ class _Refuse(paramiko.MissingHostKeyPolicy):
 class Link:
     """An SSH connection to one device; host keys are checked strictly. Use it in a `with`."""
 
-    def __init__(self, device: Device, trusted: tuple[Path, ...]) -> None:
+    def __init__(self, device: Device, trusted: tuple[Path, ...], *, stall: float = STALL) -> None:
         """Connect; `trusted` are known_hosts files. Raise UnreachableError, or HostKeyError."""
-        self.device = device
+        self.device, self.stall = device, stall
+        self._sent_until = 0.0
         self._gate = _gate(device, trusted)
         self._client = paramiko.SSHClient()
         try:
@@ -78,7 +84,7 @@ class Link:
                 "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=self.device.connect_timeout
             )
         except (paramiko.SSHException, OSError) as error:
-            raise self._lost(f"no way on to {host}:{port}: {error}") from error
+            raise self.lost(f"no way on to {host}:{port}: {error}") from error
 
     def run(
         self,
@@ -89,40 +95,52 @@ class Link:
     ) -> Finished:
         """Run a command: write `feed` to it, call `on_line` for every line of its standard output.
 
-        `silence` is how many seconds it may say nothing. Raise UnreachableError when the link breaks.
+        A command that ends before it has read all is not a broken link: its exit code says why. `silence` is
+        how many seconds it may say nothing. Raise UnreachableError when the link breaks.
         """
-        tail: deque[str] = deque(maxlen=TAIL_LINES)
-
-        def hear(line: str) -> None:
-            tail.append(line)
-            try:
+        with self.open(command, silence) as stream:
+            for piece in feed:
+                if not stream.write(piece):
+                    break
+            stream.end()
+            while (line := stream.line()) is not None:
                 on_line(line)
-            except OSError as error:
-                raise _OursError(error) from error
+            return stream.finish()
 
+    def open(self, command: str, silence: float = 60.0) -> "Stream":
+        """Run a command to speak with it; `silence` is how many seconds it may say, or take, nothing."""
         try:
-            transport = self._transport()
-            channel = transport.open_session(window_size=WINDOW, timeout=self.device.connect_timeout)
-            channel.settimeout(silence)
+            channel = self._transport().open_session(window_size=WINDOW, timeout=self.device.connect_timeout)
             channel.exec_command(command)
-            errors = Thread(target=_cut_errors, args=(channel, tail.append), daemon=True)
-            errors.start()
-            _feed(channel, _ours(feed))
-            _cut(channel.recv, hear)
-            errors.join(self.device.connect_timeout)
-            code = channel.recv_exit_status()
-        except _OursError as error:
-            raise error.args[0] from None
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._lost(str(error) or type(error).__name__) from error
-        if code == -1 and not transport.is_active():
-            raise self._lost("the connection broke")
-        return Finished(code, "\n".join(tail)[-TAIL_CHARACTERS:])
+            raise self.lost(str(error) or type(error).__name__) from error
+        return Stream(self, channel, silence)
+
+    def lives(self) -> bool:
+        """Say whether the connection is there."""
+        transport = self._client.get_transport()
+        return transport is not None and transport.is_active()
+
+    def wait_for_room(self, size: int) -> None:
+        """Wait until `size` more bytes may be sent to a device that bears only so many a second."""
+        if self.device.bandwidth is not None:
+            now = time.monotonic()
+            if self._sent_until > now:
+                time.sleep(self._sent_until - now)
+            self._sent_until = max(self._sent_until, now) + size / self.device.bandwidth
+
+    def ask_for_life(self) -> Thread:
+        """Ask sshd for an answer, whatever the command does; the thread ends when there was one."""
+        ping = Thread(
+            target=self._transport().global_request, args=("keepalive@openssh.com", None, True), daemon=True
+        )
+        ping.start()
+        return ping
 
     def _transport(self) -> paramiko.Transport:
         transport = self._client.get_transport()
         if transport is None:
-            raise self._lost("the connection is closed")
+            raise self.lost("the connection is closed")
         return transport
 
     def _connect(self, trusted: tuple[Path, ...]) -> None:
@@ -142,6 +160,7 @@ class Link:
                 timeout=device.connect_timeout,
                 banner_timeout=device.connect_timeout,
                 auth_timeout=device.connect_timeout,
+                transport_factory=_quick,
             )
         except paramiko.BadHostKeyException as error:
             shown, known = known_hosts.fingerprint(error.key), known_hosts.fingerprint(error.expected_key)
@@ -150,7 +169,7 @@ class Link:
             raise
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._refused(error) from error
-        self._transport().set_keepalive(15)
+        self._transport().set_keepalive(10)
 
     def _refused(self, error: Exception) -> UnreachableError:
         device = self.device
@@ -165,10 +184,128 @@ class Link:
                 f"{device.name}: {who}@{device.host}:{device.port} does not accept our keys",
                 remedy="Set `identity` in the fleet file, or add the key to ssh-agent and the device.",
             )
-        return self._lost(str(error) or type(error).__name__)
+        return self.lost(str(error) or type(error).__name__)
 
-    def _lost(self, why: str) -> UnreachableError:
+    def lost(self, why: str) -> UnreachableError:
+        """Return the error that says this device cannot be reached any more."""
         return _unreachable(self.device, why)
+
+
+class Stream:
+    """A command that runs on a device: bytes go to it, lines come from it. Use it in a `with`."""
+
+    def __init__(self, link: Link, channel: paramiko.Channel, silence: float) -> None:
+        self._link, self._channel = link, channel
+        self.bear(silence)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._lines: deque[str] = deque()
+        self._begun: list[str] = []
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._errors = Thread(target=_cut_errors, args=(channel, self._tail.append), daemon=True)
+        self._errors.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the command to itself."""
+        with suppress(OSError, EOFError):
+            self._channel.close()
+
+    def bear(self, silence: float) -> None:
+        """Set how many seconds the command may say, or take, nothing."""
+        self._silence = silence
+        self._channel.settimeout(min(silence, self._link.stall / 3))
+
+    def write(self, piece: bytes | memoryview) -> bool:
+        """Write bytes; return whether the command reads on."""
+        most = min(PIECE, self._link.device.bandwidth or PIECE)
+        view = memoryview(piece)
+        while view:
+            self._link.wait_for_room(min(len(view), most))
+            sent = self._patiently(self._send, view[:most])
+            if not sent:
+                return False
+            view = view[sent:]
+        return True
+
+    def end(self) -> None:
+        """Tell the command that no more bytes come."""
+        with suppress(OSError, EOFError):
+            self._channel.shutdown_write()
+
+    def says(self) -> bool:
+        """Say whether something was heard that nobody has read yet."""
+        return bool(self._lines) or self._channel.recv_ready()
+
+    def line(self) -> str | None:
+        """Return the next line of standard output, or None after the last."""
+        while not self._lines:
+            piece = self._patiently(self._channel.recv, PIECE)
+            self._cut(self._decoder.decode(piece, final=not piece))
+            if not piece:
+                if not self._begun:
+                    return None
+                self._keep("".join(self._begun))
+                self._begun.clear()
+        return self._lines.popleft()
+
+    def finish(self) -> Finished:
+        """Wait for the command's end, and return how it ended."""
+        self._errors.join(self._link.device.connect_timeout)
+        code = self._channel.recv_exit_status()
+        if code == -1 and not self._link.lives():
+            raise self._link.lost("the connection broke")
+        return Finished(code, "\n".join(self._tail)[-TAIL_CHARACTERS:])
+
+    def _cut(self, text: str) -> None:
+        """Make lines of what comes; one that has no end is a device's mistake, and not kept."""
+        *ends, rest = text.split("\n")
+        for end in ends:
+            self._keep("".join([*self._begun, end]))
+            self._begun.clear()
+        if rest:
+            self._begun.append(rest)
+        if len(self._begun) * PIECE > LONGEST_LINE:
+            raise DeviceError(f"{self._link.device.name}: a line of more than {LONGEST_LINE >> 20} MiB")
+
+    def _keep(self, line: str) -> None:
+        self._lines.append(line)
+        self._tail.append(line)
+
+    def _send(self, view: memoryview) -> int:
+        try:
+            # Any buffer will do, whatever the stubs say.
+            return self._channel.send(view)  # type: ignore[arg-type]
+        except TimeoutError:
+            raise
+        except OSError:
+            if self._channel.closed and self._link.lives():
+                return 0
+            raise
+
+    def _patiently(self, act: Callable[[Any], Any], given: Any) -> Any:
+        """Do what waits for the device: for `silence` seconds while sshd shows signs of life, else less."""
+        began = heard = time.monotonic()
+        ping: Thread | None = None
+        while True:
+            try:
+                return act(given)
+            except TimeoutError as error:
+                now = time.monotonic()
+                if ping is None:
+                    ping = self._link.ask_for_life()
+                elif not ping.is_alive():
+                    heard, ping = now, None
+                if now - began >= self._silence or now - heard >= self._link.stall:
+                    raise self._link.lost(f"nothing moved for {now - began:.0f} s") from error
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                raise self._link.lost(str(error) or type(error).__name__) from error
 
 
 def shown_key(device: Device, trusted: tuple[Path, ...]) -> paramiko.PKey:
@@ -216,6 +353,8 @@ def _socket(device: Device) -> socket.socket:
     except OSError as error:
         raise _unreachable(device, f"{device.host}:{device.port}: {error.strerror or error}") from error
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
+    # Else every question waits 40 ms for the acknowledgement of the one before.
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return plain
 
 
@@ -228,48 +367,27 @@ def _unreachable(device: Device, why: str) -> UnreachableError:
     return UnreachableError(f"{device.name} is unreachable: {why}", remedy=f"Try `{shlex.join(words)}`.")
 
 
-def _ours(feed: Iterable[bytes]) -> Iterator[bytes]:
-    try:
-        yield from feed
-    except OSError as error:
-        raise _OursError(error) from error
-
-
-def _feed(channel: paramiko.Channel, feed: Iterable[bytes]) -> None:
-    """Write in small pieces: one huge buffer is slow (paramiko copies what is left at each send).
-
-    A command that ends before it has read all is not a broken link: its exit code says why.
-    """
-    try:
-        for piece in feed:
-            view = memoryview(piece)
-            for start in range(0, len(view), PIECE):
-                channel.sendall(bytes(view[start : start + PIECE]))
-        channel.shutdown_write()
-    except OSError:
-        if not channel.closed:
-            raise
-
-
-def _cut(receive: Callable[[int], bytes], on_line: Callable[[str], None]) -> None:
-    """Call `on_line` for each line until the stream ends."""
-    decoder, rest = codecs.getincrementaldecoder("utf-8")("replace"), ""
-    while piece := receive(PIECE):
-        *whole, rest = (rest + decoder.decode(piece)).split("\n")
-        for line in whole:
-            on_line(line)
-    rest += decoder.decode(b"", final=True)
-    if rest:
-        on_line(rest)
+def _quick(sock: Any, **how: Any) -> paramiko.Transport:
+    """Return a transport that prefers the ciphers that encrypt and authenticate in one pass."""
+    transport = paramiko.Transport(sock, **how)
+    options = transport.get_security_options()
+    options.ciphers = sorted(options.ciphers, key=lambda name: "gcm" not in name)
+    return transport
 
 
 def _cut_errors(channel: paramiko.Channel, on_line: Callable[[str], None]) -> None:
-    """Drain standard error beside standard output; its silence means nothing."""
-
-    def receive(size: int) -> bytes:
-        while True:
-            with suppress(TimeoutError):
-                return channel.recv_stderr(size)
-
+    """Drain standard error beside standard output, keeping its last lines; its silence means nothing."""
+    rest = b""
     with suppress(OSError, EOFError):
-        _cut(receive, on_line)
+        while True:
+            try:
+                piece = channel.recv_stderr(PIECE)
+            except TimeoutError:
+                continue
+            *whole, rest = (rest[-PIECE:] + piece).split(b"\n")
+            if not piece:
+                whole = [rest] if rest else []
+            for line in whole:
+                on_line(line.decode("utf-8", "replace"))
+            if not piece:
+                return

@@ -18,8 +18,9 @@ import pytest
 from slmops import digest as digests
 from slmops import wire
 from slmops.artifact import description, golden, manifest, sign
+from slmops.artifact import trust as trusts
 from slmops.artifact.golden import Golden
-from slmops.device import install
+from slmops.device import prepare, receive, stage
 from slmops.device.places import Places, read_json
 from slmops.fleet.agent_bundle import bundle
 from slmops.registry.layout import Layout
@@ -44,7 +45,7 @@ def until(holds):
 
 def kept(places, slot, name):
     """How much of a file is on the device already."""
-    part = places.incoming / slot / f"{name}.part"
+    part = places.incoming / slot / f".{name}.part"
     return part.stat().st_size if part.exists() else 0
 
 
@@ -61,7 +62,7 @@ class Parcel:
         """What `prepare` is told."""
         whole = {
             "index": self.signed.index.decode(),
-            "signature": self.signed.signature.decode(),
+            "signatures": [signature.decode() for signature in self.signed.signatures],
             "manifest": manifest.render_artifact(self.built).decode(),
             "profile": "local",
         }
@@ -71,11 +72,11 @@ class Parcel:
 class Shop:
     """Makes releases, each signed with the shop's key."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, trusting):
         self.folder = folder
         self.key = folder / "key"
         sign.make_key(self.key, "shop")
-        self.signers = sign.allowed_signers(self.key.with_suffix(".pub").read_text())
+        self.trust = [trusts.said(trusting(self.key))]
         self.layout = Layout(folder / "registry")
         self.made = {}
 
@@ -161,24 +162,22 @@ class Box:
         """Make the device one that accepts the shop's releases."""
         settings = {"device": "box", "profile": "local", "runtime": RUNTIME, "port": 0, "service": "process"}
         self.get("hello")
-        self.get("enroll", signers=self.shop.signers, **settings | changes)
+        self.get("enroll", trust=self.shop.trust, **settings | changes)
         return self
 
     def take(self, parcel):
         """Send a release and stage it, within this process; return its slot."""
-        prepared = install.prepare(self.places, parcel.said())
+        prepared = prepare.make_ready(self.places, parcel.said())
         for each in prepared["missing"]:
             self.send(parcel, each["name"], parcel.files[each["name"]][each["offset"] :])
-        install.stage(self.places, parcel.slot)
+        stage.make_slot(self.places, parcel.slot)
         return parcel.slot
 
     def send(self, parcel, name, data):
         """Send (the rest of) one file, from this process."""
-        wire = self.places.root.with_name("wire")
-        wire.write_bytes(data)
-        with wire.open("rb") as source:
-            said = {"slot": parcel.slot, "name": name, "offset": kept(self.places, parcel.slot, name)}
-            return install.receive(self.places, said, source, lambda here: None)
+        offset = kept(self.places, parcel.slot, name)
+        said = {"slot": parcel.slot, "name": name, "offset": offset, "length": len(data)}
+        return receive.take(self.places, said, io.BytesIO(data).read)
 
     def activate(self, parcel, **times):
         """Stage a release and put it on trial; return the gate's verdict."""
@@ -255,9 +254,9 @@ def _living(said):
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, trusting):
     """Where releases come from."""
-    return Shop(tmp_path_factory.mktemp("shop"))
+    return Shop(tmp_path_factory.mktemp("shop"), trusting)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slmops.device import activate, journal, service, supervise
+from slmops.device import activate, boots, journal, service
 from slmops.errors import DeviceError
 
 
@@ -214,7 +214,7 @@ def test_confirming_keeps_the_way_back_and_removes_what_is_out_of_reach(device, 
 
 
 def test_what_was_never_proved_is_not_confirmed(places):
-    journal.append(places, "activated", slot="a", boot=supervise.boot(), deadline=1e12)
+    journal.append(places, "activated", slot="a", boot=boots.identity(), deadline=1e12)
 
     with pytest.raises(DeviceError):
         activate.confirm(places, "a")
@@ -244,7 +244,7 @@ def test_a_power_cut_between_journal_and_links_goes_where_the_journal_says(devic
     good, tried = shop.release(), shop.release("1.1.0")
     device.commit(good)
     device.take(tried)
-    journal.append(device.places, "activated", slot=tried.slot, boot=supervise.boot(), deadline=1e12)
+    journal.append(device.places, "activated", slot=tried.slot, boot=boots.identity(), deadline=1e12)
     assert links(device) == [good.slot, None]
 
     verdict = device.activate(tried)

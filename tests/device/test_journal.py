@@ -1,14 +1,17 @@
 import fcntl
 import json
+import resource
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from threading import Timer
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmops.device import journal
+from slmops.device import journal, slots
 from slmops.device.journal import LONGEST
 from slmops.device.places import Places
 from slmops.device.trial import Standing, fold
@@ -144,7 +147,7 @@ def test_what_no_longer_matters_is_dropped(places):
 )
 @settings(max_examples=25)
 def test_shortening_keeps_the_fold(tmp_path_factory, moves, quiet):
-    places = Places(tmp_path_factory.getbasetemp() / "shortening")
+    places = Places(tmp_path_factory.mktemp("shortening"))
     places.make()
     noise = [{"kind": "of a newer agent"}] * quiet
     said = [{"kind": kind, "slot": slot, "at": 1.0, "boot": "x", "deadline": 2.0} for kind, slot in moves]
@@ -186,3 +189,116 @@ def test_the_lock_is_given_back_when_the_work_fails(places):
 
     with places.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def committed_b(places):
+    """Commit a, then b; return the standing."""
+    for slot in ("a", "b"):
+        activate(places, slot)
+        journal.append(places, "proved", slot=slot, boot="first", deadline=2.0)
+        standing = confirm(places, slot)
+    return standing
+
+
+def test_a_journal_that_is_lost_leaves_the_committed_slot_in_place(places):
+    before = committed_b(places)
+
+    places.journal.unlink()
+
+    assert journal.standing(places) == before
+    assert journal.lost(places)
+    assert activate(places, "c").before == before
+    assert [record["kind"] for record in journal.read(places.journal)] == ["restored", "activated"]
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+@settings(max_examples=30)
+def test_a_byte_that_rots_in_the_journal_never_moves_a_device_off_what_it_committed(
+    tmp_path_factory, share, flip
+):
+    places = Places(tmp_path_factory.mktemp("rot"))
+    places.make()
+    before = committed_b(places)
+    bytes_ = bytearray(places.journal.read_bytes())
+    bytes_[int(share * len(bytes_))] ^= flip
+    places.journal.write_bytes(bytes_)
+
+    assert journal.standing(places) == before
+    after = activate(places, "c")
+    assert (after.slot, after.before) == ("c", before)
+    assert journal.append(places, "rolled_back", slot="c").slot == "b"
+
+
+def test_a_copy_that_rots_changes_nothing_and_is_made_anew(places):
+    before = committed_b(places)
+
+    places.committed.write_bytes(places.committed.read_bytes().replace(b'"b"', b'"x"'))
+
+    assert journal.standing(places) == before
+    assert journal.lacks_copy(places)
+    journal.copy(places)
+    assert not journal.lacks_copy(places)
+    places.journal.unlink()
+    assert journal.standing(places) == before
+
+
+def test_where_journal_and_copy_are_lost_the_links_say_what_serves(places):
+    for slot in ("a", "b"):
+        places.slot(slot).mkdir()
+    slots.point(places, committed_b(places))
+    places.journal.unlink()
+    places.committed.unlink()
+
+    standing = journal.standing(places)
+
+    assert (standing.slot, standing.previous, standing.trial) == ("b", "a", None)
+    assert activate(places, "c").before.slot == "b"
+    assert journal.append(places, "rolled_back", slot="c").slot == "b"
+
+
+def test_a_copy_older_than_the_journal_loses_nothing(places):
+    activate(places, "a")
+    journal.append(places, "proved", slot="a", boot="first", deadline=2.0)
+    confirm(places, "a")
+    old = places.committed.read_bytes()
+    activate(places, "b")
+    journal.append(places, "proved", slot="b", boot="first", deadline=2.0)
+    after = confirm(places, "b")
+
+    places.committed.write_bytes(old)
+
+    assert journal.standing(places) == after
+
+
+def test_a_record_that_the_disk_does_not_take_was_never_written(places):
+    before = committed_b(places)
+    whole = places.journal.stat().st_size
+
+    with _largest_file(whole + 20), pytest.raises(OSError, match="File too large"):
+        activate(places, "c")
+
+    assert places.journal.stat().st_size == whole
+    assert journal.standing(places) == before
+
+
+@contextmanager
+def _largest_file(size):
+    """No file of this process may become longer; a write that would is an error, not a signal."""
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, was[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_bytes_are_set_aside_once(places):
+    journal.set_aside(places)
+    first = places.reserve.stat()
+
+    journal.set_aside(places)
+
+    assert places.reserve.stat().st_ino == first.st_ino
+    assert first.st_blocks * 512 >= journal.RESERVE

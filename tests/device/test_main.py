@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import pytest
 
 from slmops import __version__, wire
 from slmops.artifact import sign
+from slmops.artifact import trust as trusts
+from slmops.device import main, trust
 
 
 def test_the_agent_runs_on_the_standard_library_alone(box):
@@ -38,10 +41,11 @@ def test_garbage_is_refused_and_quoted(box, line):
 
 
 def test_another_protocol_is_refused_with_both_numbers(box):
-    answer = box.feed(wire.render_request(wire.Request("hello", {}, protocol=wire.PROTOCOL + 41)))
+    answer = box.feed(wire.render_request(wire.Request("status", {}, protocol=wire.PROTOCOL + 40)))
 
-    assert answer.said["message"] == "the agent speaks protocol 1, the operator 42"
-    assert "slmops that pushed the agent" in answer.said["remedy"]
+    assert answer.said["code"] == "SLM-PROTOCOL"
+    assert answer.said["message"].endswith(f"{wire.PROTOCOL}, the operator {wire.PROTOCOL + 40}")
+    assert (answer.said["least"], answer.said["protocol"]) == (wire.LEAST, wire.PROTOCOL)
 
 
 @pytest.mark.parametrize("verb", ["stage", "confirm"])
@@ -81,27 +85,27 @@ def test_a_device_learns_its_settings(device):
     settings = device.places.read_config()
 
     assert (settings["device"], settings["profile"], settings["service"]) == ("box", "local", "process")
-    assert device.places.signers.read_text() == device.shop.signers
+    assert trust.told(device.places)["version"] == 1
 
 
 def test_settings_may_change_and_the_key_stays(device):
     device.enroll(profile="other")
 
     assert device.places.read_config()["profile"] == "other"
-    assert device.places.signers.read_text() == device.shop.signers
+    assert trust.told(device.places)["version"] == 1
 
 
-def test_another_release_key_is_refused_and_nothing_is_changed(device, tmp_path):
+def test_another_trust_document_is_refused_and_nothing_is_changed(device, tmp_path, trusting):
     sign.make_key(tmp_path / "stranger", "a stranger")
-    signers = sign.allowed_signers((tmp_path / "stranger.pub").read_text())
+    strange = [trusts.said(trusting(tmp_path / "stranger"))]
     before = device.places.config.read_bytes()
 
-    answer = device.ask("enroll", signers=signers, **device.places.read_config())
+    answer = device.ask("enroll", trust=strange, **device.places.read_config())
 
     assert (answer.code, answer.said["code"]) == (7, "SLM-INTEGRITY")
-    assert "trusts another release key" in answer.said["message"]
-    assert "trust/allowed_signers" in answer.said["remedy"]
-    assert device.places.signers.read_text() == device.shop.signers
+    assert "trusts another document 1" in answer.said["message"]
+    assert "slmops device retire" in answer.said["remedy"]
+    assert trust.told(device.places)["version"] == 1
     assert device.places.config.read_bytes() == before
 
 
@@ -115,13 +119,13 @@ def test_a_release_comes_in_over_the_wire(device, shop):
     parcel = shop.release()
 
     for each in device.get("prepare", **parcel.said())["missing"]:
-        answer = device.ask(
-            "receive", parcel.files[each["name"]], slot=parcel.slot, name=each["name"], offset=0
-        )
-        assert answer.said == {"name": each["name"], "size": each["size"]}
+        said = {"slot": parcel.slot, "name": each["name"], "offset": 0, "length": each["size"]}
+        answer = device.ask("receive", parcel.files[each["name"]], **said)
+        assert answer.said == {"name": each["name"], "size": each["size"], "whole": True}
     assert device.get("stage", slot=parcel.slot) == {"slot": parcel.slot}
 
-    assert device.get("prepare", **parcel.said()) == {"slot": parcel.slot, "staged": True, "missing": []}
+    again = device.get("prepare", **parcel.said())
+    assert again == {"slot": parcel.slot, "staged": True, "missing": [], "can": {"delta": False}}
     assert device.status()["standing"]["slot"] is None, "what is staged does not serve"
     assert device.status()["held"] == sorted({blob.digest for _, blob in parcel.built.files})
     folders = [path for path in device.places.slots.rglob("*") if path.is_dir()]
@@ -132,9 +136,8 @@ def test_a_link_that_breaks_within_a_file_says_how_far_it_came(device, shop):
     parcel = shop.release()
     device.get("prepare", **parcel.said())
 
-    answer = device.ask(
-        "receive", parcel.files["README.md"][:1000], slot=parcel.slot, name="README.md", offset=0
-    )
+    said = {"slot": parcel.slot, "name": "README.md", "offset": 0, "length": 33_000}
+    answer = device.ask("receive", parcel.files["README.md"][:1000], **said)
 
     assert (answer.code, answer.said["code"]) == (1, "SLM-DEVICE")
     assert "the link ended after 1000 of" in answer.said["message"]
@@ -181,3 +184,71 @@ def test_an_operator_who_hangs_up_while_the_agent_answers_leaves_no_trace(device
 
     assert json.loads(device.places.config.read_bytes())["device"] == "box"
     assert device.status()["standing"]["slot"] is None
+
+
+def converse(box, said):
+    """Say something to an agent that serves, to its end; return its replies."""
+    words = [sys.executable, "-ESs", str(box.agent), str(box.places.root), "serve"]
+    done = subprocess.run(words, input=said, capture_output=True, timeout=60, check=True)
+    return [wire.parse_reply(text) for text in done.stdout.decode().split("\n")[:-1]]
+
+
+def request(verb, **said):
+    return wire.render_request(wire.Request(verb, said))
+
+
+def test_one_agent_answers_one_request_after_another(device):
+    replies = converse(device, request("hello") + request("dance") + request("status"))
+
+    assert [reply.kind for reply in replies] == ["done", "failed", "done"]
+    assert replies[0].said["tag"] == device.agent.stem
+    assert replies[2].said["agent"] == __version__
+
+
+def test_nothing_said_is_nothing_answered(device):
+    assert converse(device, b"") == []
+
+
+def test_raw_bytes_that_a_refusal_left_are_not_taken_for_requests(device):
+    raw = request("status")
+    said = request("receive", slot="0" * 64, name="model", offset=0, length=len(raw)) + raw
+
+    replies = converse(device, said + request("hello"))
+
+    assert [reply.kind for reply in replies] == ["failed", "done"]
+    assert "tag" in replies[1].said
+
+
+@pytest.mark.parametrize("line", [b"garbage\n", b'{"verb": "receive"}\n', b"{", b"\xff\n"])
+def test_what_is_no_request_ends_the_conversation_since_nobody_knows_what_follows(device, line):
+    replies = converse(device, line + request("hello"))
+
+    assert [reply.kind for reply in replies] == ["failed"]
+
+
+def test_a_length_that_is_none_ends_the_conversation(device):
+    replies = converse(device, request("receive", length=-1) + request("hello"))
+
+    assert [reply.kind for reply in replies] == ["failed"]
+
+
+def test_every_verb_has_a_handler():
+    for name in main.VERBS.values():
+        module, _, function = name.partition(".")
+        assert callable(getattr(importlib.import_module(f"slmops.device.{module}"), function)), name
+
+
+def test_an_agent_reads_no_more_than_it_needs_to_greet(device):
+    """What is slow to read on a weak device: HTTP, the supervisor, the gate."""
+    words = [sys.executable, "-ESs", "-X", "importtime", str(device.agent), str(device.places.root), "serve"]
+    done = subprocess.run(words, input=request("hello"), capture_output=True, timeout=60, check=True)
+
+    read = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "slmops.device.main" in read
+    assert not read & {
+        "http.client",
+        "ssl",
+        "slmops.device.supervise",
+        "slmops.device.gate",
+        "slmops.device.talk",
+    }

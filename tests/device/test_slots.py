@@ -6,11 +6,9 @@ from slmops.errors import IntegrityError
 
 
 @pytest.fixture
-def stocked(box, shop):
+def stocked(device, shop):
     """A device with three slots, and their names."""
-    box.places.make()
-    box.places.signers.write_text(shop.signers)
-    return box, [box.take(shop.release(version)) for version in ("1.0.0", "1.1.0", "1.2.0")]
+    return device, [device.take(shop.release(version)) for version in ("1.0.0", "1.1.0", "1.2.0")]
 
 
 def links(places):

@@ -3,7 +3,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.device.trial import Standing, Trial, expired, fold, step
+from slmops.device.trial import COMMITTED, Standing, Trial, expired, fold, going_back, step
 
 SLOTS = ["a", "b", "c"]
 TIMES = st.floats(0, 1e6)
@@ -200,3 +200,42 @@ def test_a_trial_that_has_expired_stays_expired(now, later):
 @given(st.text(), st.floats())
 def test_what_is_committed_never_expires(boot, now):
     assert not expired(Standing(slot="a"), boot, now)
+
+
+@given(records)
+def test_a_standing_that_is_restored_is_what_was_committed(history):
+    standing = fold(history)
+    committed = standing.before if standing.trial is not None else standing
+    said = {key: getattr(committed, key) for key in COMMITTED}
+
+    assert fold([*history, {"kind": "restored", "standing": said}]) == committed
+
+
+@given(records)
+def test_a_fold_may_be_interrupted_anywhere(history):
+    half = len(history) // 2
+
+    assert fold(history[half:], fold(history[:half])) == fold(history)
+
+
+@given(records)
+def test_a_way_back_that_is_forgotten_is_no_way_back(history):
+    standing = fold(history)
+
+    after = step(standing, {"kind": "forgotten", "slot": standing.previous})
+
+    if standing.trial is None:
+        assert (after.slot, after.previous) == (standing.slot, None)
+        assert step(after, rolled_back(after.slot)).slot is None
+    else:
+        assert after == standing
+
+
+@given(records)
+def test_what_a_rollback_leads_to_can_be_asked_without_one(history):
+    standing = fold(history)
+
+    back = step(standing, rolled_back(standing.slot, at=5.0))
+
+    assert timeless(going_back(standing)) == timeless(back)
+    assert going_back(standing).since == standing.since

@@ -10,7 +10,7 @@ import pytest
 
 from slmops import __version__, wire
 from slmops import digest as digests
-from slmops.fleet import agent_bundle
+from slmops.fleet import agent_bundle, commands
 from slmops.wire import Request
 
 HELLO = wire.render_request(Request("hello"))
@@ -53,7 +53,7 @@ def test_the_same_sources_give_the_same_bytes():
         [sys.executable, "-c", script], capture_output=True, check=True, cwd=agent_bundle.PACKAGE.parent
     ).stdout
 
-    assert other == agent_bundle.bundle.__wrapped__().data == agent_bundle.bundle().data
+    assert other == agent_bundle._bundle.__wrapped__().data == agent_bundle.bundle().data
 
 
 def test_the_tag_is_the_beginning_of_its_digest():
@@ -68,7 +68,7 @@ def test_it_holds_the_sources_of_this_installation_and_a_way_in():
         files = {name: archive.read(name) for name in archive.namelist()}
 
     assert b"slmops.device.main" in files.pop("__main__.py")
-    assert len(files) == len(agent_bundle.modules())
+    assert len(files) == len(agent_bundle.modules() | agent_bundle.decoder())
     for name, data in files.items():
         assert (agent_bundle.PACKAGE.parent / name).read_bytes() == data
 
@@ -134,6 +134,24 @@ def test_hello_makes_it_the_agent_in_force(agent):
     assert link.resolve() == agent
 
 
+def test_a_python_that_is_too_old_says_so_before_it_reads_the_rest(agent):
+    program = python("python3.8")
+    done = subprocess.run(
+        [program, str(agent), "/nowhere", "hello"], capture_output=True, check=False, cwd="/"
+    )
+
+    assert (done.returncode, done.stderr) == (commands.NO_PYTHON, b"")
+
+
+def test_the_decoder_has_a_way_in_of_its_own_and_the_room_knows_nothing_of_it(agent):
+    words = [sys.executable, str(agent), "--apply-delta", "/no/base", "/no/delta", str(agent.parent / "out")]
+    done = subprocess.run(words, capture_output=True, check=False, cwd="/")
+
+    assert done.returncode == 1
+    assert b"/no/base" in done.stderr
+    assert agent_bundle.DECODER not in agent_bundle.modules()
+
+
 @pytest.mark.parametrize("line", [b"", b"not a request\n", b"{}\n"])
 def test_what_is_no_request_is_answered_with_an_error(agent, line):
     code, reply = ask(sys.executable, agent, line)
@@ -151,7 +169,7 @@ def test_a_verb_it_does_not_know_is_named(agent):
 
 
 def test_another_protocol_is_refused_with_a_remedy(agent):
-    _, reply = ask(sys.executable, agent, wire.render_request(Request("hello", protocol=wire.PROTOCOL + 1)))
+    _, reply = ask(sys.executable, agent, wire.render_request(Request("status", protocol=wire.PROTOCOL + 1)))
 
     assert reply.kind == "failed"
     assert "speaks protocol" in reply.said["message"]

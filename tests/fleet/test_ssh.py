@@ -3,15 +3,16 @@
 import hashlib
 import socket
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import paramiko
 import pytest
 
-from slmops.errors import HostKeyError, SlmopsError, UnreachableError
+from slmops.errors import DeviceError, HostKeyError, SlmopsError, UnreachableError
 from slmops.fleet import address, known_hosts
-from slmops.fleet.ssh import Link, shown_key
+from slmops.fleet.ssh import PIECE, Link, shown_key
 
 
 @pytest.fixture(scope="module")
@@ -320,3 +321,56 @@ def test_a_file_that_cannot_be_read_is_not_a_link_that_broke(link):
 
     with pytest.raises(OSError, match="the disk is gone"):
         link.run("cat", feed())
+
+
+def test_a_link_on_which_nothing_moves_is_given_up_while_it_is_read(there):
+    device, way = there()
+
+    with Link(device, (), stall=0.3) as link, link.open("cat") as stream:
+        way.stalled = True
+        with pytest.raises(UnreachableError, match="nothing moved for"):
+            stream.line()
+
+
+def test_a_link_on_which_nothing_moves_is_given_up_while_it_is_written(there):
+    device, way = there()
+
+    with Link(device, (), stall=0.3) as link, link.open("sleep 60") as stream:
+        way.stalled = True
+        with pytest.raises(UnreachableError, match="nothing moved for"):
+            stream.write(bytes(16 << 20))
+
+
+def test_a_device_that_thinks_for_longer_than_a_stall_is_waited_for(devices):
+    with Link(devices[0], (), stall=3.0) as link:
+        _, lines = heard(link, "sleep 4; echo done")
+
+    assert lines == ["done"]
+
+
+def test_a_command_that_reads_slowly_is_waited_for(devices):
+    with Link(devices[0], (), stall=3.0) as link:
+        done, lines = heard(link, "sleep 4; wc -c", [bytes(5 << 20)])
+
+    assert (done.code, [line.strip() for line in lines]) == (0, [str(5 << 20)])
+
+
+def test_a_device_of_little_bandwidth_is_sent_no_more_than_it_bears(devices):
+    slow = replace(devices[0], bandwidth=400_000)
+    with Link(slow, ()) as link:
+        began = time.monotonic()
+        _, lines = heard(link, "wc -c", [bytes(200_000)])
+        took = time.monotonic() - began
+
+    assert lines[0].strip() == "200000"
+    # The last piece is not waited for: nothing follows it.
+    assert took >= (200_000 - PIECE) / 400_000
+
+
+def test_a_link_encrypts_and_authenticates_in_one_pass(link):
+    assert "gcm" in link._transport().local_cipher
+
+
+def test_a_line_without_end_is_refused_not_kept(link):
+    with pytest.raises(DeviceError, match="a line of more than 32 MiB"):
+        link.run("tr '\\0' x < /dev/zero")

@@ -1,0 +1,180 @@
+"""Whether a device sees what is wrong with it, mends what it can, and frees what it does not need."""
+
+import json
+
+import pytest
+
+from slmops.device import journal, slots
+
+
+def rot(path):
+    """Flip a byte of a file, as a worn-out card does."""
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def wrong(device, **said):
+    return [(each["where"], each["mended"]) for each in device.get("fsck", **said)["findings"]]
+
+
+@pytest.fixture
+def twice(device, shop):
+    """A device that serves one release and may go back to another; and both."""
+    first, second = shop.release(), shop.release("2.0.0", mark=2)
+    device.commit(first)
+    device.commit(second)
+    return device, first, second
+
+
+def test_nothing_is_wrong_with_a_device_that_works(twice):
+    device, first, second = twice
+
+    said = device.get("fsck")
+
+    assert (said["findings"], said["clean"], said["slots"]) == ([], True, 2)
+    assert said["bytes"] == sum(blob.size for each in (first, second) for _, blob in each.built.files)
+
+
+def test_what_has_rotted_and_serves_gives_way_to_a_whole_slot(twice, until):
+    device, first, second = twice
+    rot(device.places.files(second.slot) / "model.gguf")
+
+    assert wrong(device) == [(f"slots/{second.slot}", False)]
+    assert wrong(device, repair=True) == [(f"slots/{second.slot}", True)]
+
+    until(lambda: device.serves() == first.slot)
+    assert device.status()["standing"]["failure"]["code"] == "ROTTEN"
+    assert wrong(device) == []
+    assert not device.places.slot(second.slot).exists()
+
+
+def test_a_way_back_that_has_rotted_is_given_up(twice):
+    device, first, second = twice
+    rot(device.places.files(first.slot) / "model.gguf")
+
+    assert wrong(device, repair=True) == [(f"slots/{first.slot}", True)]
+
+    assert wrong(device) == []
+    assert device.serves() == second.slot
+    assert device.status()["standing"]["previous"] is None
+
+
+def test_the_only_slot_serves_on_though_it_has_rotted_and_a_person_is_told(device, shop):
+    parcel = shop.release()
+    device.commit(parcel)
+    rot(device.places.files(parcel.slot) / "README.md")
+
+    (finding,) = device.get("fsck", repair=True)["findings"]
+
+    assert (finding["where"], finding["mended"]) == (f"slots/{parcel.slot}", False)
+    assert "slmops deploy" in finding["advice"]
+    assert device.serves() == parcel.slot
+
+
+def test_links_follow_the_journal_again(twice):
+    device, first, _ = twice
+    device.places.current.unlink()
+    device.places.current.symlink_to(f"slots/{first.slot}")
+    device.places.previous.unlink()
+
+    assert wrong(device, repair=True) == [("current", True), ("previous", True)] or wrong(device) == []
+
+    assert device.places.previous.readlink().name == first.slot
+    assert wrong(device) == []
+
+
+def test_a_journal_that_is_lost_is_written_again(twice):
+    device, first, second = twice
+    device.places.journal.unlink()
+
+    assert ("journal.jsonl", True) in wrong(device, repair=True)
+
+    assert wrong(device) == []
+    standing = device.status()["standing"]
+    assert (standing["slot"], standing["previous"]) == (second.slot, first.slot)
+
+
+def test_what_was_never_finished_goes(twice):
+    device, *_ = twice
+    torn = device.places.slots / f".{'0' * 64}" / "files"
+    torn.mkdir(parents=True)
+    (device.places.root / ".new-abc").write_bytes(b"half")
+
+    assert len(wrong(device, repair=True)) == 2
+
+    assert not torn.exists()
+    assert wrong(device) == []
+
+
+def test_an_agent_that_has_rotted_is_named(twice):
+    device, *_ = twice
+    with device.agent.open("ab") as file:
+        file.write(b"\0")
+
+    assert wrong(device) == [(f"agent/{device.agent.name}", False)]
+
+
+def test_what_the_device_does_not_return_to_is_freed_and_nothing_else(twice, shop):
+    device, first, second = twice
+    failed = shop.release("3.0.0", exit=1)
+    assert device.activate(failed)["outcome"] == "fail"
+    waiting = device.take(shop.release("4.0.0"))
+    old = device.newer_agent()
+
+    would = device.get("gc", dry_run=True)
+    assert {each["path"] for each in would["gone"]} == {f"slots/{failed.slot}", f"agent/{old.name}"}
+    assert device.places.slot(failed.slot).is_dir()
+
+    did = device.get("gc")
+
+    assert did["gone"] == would["gone"]
+    assert did["bytes"] == would["bytes"] > 0
+    assert slots.names(device.places) == sorted([first.slot, second.slot, waiting])
+    assert device.get("gc")["gone"] == []
+
+
+def test_a_file_that_another_slot_holds_too_gives_nothing_back(device, shop):
+    first, second = shop.release(), shop.release("1.0.1")
+    device.commit(first)
+    device.take(second)
+    with journal.locked(device.places):
+        journal.append(device.places, "activated", slot=second.slot, boot="x", deadline=0.0)
+        slots.point(device.places, journal.append(device.places, "rolled_back", slot=second.slot))
+    shared = (device.places.files(second.slot) / "README.md").stat()
+
+    freed = device.get("gc")["bytes"]
+
+    assert shared.st_nlink == 2
+    assert 0 < freed < shared.st_blocks * 512
+
+
+def test_a_slot_that_rotted_while_the_device_was_off_does_not_serve_when_the_one_before_is_whole(
+    twice, until
+):
+    device, first, second = twice
+    device.end()
+    # What was read in this boot is not read again; a boot forgets it.
+    device.places.whole.write_text(json.dumps({"boot": "another", "slots": [first.slot, second.slot]}))
+    rot(device.places.files(second.slot) / "model.gguf")
+
+    with device.supervise() as supervisor:
+        until(lambda: device.serves() == first.slot)
+        supervisor.terminate()
+
+    assert device.status()["standing"]["failure"]["code"] == "ROTTEN"
+
+
+def test_a_device_whose_journal_is_lost_goes_on_serving(twice, until):
+    device, _, second = twice
+    pid = device.daemon()
+
+    device.places.journal.unlink()
+
+    assert device.serves() == second.slot
+    device.end()
+    with device.supervise() as supervisor:
+        until(lambda: device.serves() == second.slot)
+        supervisor.terminate()
+    assert device.daemon() != pid
