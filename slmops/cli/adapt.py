@@ -17,8 +17,8 @@ from slmops.build.source import open_model
 from slmops.cli import home
 from slmops.cli.make_release import check_new
 from slmops.cli.options import verb
-from slmops.cli.prepare import bar, read_golden
-from slmops.cli.render import Form, Output, emit, say, size, table
+from slmops.cli.prepare import read_golden
+from slmops.cli.render import Form, Output, bar, emit, say, size, table
 from slmops.errors import ModelError, ReleaseError, UsageError
 from slmops.registry import catalog
 from slmops.registry import release as releases
@@ -90,7 +90,8 @@ def adapt_(
         dressed = adapt(bases, merged, wish, Path(room) / "made", told)
         folders = {one.description.profile: one.folder for one in dressed}
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        published = releases.publish(layout, folders, created=created, key=home.release_key())
+        needs = {name: entry.features for name, entry in signed.release.artifacts}
+        published = releases.publish(layout, folders, created=created, key=home.release_key(), needs=needs)
         answer = {
             "release": str(made),
             "digest": published.blob.digest,

@@ -1,8 +1,10 @@
 """slmops deploy: bring a release to a fleet, a few devices at a time."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from threading import Event as Flag
 from types import FrameType
 from typing import Annotated
@@ -14,13 +16,15 @@ from slmops.cli import home
 from slmops.cli.follow import Follow
 from slmops.cli.options import FleetFile, Selector, Yes, ask_first, verb
 from slmops.cli.render import Form, Output, counter, emit, err, say, size, table
-from slmops.errors import SlmopsError
+from slmops.errors import MissingPartError, SlmopsError
 from slmops.fleet.inventory import Device, Fleet
 from slmops.fleet.load import load_fleet
 from slmops.fleet.selector import select
-from slmops.registry import catalog
+from slmops.registry import channels, served
 from slmops.registry import release as releases
+from slmops.registry.deltas import Deltas
 from slmops.registry.layout import Layout
+from slmops.rollout import offer
 from slmops.rollout import order as orders
 from slmops.rollout.apply import Terms
 from slmops.rollout.check import Finding
@@ -28,6 +32,7 @@ from slmops.rollout.drive import Drive, Outcome, look_at_all
 from slmops.rollout.history import History
 from slmops.rollout.machine import State
 from slmops.rollout.order import Order
+from slmops.rollout.shipment import Offers
 from slmops.rollout.waves import cut
 
 app = verb("Bring a release to a fleet in waves; what fails its golden prompts goes back.")
@@ -36,10 +41,13 @@ app = verb("Bring a release to a fleet in waves; what fails its golden prompts g
 @app.command()
 def deploy(
     fleet: FleetFile,
-    release: Annotated[str, typer.Option(help="NAME:VERSION, as `slmops release list` says it.")],
+    release: Annotated[str, typer.Option(help="NAME:VERSION, or NAME@CHANNEL.")],
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; touch nothing.")] = False,
     selector: Selector = "",
+    delta: Annotated[
+        bool, typer.Option("--delta/--whole", help="Send what files differ by, or every file whole.")
+    ] = True,
     output: Output = Form.TABLE,
 ) -> None:
     """Bring a release to a fleet in waves; what fails its golden prompts goes back.
@@ -52,27 +60,43 @@ def deploy(
     7 a signature or digest does not hold, 130 interrupted.
     """
     whole, devices = load_fleet(fleet)
-    outcome = roll_out(whole, select(devices, selector), release, ask=not yes, dry_run=dry_run, output=output)
+    asked = Asked(release, ask=not yes, dry_run=dry_run, delta=delta, output=output)
+    with Layout(home.registry()).in_use():
+        outcome = roll_out(whole, select(devices, selector), asked)
     if outcome is not None:
         raise typer.Exit(outcome.exit_code)
 
 
-def roll_out(
-    fleet: Fleet, devices: list[Device], release: str, *, ask: bool, dry_run: bool, output: Form
-) -> Outcome | None:
+@dataclass(frozen=True)
+class Asked:
+    """What a rollout is asked to do."""
+
+    release: str
+    ask: bool
+    dry_run: bool
+    delta: bool
+    output: Form
+
+
+def roll_out(fleet: Fleet, devices: list[Device], asked: Asked) -> Outcome | None:
     """Look at the devices, show the plan, ask, and drive the rollout; None when nothing was to be done."""
+    release, output = asked.release, asked.output
     layout = Layout(home.registry())
-    order = orders.take(layout, releases.find(layout, catalog.parse(release)), home.signers())
+    order = orders.take(layout, releases.find(layout, channels.resolve(layout, release)), home.mandate())
     terms = Terms(fleet.rollout, home.known_hosts(), Flag())
     with counter("looking at devices") as bar:
         row = bar.add_task("", total=len(devices))
         findings = look_at_all(devices, order, terms, lambda finding: bar.advance(row))
-    if dry_run or ask or output is Form.TABLE:
-        _show_plan(fleet, order, findings, Form.JSON if dry_run and output is Form.JSON else Form.TABLE)
-    if dry_run:
+    _remember(fleet, findings)
+    if asked.delta:
+        terms = replace(terms, offers=_offers(layout, findings))
+    if asked.dry_run or asked.ask or output is Form.TABLE:
+        form = Form.JSON if asked.dry_run and output is Form.JSON else Form.TABLE
+        _show_plan(fleet, order, findings, terms.offers, form)
+    if asked.dry_run:
         _raise_first(findings)
         return None
-    if ask and all(finding.refusal is None for finding in findings):
+    if asked.ask and all(finding.refusal is None for finding in findings):
         ask_first(f"Deploy {release} to {fleet.name}?")
     history = History(home.history())
     with Follow(fleet.rollout.soak) as follow, _stoppable(terms.stop):
@@ -100,7 +124,36 @@ def _stoppable(stop: Flag) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], output: Form) -> None:
+def _remember(fleet: Fleet, findings: list[Finding]) -> None:
+    """Write down what devices have and are to have: what they may return to is never collected."""
+    told = {
+        f"{fleet.name}/{finding.device.name}": [
+            f"sha256:{slot}"
+            for slot in (
+                *finding.slots,
+                *(each.slot for each in (finding.parcel, finding.runtime) if each and finding.goes),
+            )
+        ]
+        for finding in findings
+        if finding.unreachable is None
+    }
+    served.record(home.served(), time.time(), told)
+
+
+def _offers(layout: Layout, findings: list[Finding]) -> Offers:
+    """Make the deltas that these devices can use, those made before taken as they are."""
+    deltas = Deltas(layout)
+    wanted = offer.pairs(deltas, findings)
+    try:
+        with counter("making deltas") as bar:
+            row = bar.add_task("", total=len(wanted))
+            return offer.offer(deltas, wanted, lambda pair, made: bar.advance(row))
+    except MissingPartError as error:
+        say(f"Files are sent whole: {error}. {error.remedy}")
+        return {}
+
+
+def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], offers: Offers, output: Form) -> None:
     ready = [finding.device for finding in findings if _does(finding) == "deploy"]
     waves = {
         device.name: number for number, wave in enumerate(cut(ready, fleet.rollout), 1) for device in wave
@@ -115,8 +168,9 @@ def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], output: Form
             "type": finding.parcel
             and f"{finding.parcel.description.format} {finding.parcel.description.type}",
             "artifact": finding.parcel and digests.short("sha256:" + finding.parcel.slot),
+            "runtime": finding.runtime and finding.runtime.description.reference,
             "bytes": finding.parcel and finding.parcel.artifact.size,
-            "sends": finding.lacks,
+            "sends": sum(item.size for item in finding.items(offers)) if finding.goes else 0,
             "reason": str(finding.unreachable or finding.refusal or ""),
         }
         for finding in findings
@@ -125,7 +179,19 @@ def _show_plan(fleet: Fleet, order: Order, findings: list[Finding], output: Form
         emit({"release": order.signed.release.reference, "digest": order.signed.blob.digest, "devices": rows})
         return
     say(f"Plan: {order.signed.release.reference} ({digests.short(order.signed.blob.digest)}) to {fleet.name}")
-    columns = ("device", "profile", "serves", "does", "wave", "type", "artifact", "bytes", "sends", "reason")
+    columns = (
+        "device",
+        "profile",
+        "serves",
+        "does",
+        "wave",
+        "type",
+        "artifact",
+        "runtime",
+        "bytes",
+        "sends",
+        "reason",
+    )
     shown = [
         [size(v) if k in {"bytes", "sends"} and isinstance(v, int) else v for k, v in row.items()]
         for row in rows

@@ -1,30 +1,35 @@
-"""slmops device: one device at a time."""
+"""slmops device: one device at a time; how it is kept in order is `device_care`."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from slmops.cli import home
+from slmops.cli import device_care, home
+from slmops.cli.device_choice import FleetOption, Host, targets
 from slmops.cli.options import ask_first, verb
-from slmops.cli.render import out, say, table
+from slmops.cli.render import Form, Output, emit, out, say, size, table
 from slmops.errors import UsageError
-from slmops.fleet import address, agent, known_hosts
+from slmops.fleet import agent, known_hosts
+from slmops.fleet.agent import Session
 from slmops.fleet.inventory import Device
-from slmops.fleet.load import find, load_fleet
 from slmops.fleet.ssh import Link, shown_key
+from slmops.profile.device import DeviceProfile
+from slmops.profile.load import load_profiles
+from slmops.profile.match import nearest
+from slmops.profile.reading import DeviceFacts, facts_from
+from slmops.wire import DISK_RESERVE
 
-app = verb("One device: trust its host key, read its logs, remove slmops from it.", group=True)
-FleetOption = Annotated[
-    Path | None, typer.Option("--fleet", "-f", metavar="FLEET.yaml", help="Take devices from here.")
-]
+app = verb(
+    "One device: trust its host key, bootstrap, probe, check, read its logs, remove slmops from it.",
+    group=True,
+)
+app.command()(device_care.fsck)
+app.command()(device_care.gc)
 
 
 @app.command()
 def trust(
-    host: Annotated[
-        str, typer.Argument(metavar="HOST", help="[user@]host[:port], or a device's name with --fleet.")
-    ] = "",
+    host: Host = "",
     fleet: FleetOption = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask; the fingerprints are still shown.")
@@ -34,7 +39,7 @@ def trust(
 
     With --fleet and no HOST: every device of the fleet.
     """
-    shown = [(device, shown_key(device, home.known_hosts())) for device in _targets(host, fleet)]
+    shown = [(device, shown_key(device, home.known_hosts())) for device in targets(host, fleet)]
     names = [known_hosts.name_of(device.host, device.port) for device, _ in shown]
     marks = [
         (name, key.get_name(), known_hosts.fingerprint(key))
@@ -50,25 +55,56 @@ def trust(
 
 
 @app.command()
+def bootstrap(host: Host, fleet: FleetOption = None, output: Output = Form.TABLE) -> None:
+    """Bring the agent to a device, enrol it and start its supervisor; say what it is and what it lacks.
+
+    `slmops deploy` does all of this by itself; this is to see first what a device is.
+    """
+    device = targets(host, fleet)[0]
+    # Keys are made on first use: a device is told whose releases to accept.
+    home.release_key()
+    with Link(device, home.known_hosts()) as link, Session(link) as session:
+        said = session.call("probe")
+        session.call("enroll", {"trust": home.mandate().said(), **device.told})
+        said["service"] = session.call("start")
+    _print(_judged(device, said), output)
+
+
+@app.command()
+def probe(host: Host, fleet: FleetOption = None, output: Output = Form.TABLE) -> None:
+    """Say what a device with an agent is: machine, Python, disk, clock, and who starts it after a boot."""
+    device = targets(host, fleet)[0]
+    with Link(device, home.known_hosts()) as link:
+        said = agent.call(link, "probe")
+    like = nearest(facts_from(said["facts"]), load_profiles(home.profiles()))
+    _print(
+        {"device": device.name, "profile": like and like.name, **said, "missing": missing(said, like)}, output
+    )
+
+
+@app.command()
 def logs(
-    host: Annotated[str, typer.Argument(metavar="DEVICE", help="The device's name.")],
-    fleet: Annotated[Path, typer.Option("--fleet", "-f", metavar="FLEET.yaml", help="The fleet file.")],
+    host: Host,
+    fleet: FleetOption = None,
+    of: Annotated[str, typer.Option(help="daemon, supervisor, or agent: what it decided.")] = "daemon",
     lines: Annotated[int, typer.Option(help="How many lines.", min=1)] = 50,
 ) -> None:
-    """Print the last lines of a device's daemon."""
-    with Link(_targets(host, fleet)[0], home.known_hosts()) as link:
-        for line in agent.call(link, "logs", {"lines": lines})["lines"]:
+    """Print the last lines of what a device's daemon, supervisor or agent wrote down."""
+    with Link(targets(host, fleet)[0], home.known_hosts()) as link:
+        for line in agent.call(link, "logs", {"of": of, "lines": lines})["lines"]:
             out.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
-def retire(
-    host: Annotated[str, typer.Argument(metavar="DEVICE", help="The device's name.")],
-    fleet: Annotated[Path, typer.Option("--fleet", "-f", metavar="FLEET.yaml", help="The fleet file.")],
+def uninstall(
+    host: Host,
+    fleet: FleetOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Stop the daemon and remove all that slmops ever put on the device."""
-    device = _targets(host, fleet)[0]
+    if not host:
+        raise UsageError("which device? Each is named by itself")
+    device = targets(host, fleet)[0]
     if not yes:
         ask_first(f"Remove slmops, its releases and its records from {device.name}?")
     with Link(device, home.known_hosts()) as link:
@@ -76,16 +112,52 @@ def retire(
     say(f"{device.name} is as it was before slmops.")
 
 
-def _targets(host: str, fleet: Path | None) -> list[Device]:
-    if fleet is not None:
-        _, devices = load_fleet(fleet)
-        return [find(devices, host)] if host else devices
-    return [at(host)]
+app.command("retire", help="The same as uninstall.")(uninstall)
 
 
-def at(host: str) -> Device:
-    """Return a device of no fleet, from `[user@]host[:port]`."""
-    if not host:
-        raise UsageError("which host? Give [user@]host[:port], or --fleet FLEET.yaml")
-    user, name, port = address.parse(host)
-    return Device(name=name, host=name, user=user, port=port)
+def _judged(device: Device, said: dict[str, Any]) -> dict[str, Any]:
+    """Return what a device said to `probe`, and which profile it is and what it lacks."""
+    like = nearest(facts_from(said["facts"]), load_profiles(home.profiles()))
+    return {"device": device.name, "profile": like and like.name, **said, "missing": missing(said, like)}
+
+
+def missing(said: dict[str, Any], like: DeviceProfile | None) -> list[str]:
+    """Return in words what a device lacks, of what it said to `probe`."""
+    disk, service = said["disk"], said["service"]
+    found = {
+        "no profile matches: slmops profile detect": like is None,
+        f"disk: {size(disk['free'])} free, {size(DISK_RESERVE)} stay free": disk["free"] < DISK_RESERVE,
+        "inodes: fewer than 1000 free": disk["inodes_free"] is not None and disk["inodes_free"] < FEW_INODES,
+        "the disk is read-only": disk["read_only"] or not disk["writable"],
+        "nothing starts the supervisor after a boot: no systemd, no cron": service["after_boot"] is None
+        and not service["cron"] and not service["systemd"],
+        "the user does not linger: loginctl enable-linger, as root": service["systemd"] == "user"
+        and not service["linger"],
+        "its clock is not set by a time server": said["clock"]["synchronised"] is False,
+    }  # fmt: skip
+    lacking = [name for name, there in said["python"]["modules"].items() if not there]
+    return [text for text, holds in found.items() if holds] + [f"Python's module {name}" for name in lacking]
+
+
+FEW_INODES = 1000
+
+
+def _print(said: dict[str, Any], output: Form) -> None:
+    if output is Form.JSON:
+        emit(said)
+        return
+    facts: DeviceFacts = facts_from(said["facts"])
+    disk, python, service = said["disk"], said["python"], said["service"]
+    rows = [
+        ("device", said["device"]),
+        ("profile", said["profile"]),
+        ("machine", f"{facts.board or facts.cpu_model or 'unknown'}, {facts.arch}, {facts.cores} cores"),
+        ("memory", size(facts.memory_total or 0)),
+        ("system", ", ".join(text for text in (facts.os, facts.libc) if text)),
+        ("python", f"{python['version']} ({python['executable']})"),
+        ("disk", f"{size(disk['free'])} free, {disk['inodes_free'] or 'any number of'} inodes"),
+        ("after a boot", service["after_boot"] or "nothing starts it"),
+        ("agent", said["agent"]),
+        *(("missing", text) for text in said["missing"]),
+    ]
+    table(("", "is"), rows)

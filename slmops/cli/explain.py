@@ -9,7 +9,7 @@ from slmops.cli.options import verb
 from slmops.cli.render import out, table
 from slmops.daemon.refusal import RefusedError
 from slmops.errors import SlmopsError, UsageError
-from slmops.fleet.agent import NoAgentError
+from slmops.fleet.agent import LostAgentError, NoAgentError
 from slmops.rollout.apply import StoppedError
 from slmops.rollout.assignment import ImpossibleEventError
 
@@ -38,4 +38,4 @@ def explain(
 
 def _kinds() -> list[type[SlmopsError]]:
     own = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SlmopsError)]
-    return [*own, NoAgentError, RefusedError, StoppedError, ImpossibleEventError]
+    return [*own, NoAgentError, LostAgentError, RefusedError, StoppedError, ImpossibleEventError]

@@ -85,7 +85,7 @@ def _note(told: Told, state: State) -> str:
     if told.event is None and said.get("step") == "golden":
         return f"golden prompt {said['number']} of {said['of']}"
     if told.event is None and said.get("step") == "sending":
-        return f"sending {size(said['done'])} of {size(said['whole'])}"
+        return f"sending {said['what']}: {size(said['done'])} of {size(said['whole'])}"
     if told.event is None:
         return str(said.get("step", state.value))
     return f"{state.value}: {told.message}" if told.message else state.value

@@ -1,13 +1,14 @@
 """Where the operator's state lies: `$SLMOPS_HOME`, else the platform's user data directory."""
 
 import os
+import time
 from pathlib import Path
 
 import platformdirs
 
-from slmops.artifact import sign
-from slmops.cli.render import say
-from slmops.errors import MissingPartError
+from slmops.artifact.trust import RELEASE, ROLLOUT
+from slmops.cli.keyring import Keyring
+from slmops.rollout.mandate import Mandate
 
 
 def folder() -> Path:
@@ -46,27 +47,29 @@ def history() -> Path:
     return folder() / "rollouts.sqlite"
 
 
+def served() -> Path:
+    """Return the file that says which artifacts each device had when it was last asked."""
+    return folder() / "served.json"
+
+
 def known_hosts() -> tuple[Path, ...]:
     """Return the known_hosts files, slmops' own first."""
     return (folder() / "known_hosts", Path("~/.ssh/known_hosts").expanduser())
 
 
+def keyring() -> Keyring:
+    """Return the operator's keys and trust documents."""
+    return Keyring(folder())
+
+
 def release_key() -> Path:
-    """Return the private release key; it is made on first use, and that is said aloud."""
-    key = folder() / "keys" / "release"
-    if not key.exists():
-        sign.make_key(key, "slmops release key")
-        mark = sign.fingerprint(key.with_suffix(".pub"))
-        say(f"Made a release key: {key} ({mark}). It signs your releases; keep it, and a copy of it, safe.")
-    return key
+    """Return a key that signs releases, as ssh-keygen takes it; it is made on first use."""
+    return keyring().key(RELEASE)
 
 
-def signers() -> str:
-    """Return the allowed-signers text for the release key; raise MissingPartError when there is none."""
-    public = folder() / "keys" / "release.pub"
-    if not public.exists():
-        raise MissingPartError(
-            f"the release key is not there: {public}",
-            remedy="Restore it, or set SLMOPS_HOME to where your releases were made.",
-        )
-    return sign.allowed_signers(public.read_text())
+def mandate() -> Mandate:
+    """Return with whose word a rollout that begins now speaks to devices."""
+    ring = keyring()
+    chain = ring.chain()
+    asked = chain[-1].trust.roles[ROLLOUT].keys
+    return Mandate(chain, ring.key(ROLLOUT) if asked else None, epoch=int(time.time()))

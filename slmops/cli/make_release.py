@@ -62,8 +62,12 @@ def make_release(
     *,
     report_to: Path | None = None,
     before: Callable[[Built], None] = lambda _built: None,
+    expires: str | None = None,
 ) -> Made:
-    """Build what is planned, measure, choose, report, sign; `before` sees each artifact before that."""
+    """Build what is planned, measure, choose, report, sign; `before` sees each artifact before that.
+
+    `expires` is the moment after which no device takes the release in.
+    """
     run = prepare(recipe, told)
     home.registry().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=home.registry()) as room:
@@ -75,7 +79,7 @@ def make_release(
         save_recipe(recipe, place / "recipe.yaml")
         for folder in {place, report_to or place}:
             _keep(answer, folder)
-        return Made(_publish(built), answer, built, report_to or place)
+        return Made(_publish(built, expires), answer, built, report_to or place)
 
 
 def show_release(made: Made) -> None:
@@ -95,10 +99,18 @@ def show_release(made: Made) -> None:
     say(f"The whole answer, with its plot: {made.report / 'report.html'}")
 
 
-def _publish(built: list[Built]) -> Signed:
+def _publish(built: list[Built], expires: str | None) -> Signed:
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     folders = {one.profile.name: one.folder for one in built}
-    return releases.publish(Layout(home.registry()), folders, created=created, key=home.release_key())
+    needs = {one.profile.name: one.profile.cpu.features for one in built}
+    return releases.publish(
+        Layout(home.registry()),
+        folders,
+        created=created,
+        key=home.release_key(),
+        expires=expires,
+        needs=needs,
+    )
 
 
 def _keep(answer: dict[str, Any], place: Path) -> None:

@@ -1,7 +1,6 @@
 """From a recipe to a build that can be carried out: model opened, profiles loaded, progress shown."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from slmops.artifact import golden as goldens
@@ -17,7 +16,8 @@ from slmops.build.run_classifier import ClassifierRun, as_read, foretell_classif
 from slmops.build.source import Source, foresee, open_model
 from slmops.build.steps import Progress, Steps
 from slmops.cli import home
-from slmops.cli.render import err, progress, say
+from slmops.cli.delta_base import based_on
+from slmops.cli.render import say
 from slmops.errors import DocumentError, UsageError
 from slmops.profile.load import load_profile
 
@@ -28,10 +28,13 @@ def foretold(recipe: Recipe, told: Progress) -> Plan:
     asked, source = _asked(recipe), foresee(recipe.model)
     if isinstance(source, Checkpoint) and is_classifier(source.config):
         return foretell_classifier(source, as_read(source, asked))
+    based = based_on(recipe.delta_base, as_trained(source, asked), source)
+    for profile, why in based.apart.items():
+        say(f"{profile}: {recipe.delta_base} is no base for a small delta: {why}")
     if recipe.converter is None:
-        return foretell(source, recipe, as_trained(source, asked))
+        return foretell(source, recipe, based.wishes)
     steps = _steps(recipe, open_model(recipe.model), Cache(home.cache()), told)
-    return foretell(source, recipe, as_trained(source, asked), steps.gguf)
+    return foretell(source, recipe, based.wishes, steps.gguf)
 
 
 def prepare(recipe: Recipe, told: Progress, cache: Cache | None = None) -> Run | ClassifierRun:
@@ -40,12 +43,19 @@ def prepare(recipe: Recipe, told: Progress, cache: Cache | None = None) -> Run |
     if isinstance(source, Checkpoint) and is_classifier(source.config):
         wishes = as_read(source, asked)
         return ClassifierRun(source, recipe, wishes, called(recipe.model), cache=kept, progress=told)
-    steps = _steps(recipe, source, kept, told)
-    return Run(source, recipe, as_trained(source, asked), steps, called(recipe.model))
+    based = based_on(recipe.delta_base, as_trained(source, asked), source)
+    steps = _steps(recipe, source, kept, told, based.files)
+    return Run(source, recipe, based.wishes, steps, called(recipe.model))
 
 
-def _steps(recipe: Recipe, source: Source, cache: Cache, told: Progress) -> Steps:
-    steps = Steps(source, cache, told, recipe.jobs)
+def _steps(
+    recipe: Recipe,
+    source: Source,
+    cache: Cache,
+    told: Progress,
+    bases: Mapping[str, Path] | None = None,
+) -> Steps:
+    steps = Steps(source, cache, told, recipe.jobs, bases)
     if recipe.converter is not None:
         steps.convert(Path(recipe.converter))
     return steps
@@ -91,20 +101,3 @@ def _asked(recipe: Recipe) -> list[Wish]:
             remedy="Name it once, or give a copy of the profile a name of its own.",
         )
     return asked
-
-
-@contextmanager
-def bar() -> Iterator[Progress]:
-    """Show what is being done; where there is no terminal, a line for each new thing."""
-    with progress(transient=True) as bar:
-        row = bar.add_task("reading the model", total=1.0, note="")
-        said: list[str] = []
-
-        def told(doing: str, share: float) -> None:
-            # A task that is complete stops its clock, and another step is to come.
-            bar.update(row, description=doing, completed=min(share, 0.999))
-            if not err.is_terminal and doing not in said:
-                say(doing)
-                said.append(doing)
-
-        yield told

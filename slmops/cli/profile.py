@@ -10,7 +10,7 @@ import typer
 
 from slmops import document
 from slmops.cli import home
-from slmops.cli.device import at
+from slmops.cli.device_choice import at
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, say, size, table
 from slmops.cli.status import ask_all

@@ -9,8 +9,7 @@ from slmops.build.checkpoint import Checkpoint
 from slmops.build.isolate import Progress, isolate
 from slmops.cli import home
 from slmops.cli.options import verb
-from slmops.cli.prepare import bar
-from slmops.cli.render import Form, Output, emit, say, size, table
+from slmops.cli.render import Form, Output, bar, emit, say, size, table
 from slmops.errors import DocumentError
 from slmops.profile.load import load_profile
 from slmops.train.mask import HONEST, parse_pattern

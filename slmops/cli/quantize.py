@@ -9,10 +9,11 @@ from slmops.build.load_recipe import anchored, load_recipe
 from slmops.build.plan import AUTO
 from slmops.build.recipe import Recipe, target
 from slmops.cli.answer import show_plan
+from slmops.cli.keyring import until
 from slmops.cli.make_release import check_new, make_release, show_release
 from slmops.cli.options import verb
-from slmops.cli.prepare import bar, foretold
-from slmops.cli.render import Form, Output, emit
+from slmops.cli.prepare import foretold
+from slmops.cli.render import Form, Output, bar, emit
 from slmops.cli.said import checked, put_over
 
 app = verb("Make a release: the best artifact each device can bear, its loss measured.")
@@ -77,6 +78,16 @@ def quantize(
     max_fallback: Annotated[
         float | None, typer.Option(help="Share of the weights that may have another type than the label's.")
     ] = None,
+    delta_base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:VERSION",
+            help="Release that the devices have. Each artifact gets the types of that release's artifact "
+            "for its profile and, in a GGUF, its scales wherever they cost next to nothing (how far that may "
+            "go is chosen by measuring): an update is then a small delta. Where another --type or --format "
+            "is asked for, or the tensors are others, it is built without, and that is said.",
+        ),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes that build and measure at a time.")] = None,
     memory: Annotated[
         str | None, typer.Option(help="Memory that building may use, such as 4GiB. Default: what is free.")
@@ -85,6 +96,13 @@ def quantize(
         Path | None,
         typer.Option(
             "--report", help="Folder for report.html and report.json. Default: beside the registry."
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPAN",
+            help="After this long (90d, 1y) no device takes the release in; who has it keeps it.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -115,17 +133,19 @@ def quantize(
             "golden": str(golden) if golden else None,
             "converter": str(converter) if converter else None,
             "max_fallback": max_fallback,
+            "delta_base": delta_base,
             "jobs": jobs,
             "memory": memory,
         },
         target(f":{format_}:{type_}"),
     )
     check_new(said.name, said.version)
+    ends = until(expires)
     with bar() as told:
         planned = foretold(said, told)
         if dry_run:
             return show_plan(planned, output)
-        made = make_release(said, planned, told, report_to=report_to)
+        made = make_release(said, planned, told, report_to=report_to, expires=ends)
     if output is Form.JSON:
         return emit(made.said())
     return show_release(made)

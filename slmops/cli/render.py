@@ -5,7 +5,8 @@ Standard output carries data; progress and remarks go to standard error.
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from typing import Annotated, Any
 
@@ -111,6 +112,23 @@ def progress(*, transient: bool = False) -> Progress:
         transient=transient,
         disable=not err.is_terminal,
     )
+
+
+@contextmanager
+def bar(first: str = "reading the model") -> Iterator[Callable[[str, float], None]]:
+    """Show what is being done and its share; where there is no terminal, a line for each new thing."""
+    with progress(transient=True) as shown:
+        row = shown.add_task(first, total=1.0, note="")
+        said: list[str] = []
+
+        def told(doing: str, share: float) -> None:
+            # A task that is complete stops its clock, and another step is to come.
+            shown.update(row, description=doing, completed=min(share, 0.999))
+            if not err.is_terminal and doing not in said:
+                say(doing)
+                said.append(doing)
+
+        yield told
 
 
 def counter(what: str) -> Progress:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from slmops.cli import home
-from slmops.cli.deploy import roll_out
+from slmops.cli.deploy import Asked, roll_out
 from slmops.cli.options import FleetFile, Selector, Yes, ask_first, verb
 from slmops.cli.render import Form, Output, emit, table
 from slmops.cli.status import ask_all
@@ -44,7 +44,8 @@ def rollback(
     rows = ask_all(picked, max(whole.rollout.max_parallel, 32))
     if to:
         release = to if ":" in to else f"{_name(rows)}:{to}"
-        outcome = roll_out(whole, picked, release, ask=not yes, dry_run=False, output=output)
+        asked = Asked(release, ask=not yes, dry_run=False, delta=True, output=output)
+        outcome = roll_out(whole, picked, asked)
         raise typer.Exit(outcome.exit_code if outcome is not None else 0)
     if not yes:
         shown = [(row["device"], row.get("release"), row.get("previous"), row["health"]) for row in rows]

@@ -18,6 +18,8 @@ from slmops.fleet.inventory import Device
 from slmops.fleet.load import load_fleet
 from slmops.fleet.selector import select
 from slmops.fleet.ssh import Link
+from slmops.registry import served
+from slmops.rollout.check import kept_slots
 
 app = verb("Which device runs which release, healthy or not, since when.")
 
@@ -30,6 +32,8 @@ def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABL
     """
     whole, devices = load_fleet(fleet)
     rows = ask_all(select(devices, selector), max(whole.rollout.max_parallel, 32))
+    told = {f"{whole.name}/{row['device']}": row["kept"] for row in rows if "kept" in row}
+    served.record(home.served(), time.time(), told)
     if output is Form.JSON:
         emit({"fleet": whole.name, "devices": rows})
     else:
@@ -96,6 +100,7 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         "model": {key: release.get(key) for key in ("model_bytes", "context", "predicted")},
         "remark": release.get("damage") or _remark(health, standing),
         "failure": standing.get("failure"),
+        "kept": [f"sha256:{slot}" for slot in kept_slots(standing)],
     }
 
 

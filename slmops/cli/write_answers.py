@@ -9,8 +9,7 @@ import typer
 
 from slmops.build.checkpoint import Checkpoint
 from slmops.cli.options import verb
-from slmops.cli.prepare import bar
-from slmops.cli.render import Form, Output, emit, out, say, table
+from slmops.cli.render import Form, Output, bar, emit, out, say, table
 from slmops.errors import UsageError
 from slmops.train.answers import Asking, distinct
 from slmops.train.ask_endpoint import Endpoint, open_endpoint

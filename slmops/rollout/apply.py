@@ -1,28 +1,27 @@
 """Bring a release to one device: send, stage, try, confirm. And take it back."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event as Flag
 from typing import Any
 
-from slmops import digest as digests
 from slmops.errors import SlmopsError, UnreachableError
 from slmops.fleet import agent
+from slmops.fleet.agent import Session
 from slmops.fleet.inventory import Device
+from slmops.fleet.send import Sender
 from slmops.fleet.ssh import Link
 from slmops.fleet.strategy import Strategy
 from slmops.rollout.assignment import Event
+from slmops.rollout.check import Finding
+from slmops.rollout.deliver import Delivery
 from slmops.rollout.order import Order, Parcel
-from slmops.rollout.told import Told
+from slmops.rollout.shipment import Offers
+from slmops.rollout.told import Tell, Told
 
-Tell = Callable[[Told], None]
 SLACK = 60.0
 """Seconds over a stage's own deadline that the operator waits to hear of its end."""
-
-
-HASHING = 600.0
-"""Seconds a device may be silent while it hashes files of some gigabytes on a slow card."""
 
 
 class StoppedError(SlmopsError):
@@ -41,20 +40,23 @@ class Terms:
     """known_hosts files."""
     stop: Flag
     """Set when the operator wants no more to begin."""
+    offers: Offers = field(default_factory=dict)
+    """The deltas that devices may be sent in place of whole files."""
 
 
-def bring(device: Device, order: Order, terms: Terms, tell: Tell) -> None:
+def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
     """Take one device through its assignment, telling every step; every end is told, none is raised."""
-    name = device.name
+    device, name = finding.device, finding.device.name
     try:
         parcel = order.parcel(device)
-        with Link(device, terms.trusted) as link:
+        stop = partial(_stop_if_told, terms.stop)
+        with Sender(partial(agent.session, device, terms.trusted), stop) as sender:
             tell(Told(name, Event.SEND))
-            _send(link, order, parcel, terms.stop, tell)
+            Delivery(sender, finding, order.mandate, terms.offers, tell).stage()
             tell(Told(name, Event.STAGE))
-            _stop_if_told(terms.stop)
+            stop()
             tell(Told(name, Event.TRY))
-            passed = _try(link, parcel, terms.strategy, tell)
+            passed = _try(sender.session, parcel, finding.runtime, terms.strategy, tell)
         if passed:
             # Over a new connection: a device that can no longer be reached must not stay on the new release.
             with Link(device, terms.trusted) as link:
@@ -89,50 +91,12 @@ def go_back(link: Link, slot: str, strategy: Strategy, *, even_to_none: bool = F
     return agent.call(link, "roll-back", {**said, "even_to_none": even_to_none}, silence=_longest(strategy))
 
 
-def _send(link: Link, order: Order, parcel: Parcel, stop: Flag, tell: Tell) -> None:
-    device, signed = link.device, order.signed
-    agent.greet(link)
-    settings = {
-        "device": device.name,
-        "profile": device.profile,
-        "runtime": list(device.python),
-        "port": device.daemon_port,
-        "service": device.service,
-    }
-    agent.call(link, "enroll", {"signers": order.signers, **settings})
-    said = {
-        "index": signed.index.decode(),
-        "signature": signed.signature.decode(),
-        "manifest": parcel.manifest.decode(),
-        "profile": device.profile,
-    }
-    prepared = agent.call(link, "prepare", said, silence=HASHING)
-    whole = sum(each["size"] - each["offset"] for each in prepared["missing"])
-    sent = 0
-
-    def data(each: dict[str, Any]) -> Iterator[bytes]:
-        nonlocal sent
-        with parcel.files[each["name"]].open("rb") as file:
-            file.seek(each["offset"])
-            for piece in digests.pieces(file):
-                _stop_if_told(stop)
-                yield piece
-                sent += len(piece)
-                tell(Told(device.name, None, "", {"step": "sending", "done": sent, "whole": whole}))
-
-    for each in prepared["missing"]:
-        wanted = {"slot": parcel.slot, "name": each["name"], "offset": each["offset"]}
-        agent.call(link, "receive", wanted, data=data(each), silence=HASHING)
-    agent.call(link, "stage", {"slot": parcel.slot}, silence=HASHING)
-
-
-def _try(link: Link, parcel: Parcel, strategy: Strategy, tell: Tell) -> bool:
+def _try(session: Session, parcel: Parcel, runtime: Parcel | None, strategy: Strategy, tell: Tell) -> bool:
     """Activate and hear the device's own verdict; return whether it passed."""
-    name = link.device.name
-    answer = agent.call(
-        link,
+    name = session.link.device.name
+    answer = session.call(
         "activate",
-        {"slot": parcel.slot, **_deadlines(strategy)},
+        {"slot": parcel.slot, "runtime_slot": runtime and runtime.slot, **_deadlines(strategy)},
         note=lambda said: tell(Told(name, None, "", said)),
         silence=_longest(strategy),
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slmops import digest as digests
+from slmops.artifact.runtime import Platform
 from slmops.errors import DoesNotFitError, HostKeyError, IntegrityError, SlmopsError, UnreachableError
 from slmops.fleet import agent, probe
 from slmops.fleet.agent import NoAgentError
@@ -12,7 +12,8 @@ from slmops.fleet.inventory import Device
 from slmops.fleet.ssh import Link
 from slmops.profile.fit import compatible
 from slmops.profile.reading import DeviceFacts
-from slmops.rollout.order import Order, Parcel
+from slmops.rollout.order import ModelParcel, Order, Parcel, RuntimeParcel
+from slmops.rollout.shipment import Item, Offers, shipment
 from slmops.wire import DISK_RESERVE
 
 SERVING = (
@@ -26,7 +27,7 @@ SERVING = (
     "uvicorn",
 )
 NEEDS = {"gguf": (*SERVING, "llama_cpp"), "onnx": (*SERVING, "onnxruntime")}
-"""Python modules the daemon needs on the device, by the artifact's format."""
+"""Python modules that a daemon without a runtime bundle needs on the device, by the artifact's format."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Finding:
     """What the look at one device has shown."""
 
     device: Device
-    parcel: Parcel | None = None
+    parcel: ModelParcel | None = None
+    runtime: RuntimeParcel | None = None
+    """The bundle that its daemon is to run from."""
     serves: str | None = None
     """`name:version` it serves now."""
     current: bool = False
@@ -42,8 +45,22 @@ class Finding:
     refusal: SlmopsError | None = None
     """Why it cannot take the release."""
     unreachable: UnreachableError | None = None
-    lacks: int = 0
-    """Bytes of the artifact that it has not got, and is sent."""
+    slots: tuple[str, ...] = ()
+    """The slots that it serves and may return to, runtime bundles' among them."""
+    whole: tuple[str, ...] = ()
+    """All slots that it has."""
+    held: frozenset[str] = frozenset()
+    """Digests of the files in its slots."""
+
+    @property
+    def goes(self) -> bool:
+        """Say whether it gets the release."""
+        return not self.current and self.refusal is None and self.unreachable is None
+
+    def items(self, offers: Offers) -> tuple[Item, ...]:
+        """Return what it is sent: of its runtime and of its model the files that no slot of its own holds."""
+        lacking = [each for each in (self.runtime, self.parcel) if each and each.slot not in self.whole]
+        return tuple(item for each in lacking for item in shipment(each.artifact, self.held, offers))
 
 
 def look(device: Device, order: Order, trusted: tuple[Path, ...]) -> Finding:
@@ -60,40 +77,71 @@ def look(device: Device, order: Order, trusted: tuple[Path, ...]) -> Finding:
         return Finding(device, refusal=error)
 
 
-def _look(link: Link, order: Order, parcel: Parcel) -> Finding:
+def _look(link: Link, order: Order, parcel: ModelParcel) -> Finding:
     told = _status(link)
-    serving = told.get("release") or {}
-    serves = serving.get("reference")
-    if told.get("signers") not in (None, digests.of_bytes(order.signers.encode())):
-        raise IntegrityError(
-            f"{link.device.name} trusts another release key than yours",
-            remedy="Use the SLMOPS_HOME that deployed to it first, or retire it: slmops device retire.",
-        )
-    if _is_current(told, parcel.slot):
-        return Finding(link.device, parcel, serves, current=True)
+    _refuse_other_trust(link, order, told)
+    have = probe.facts(link)
+    runtime = order.runtime(link.device, platform) if (platform := _platform(have)) else None
+    finding = _found(link.device, parcel, runtime, told)
+    if finding.current:
+        return finding
     said = parcel.description
-    lacks = to_come(parcel, told)
+    whole = sum(item.blob.size for item in finding.items({}))
+    unpacked = runtime.description.unpacked if runtime and runtime.slot not in finding.whole else 0
     short = compatible(
         arch=said.arch,
         memory_bytes=said.memory_bytes,
-        disk_bytes=lacks + DISK_RESERVE if lacks else 0,
-        have=_once_freed(probe.facts(link), serving.get("memory_bytes", 0)),
+        disk_bytes=whole + unpacked + DISK_RESERVE if whole else 0,
+        have=_once_freed(have, (told.get("release") or {}).get("memory_bytes", 0)),
     )
-    lacking = probe.lacking(link, NEEDS[said.format])
+    lacking = "" if runtime else probe.lacking(link, NEEDS[said.format])
     reasons = [*short, *([lacking] if lacking else [])]
     if not reasons:
-        return Finding(link.device, parcel, serves, lacks=lacks)
-    return Finding(
-        link.device, parcel, serves, refusal=DoesNotFitError(f"{link.device.name}: {'; '.join(reasons)}")
+        return finding
+    remedy = f"Run `slmops runtime build --platform {platform}`, then the same again." if lacking else None
+    return replace(
+        finding, refusal=DoesNotFitError(f"{link.device.name}: {'; '.join(reasons)}", remedy=remedy)
     )
 
 
-def to_come(parcel: Parcel, told: dict[str, Any]) -> int:
-    """Return the bytes that a device lacks of a parcel: what any of its slots holds is linked there."""
-    if parcel.slot in told.get("slots", []):
-        return 0
-    held = set(told.get("held", []))
-    return sum(blob.size for _, blob in parcel.artifact.files if blob.digest not in held)
+def _found(
+    device: Device, parcel: ModelParcel, runtime: RuntimeParcel | None, told: dict[str, Any]
+) -> Finding:
+    """Return what a device's status says of it."""
+    standing = told.get("standing") or {}
+    return Finding(
+        device,
+        parcel,
+        runtime,
+        serves=(told.get("release") or {}).get("reference"),
+        current=_is_current(told, parcel, runtime),
+        slots=kept_slots(standing),
+        whole=tuple(told.get("slots", ())),
+        held=frozenset(told.get("held", ())),
+    )
+
+
+def kept_slots(standing: dict[str, Any]) -> tuple[str, ...]:
+    """Return the slots that a device so standing serves and may return to: models', then runtime bundles'."""
+    runs_from = ((standing.get(key) or {}).get("runtime_slot") for key in ("settings", "previous_settings"))
+    return tuple(slot for slot in (standing.get("slot"), standing.get("previous"), *runs_from) if slot)
+
+
+def _refuse_other_trust(link: Link, order: Order, told: dict[str, Any]) -> None:
+    trusted = told.get("trust")
+    if trusted and trusted["digest"] not in order.mandate.digests:
+        raise IntegrityError(
+            f"{link.device.name} trusts another release key than yours (its trust document "
+            f"{trusted['version']} is none of yours)",
+            remedy="Use the SLMOPS_HOME that deployed to it first, or retire it: slmops device retire.",
+        )
+
+
+def _platform(have: DeviceFacts) -> Platform | None:
+    """Return for which runtime bundles a device is, or None where it has no Python."""
+    if have.arch is None or have.python is None:
+        return None
+    return Platform(have.arch, ".".join(have.python.split(".")[:2]))
 
 
 def _once_freed(have: DeviceFacts, serving: int) -> DeviceFacts:
@@ -104,13 +152,19 @@ def _once_freed(have: DeviceFacts, serving: int) -> DeviceFacts:
 
 
 def _status(link: Link) -> dict[str, Any]:
-    """Return where the device says it stands; nothing when it never had an agent."""
+    """Return where the device says it stands; nothing when it has no agent that we can speak with yet."""
     try:
         return agent.call(link, "status")
     except NoAgentError:
         return {}
 
 
-def _is_current(told: dict[str, Any], slot: str) -> bool:
+def _is_current(told: dict[str, Any], parcel: Parcel, runtime: Parcel | None) -> bool:
     standing = told.get("standing") or {}
-    return bool(standing.get("slot") == slot and standing["trial"] is None and told["healthy"])
+    runs_from = (standing.get("settings") or {}).get("runtime_slot")
+    return bool(
+        standing.get("slot") == parcel.slot
+        and standing["trial"] is None
+        and told["healthy"]
+        and runs_from == (runtime and runtime.slot)
+    )

@@ -22,7 +22,7 @@ from slmops.rollout.check import Finding
 from slmops.rollout.history import History
 from slmops.rollout.machine import Event, Rollout
 from slmops.rollout.order import Order
-from slmops.rollout.told import Told
+from slmops.rollout.told import Tell, Told
 from slmops.rollout.verdict import Verdict
 from slmops.rollout.waves import cut
 
@@ -78,6 +78,7 @@ class Drive:
     def __init__(self, fleet: str, order: Order, terms: Terms, *, history: History, watcher: Watcher) -> None:
         self.fleet, self.order, self.strategy = fleet, order, terms.strategy
         self.terms, self.history, self.watcher = terms, history, watcher
+        self.findings: dict[str, Finding] = {}
         self.states: dict[str, State] = {}
         self.messages: dict[str, str] = {}
         self.rollout = Rollout(waves=0)
@@ -86,6 +87,7 @@ class Drive:
     def run(self, findings: Sequence[Finding]) -> Outcome:
         """Roll the release out over devices that have been looked at; return how it ended."""
         self.rollout = machine.step(self.rollout, Event.STARTED)
+        self.findings = {finding.device.name: finding for finding in findings}
         refusals = self._judge_findings(findings)
         if self.rollout.state is machine.State.CHECKING:
             try:
@@ -173,13 +175,13 @@ class Drive:
         stuck = any(self.states[device.name] in (State.STUCK, State.COMMITTED) for device in wave)
         self._move(Event.JAMMED if stuck else Event.WENT_HOME, waves)
 
-    def _bring(self, device: Device, tell: apply.Tell) -> None:
-        apply.bring(device, self.order, self.terms, tell)
+    def _bring(self, device: Device, tell: Tell) -> None:
+        apply.bring(self.findings[device.name], self.order, self.terms, tell)
 
-    def _take_back(self, device: Device, tell: apply.Tell) -> None:
+    def _take_back(self, device: Device, tell: Tell) -> None:
         apply.take_back(device, self.order.parcel(device).slot, self.terms, tell)
 
-    def _work(self, devices: Iterable[Device], job: Callable[[Device, apply.Tell], None]) -> None:
+    def _work(self, devices: Iterable[Device], job: Callable[[Device, Tell], None]) -> None:
         """Do `job` for each device, `max_parallel` at a time; nobody new starts once a bound is crossed.
 
         The threads are daemons: whoever leaves by a second Ctrl-C leaves the devices to decide alone.

@@ -1,5 +1,6 @@
 """What the thread that works on a device tells the one that drives the rollout."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,3 +15,6 @@ class Told:
     event: Event | None
     message: str = ""
     said: dict[str, Any] = field(default_factory=dict)
+
+
+Tell = Callable[[Told], None]

@@ -1,21 +1,33 @@
 """What a look at a device finds that it lacks."""
 
 from slmops.artifact.manifest import Artifact, Blob
-from slmops.rollout.check import to_come
-from slmops.rollout.order import Parcel
+from slmops.fleet.inventory import Device
+from slmops.rollout.check import Finding
+from slmops.rollout.order import ModelParcel, RuntimeParcel
 
 MODEL, ADAPTER = Blob("weights", "sha256:aa", 400_000), Blob("weights", "sha256:bb", 100_000)
 BUILT = Artifact(Blob("config", "sha256:cc", 100), (("model.gguf", MODEL), ("adapter.gguf", ADAPTER)))
-PARCEL = Parcel("00", b"", BUILT, None, {})
+WHEELS = Artifact(Blob("config", "sha256:dd", 100), (("numpy.whl", Blob("code", "sha256:ee", 9_000)),))
+PARCEL = ModelParcel(None, "pi", "00", b"", BUILT, {}, None)
+RUNTIME = RuntimeParcel(None, "aarch64-cp311", "22", b"", WHEELS, {}, None)
 
 
-def test_what_another_slot_holds_is_not_sent_and_takes_no_room():
-    assert to_come(PARCEL, {"slots": ["11"], "held": ["sha256:aa"]}) == 100_000
+def sent(**told):
+    return sum(item.size for item in Finding(Device("edge", "edge"), PARCEL, **told).items({}))
+
+
+def test_what_another_slot_holds_is_not_sent():
+    assert sent(whole=("11",), held=frozenset({"sha256:aa"})) == 100_000
 
 
 def test_a_device_that_says_nothing_of_what_it_holds_is_taken_to_hold_nothing():
-    assert to_come(PARCEL, {"slots": ["11"]}) == to_come(PARCEL, {}) == 500_000
+    assert sent(whole=("11",)) == sent() == 500_000
 
 
 def test_an_artifact_that_is_there_lacks_nothing():
-    assert to_come(PARCEL, {"slots": ["00"]}) == 0
+    assert sent(whole=("00",)) == 0
+
+
+def test_a_runtime_bundle_comes_before_the_model_and_once():
+    assert sent(runtime=RUNTIME) == 509_000
+    assert sent(runtime=RUNTIME, whole=("22",)) == 500_000

@@ -1,0 +1,108 @@
+"""slmops device fsck and gc: whether what lies on devices is as it was left, and what of it may go."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
+
+import typer
+
+from slmops.cli import home
+from slmops.cli.device_choice import FleetOption, Host, targets
+from slmops.cli.options import Selector
+from slmops.cli.render import Form, Output, counter, emit, size, table
+from slmops.errors import IntegrityError, PartialError, SlmopsError
+from slmops.fleet import agent
+from slmops.fleet.inventory import Device
+from slmops.fleet.ssh import Link
+
+PARALLEL = 16
+READING = 3600.0
+"""Seconds that a device may read one slot before it says anything again."""
+
+
+def fsck(
+    host: Host = "",
+    fleet: FleetOption = None,
+    selector: Selector = "",
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    output: Output = Form.TABLE,
+) -> None:
+    """Look whether everything on a device is as it was left: every byte of every release, links, journal.
+
+    With --fleet and no DEVICE: every device, or those that --selector picks. --repair removes what has
+    rotted and does not serve, goes back from a rotten release to a whole one, and puts the rest in order.
+
+    Exit codes: 0 all is well or was mended, 7 something is wrong, 4 some devices could not be asked.
+    """
+    devices = targets(host, fleet, selector)
+    rows = _ask_all(devices, "fsck", {"repair": repair})
+    if output is Form.JSON:
+        emit({"devices": rows})
+    else:
+        table(
+            ("device", "state", "where", "wrong", "then"), [line for row in rows for line in _findings(row)]
+        )
+    _exit(rows, any(row.get("clean") is False for row in rows))
+
+
+def gc(
+    host: Host = "",
+    fleet: FleetOption = None,
+    selector: Selector = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    output: Output = Form.TABLE,
+) -> None:
+    """Free what a device does not need: releases it does not return to, and what others left half done.
+
+    What serves, what the device may return to, and what is on its way never go.
+    """
+    rows = _ask_all(targets(host, fleet, selector), "gc", {"dry_run": dry_run})
+    if output is Form.JSON:
+        emit({"devices": rows})
+    else:
+        shown = [(row["device"], each["what"], each["path"]) for row in rows for each in row.get("gone", [])]
+        table(("device", "would go" if dry_run else "gone", "path"), shown)
+        total = [
+            (row["device"], size(row["bytes"]), size(row["free"])) if "bytes" in row
+            else (row["device"], None, row["error"])
+            for row in rows
+        ]  # fmt: skip
+        table(("device", "would give" if dry_run else "gave", "free"), total)
+    _exit(rows, wrong=False)
+
+
+def _ask_all(devices: list[Device], verb: str, said: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ask every device, some at a time; one row each, in order."""
+    with ThreadPoolExecutor(PARALLEL) as pool, counter("asking devices") as bar:
+        task = bar.add_task("", total=len(devices))
+        rows = []
+        for row in pool.map(lambda device: _ask(device, verb, said), devices):
+            bar.advance(task)
+            rows.append(row)
+    return rows
+
+
+def _ask(device: Device, verb: str, said: dict[str, Any]) -> dict[str, Any]:
+    try:
+        with Link(device, home.known_hosts()) as link:
+            return {"device": device.name, **agent.call(link, verb, said, silence=READING)}
+    except SlmopsError as error:
+        return {"device": device.name, "error": str(error), "code": error.code}
+
+
+def _findings(row: dict[str, Any]) -> list[tuple[Any, ...]]:
+    if "error" in row:
+        return [(row["device"], "unknown", None, row["error"], None)]
+    if not row["findings"]:
+        return [(row["device"], "ok", None, f"{row['slots']} slots, {size(row['bytes'])} read", None)]
+    return [
+        (row["device"], "mended" if each["mended"] else "wrong", each["where"], each["wrong"], each["advice"])
+        for each in row["findings"]
+    ]
+
+
+def _exit(rows: list[dict[str, Any]], wrong: bool) -> None:
+    """Leave with the exit code of what was found."""
+    if wrong:
+        raise typer.Exit(IntegrityError.exit_code)
+    if any("error" in row for row in rows):
+        raise typer.Exit(PartialError.exit_code)

@@ -1,0 +1,76 @@
+"""slmops runtime, as far as nothing is built."""
+
+import json
+
+import pytest
+
+from slmops.artifact import runtime, sign
+from slmops.artifact.runtime import Runtime
+from slmops.registry import runtimes
+from slmops.registry.layout import Layout
+
+
+@pytest.fixture
+def kept(home, tmp_path):
+    """A bundle in the registry."""
+    folder, key = tmp_path / "bundle", tmp_path / "key"
+    folder.mkdir()
+    said = Runtime(
+        "runtime", "1.0.0", "aarch64", "3.11", "2.28", ["onnx"], [], 2000000, 9, {"numpy": "2.4.6"}
+    )
+    (folder / runtime.FILE_NAME).write_bytes(runtime.render(said))
+    (folder / "numpy-2.4.6-py3-none-any.whl").write_bytes(b"x" * 1000)
+    sign.make_key(key, "test")
+    folders = {"aarch64-cp311": folder}
+    runtimes.publish(Layout(home / "registry"), folders, created="2026-01-01T00:00:00Z", key=key)
+
+
+def test_a_dry_run_says_for_which_machines(slmops):
+    ended = slmops(
+        "runtime",
+        "build",
+        "--profile",
+        "raspberry-pi-4-2gb",
+        "--platform",
+        "x86_64-cp312",
+        "--dry-run",
+        "-o",
+        "json",
+    )
+
+    said = [(each["platform"], each["formats"]) for each in json.loads(ended.out)]
+    assert said == [("aarch64-cp311", ["gguf", "onnx"]), ("x86_64-cp312", ["gguf", "onnx"])]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "for which devices?"),
+        (["--platform", "toaster"], "expected an architecture and a Python"),
+        (["--platform", "aarch64-cp311", "--formats", "tflite"], "expected gguf or onnx"),
+        (["--platform", "sparc-cp311"], "no runtime can be built for sparc"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_fetched(slmops, words, why):
+    ended = slmops("runtime", "build", *words)
+
+    assert ended.code == 2
+    assert why in ended.err
+
+
+def test_a_version_never_changes(slmops, kept):  # noqa: ARG001 - it must be there
+    ended = slmops("runtime", "build", "--platform", "aarch64-cp311", "--version", "1.0.0")
+
+    assert ended.code == 2
+    assert "already" in ended.err
+
+
+def test_bundles_are_listed_and_shown(slmops, kept):  # noqa: ARG001 - it must be there
+    listed = json.loads(slmops("runtime", "list", "-o", "json").out)
+    assert [(each["release"], each["platform"], each["provides"]) for each in listed] == [
+        ("runtime:1.0.0", "aarch64-cp311", ["onnx"])
+    ]
+
+    shown = slmops("runtime", "show", "runtime:1.0.0").out
+    assert "glibc 2.28" in shown
+    assert "numpy-2.4.6-py3-none-any.whl" in shown

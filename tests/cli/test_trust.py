@@ -1,0 +1,205 @@
+"""slmops trust: keys and documents as an operator handles them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slmops.artifact import sign
+from slmops.artifact import trust as trusts
+from slmops.cli.keyring import Keyring
+
+
+@pytest.fixture
+def shown(slmops):
+    """What `slmops trust show` says."""
+    return lambda: json.loads(slmops("trust", "show", "-o", "json").out)
+
+
+@pytest.fixture
+def key(tmp_path):
+    """Make a key that lies elsewhere."""
+
+    def make(name):
+        sign.make_key(tmp_path / "elsewhere" / name, name)
+        return tmp_path / "elsewhere" / name
+
+    return make
+
+
+def print_of(path):
+    return sign.fingerprint(Path(f"{path}.pub"))
+
+
+def keys(said, role):
+    return {row["key"] for row in said["keys"] if row["role"] == role}
+
+
+def test_the_first_use_makes_a_key_for_each_role_and_says_so(slmops, home, shown):
+    ended = slmops("trust", "init")
+
+    said = shown()
+    assert ended.code == 0
+    assert [f"Made a {role} key: {home / 'keys' / role}" in ended.err for role in trusts.ROLES] == [True] * 3
+    assert (said["version"], said["expires"], said["thresholds"]) == (1, None, dict.fromkeys(trusts.ROLES, 1))
+    assert {row["held"] for row in said["keys"]} == {str(home / "keys" / role) for role in trusts.ROLES}
+
+
+def test_a_home_from_before_keeps_its_release_key(slmops, home, shown):
+    sign.make_key(home / "keys" / "release", "of old")
+
+    assert slmops("trust", "show").code == 0
+    assert keys(shown(), "release") == {print_of(home / "keys" / "release")}
+    (document,) = Keyring(home).chain()
+    assert sign.signers(document.document, document.signatures, document.trust.of("release"), sign.TRUST)
+
+
+def test_without_any_key_show_says_how_to_begin(slmops):
+    ended = slmops("trust", "show")
+
+    assert ended.code == 1
+    assert "slmops trust init" in ended.err
+
+
+def test_keys_of_ones_own_are_linked_and_not_copied(slmops, home, shown, key):
+    ours = key("ours")
+    assert slmops("trust", "init", "--release-key", ours, "--expires", "1y").code == 0
+
+    assert keys(shown(), "release") == {print_of(ours)}
+    assert (home / "keys" / "release").resolve() == ours
+    assert shown()["expires"] > shown()["created"]
+
+
+def test_a_key_of_an_agent_is_given_by_its_public_half(slmops, home, key):
+    ours = key("ours")
+    ours.unlink()
+
+    assert slmops("trust", "init", "--release-key", f"{ours}.pub").code == 0
+    assert Keyring(home).held()[print_of(ours)] == home / "keys" / "release.pub"
+
+
+def test_a_second_beginning_is_refused(slmops):
+    slmops("trust", "init")
+
+    ended = slmops("trust", "init")
+
+    assert ended.code == 2
+    assert "slmops trust rotate" in ended.err
+
+
+def test_a_key_is_rotated_and_the_chain_leads_from_the_first_document_to_the_last(slmops, home, shown):
+    slmops("trust", "init")
+    (old,) = keys(shown(), "release")
+    assert slmops("trust", "rotate", "--role", "release", "--add", "new", "--remove", old[:12]).code == 0
+
+    first, second = Keyring(home).chain()
+    assert (first.trust.version, second.trust.version) == (1, 2)
+    assert old not in keys(shown(), "release")
+    assert Keyring(home).key("release") == home / "keys" / "release-2"
+
+
+def test_a_revoked_key_never_counts_again(slmops, home, shown):
+    slmops("trust", "init")
+    slmops("trust", "rotate", "--role", "release", "--add", "new")
+    assert slmops("trust", "revoke", home / "keys" / "release").code == 0
+
+    lost = print_of(home / "keys" / "release")
+    assert shown()["revoked"] == [lost]
+    assert lost not in keys(shown(), "release")
+    again = slmops("trust", "rotate", "--role", "release", "--add", home / "keys" / "release")
+    assert again.code == 7
+    assert "revoked" in again.err
+
+
+def test_the_last_key_of_a_role_is_not_revoked(slmops, home):
+    slmops("trust", "init")
+
+    ended = slmops("trust", "revoke", home / "keys" / "release")
+
+    assert ended.code == 7
+    assert "expected a threshold from 1 to its 0 keys" in ended.err
+
+
+def test_a_document_that_lacks_root_signatures_waits_for_them(slmops, shown, key, home):
+    ours, theirs = key("ours"), key("theirs")
+    slmops("trust", "init", "--root-key", ours)
+    assert slmops("trust", "rotate", "--role", "root", "--add", f"{theirs}.pub", "--threshold", "2").code == 0
+    assert shown()["version"] == 2
+    aside = theirs.rename(theirs.with_name("in-a-safe"))
+    for link in (home / "keys").glob("root-*"):
+        link.unlink()
+
+    waits = slmops("trust", "rotate", "--expires", "1y")
+    assert "Trust document 3 waits for root signatures" in waits.err
+    assert (shown()["version"], shown()["pending"]) == (2, 3)
+    assert slmops("trust", "rotate", "--expires", "2y").code == 2
+
+    aside.rename(theirs)
+    assert slmops("trust", "sign", "--key", theirs).code == 0
+    assert (shown()["version"], shown()["pending"]) == (3, None)
+
+
+@pytest.mark.usefixtures("released")
+def test_a_release_gets_a_second_signature_where_two_are_asked_for(slmops, shown):
+    slmops("trust", "rotate", "--role", "release", "--add", "new", "--threshold", "2")
+    assert shown()["next"] == [
+        "No device takes parrot:1.0.0 as it is signed: slmops trust sign parrot:1.0.0."
+    ]
+    assert slmops("release", "verify", "parrot:1.0.0").code == 7
+
+    signed = slmops("trust", "sign", "parrot:1.0.0")
+
+    assert "parrot:1.0.0 is signed by 2 release keys: devices accept it." in signed.err
+    assert slmops("release", "verify", "parrot:1.0.0").code == 0
+    assert shown()["next"] == []
+
+
+def test_what_expires_soon_is_said(slmops, shown):
+    slmops("trust", "init", "--expires", "9d")
+
+    (line,) = shown()["next"]
+    assert "slmops trust rotate --expires 1y" in line
+    slmops("trust", "rotate", "--expires", "1y")
+    assert shown()["next"] == []
+
+
+def test_root_lowers_a_floor(slmops, shown):
+    slmops("trust", "init")
+    assert slmops("trust", "rotate", "--floor", "demo=3").code == 0
+
+    assert shown()["floors"] == {"demo": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rotate"], "nothing is to change"),
+        (["rotate", "--role", "boss", "--add", "new"], "expected one of root, release, rollout"),
+        (["rotate", "--expires", "soon"], "expected a span such as 90d"),
+        (["rotate", "--floor", "demo"], "expected NAME=COUNTER"),
+        (["rotate", "--role", "release", "--add", "/no/such/key"], "no public key /no/such/key.pub"),
+        (["revoke", "nobody"], "expected one key that is called 'nobody', there are 0"),
+        (["sign"], "no trust document waits"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_changes_nothing(slmops, shown, words, said):
+    slmops("trust", "init")
+
+    ended = slmops("trust", *words)
+
+    assert ended.code == 2
+    assert said in ended.err
+    assert shown()["version"] == 1
+
+
+@pytest.mark.usefixtures("released")
+def test_a_release_is_exported_with_a_signature_of_its_own(slmops, tmp_path):
+    ended = slmops("release", "export", "parrot:1.0.0", tmp_path / "out", "-o", "json")
+
+    said = json.loads(ended.out)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "artifact.json", "golden.jsonl", "model.gguf", "model.sig",
+    }  # fmt: skip
+    assert Path(said["public_key"]).read_text().startswith("-----BEGIN PUBLIC KEY")
+    assert slmops("release", "export", "parrot:1.0.0", tmp_path / "out").code == 2
+    assert slmops("trust", "show").code == 0
