@@ -12,7 +12,9 @@ from hypothesis import settings
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from slmops.artifact import description, golden
+from slmops.artifact import amendment, description, golden, sign
+from slmops.artifact import trust as trusts
+from slmops.artifact.trust import RELEASE, ROOT, SignedTrust
 from slmops.build.checkpoint import open_checkpoint
 from slmops.build.classifier import DYNAMIC
 from slmops.build.phrase import CheckpointPhrasing
@@ -30,6 +32,20 @@ def _hypothesis_has_read_its_modules():
     check of the AST now and then.
     """
     importlib.import_module("hypothesis.strategies._internal.regex")
+
+
+@pytest.fixture(scope="session")
+def trusting(tmp_path_factory):
+    """Make the trust document in which a release key stands, and nobody has the rollout role."""
+    root = tmp_path_factory.mktemp("root") / "root"
+    sign.make_key(root, "root")
+
+    def trust(key):
+        keys = {ROOT: [root.with_suffix(".pub").read_text()], RELEASE: [key.with_suffix(".pub").read_text()]}
+        document = trusts.render(amendment.first("2026-01-01T00:00:00Z", None, keys, {}))
+        return SignedTrust(document, (sign.sign(document, root, sign.TRUST),))
+
+    return trust
 
 
 LABELS = ["lost", "found", "late", "paid"]

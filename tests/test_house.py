@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from slmops.artifact import carried
 from slmops.fleet import agent_bundle
 
 TOP = Path(__file__).parents[1]
@@ -90,7 +91,7 @@ def code(node):
 
 @pytest.mark.parametrize("name", CARRIED)
 def test_what_goes_to_a_device_needs_nothing_but_python_3_9(name):
-    path = agent_bundle._source(name)
+    path = carried.source(name)
     parsed = ast.parse(path.read_bytes(), str(path), feature_version=(3, 9))
 
     since_3_9 = {"tomllib"}

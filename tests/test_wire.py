@@ -1,5 +1,6 @@
 """What an operator and a device say to each other."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops import wire
-from slmops.errors import DeviceError
+from slmops.errors import DeviceError, ProtocolError
 from slmops.wire import Reply, Request
 
 VALUES = st.recursive(
@@ -106,13 +107,65 @@ def test_a_request_of_the_wrong_types_is_refused(change):
         wire.parse_request(json.dumps(whole).encode())
 
 
-def test_another_protocol_is_refused_naming_both():
-    line = wire.render_request(Request("hello", protocol=wire.PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", [wire.LEAST - 1, wire.PROTOCOL + 1, -1, 1 << 70])
+def test_a_protocol_that_is_not_spoken_here_is_refused_naming_both(protocol):
+    line = wire.render_request(Request("status", protocol=protocol))
 
-    with pytest.raises(DeviceError, match="speaks protocol 1, the operator 2") as told:
+    with pytest.raises(ProtocolError, match=f"speaks protocols? {wire.PROTOCOL}.*, the operator {protocol}"):
         wire.parse_request(line)
 
-    assert told.value.remedy
+
+def test_a_greeting_is_understood_in_any_protocol():
+    greeting = Request("hello", protocol=wire.PROTOCOL + 40)
+
+    assert wire.parse_request(wire.render_request(greeting)) == greeting
+
+
+@given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
+def test_whatever_comes_as_a_request_is_one_or_is_refused(line):
+    with contextlib.suppress(DeviceError):
+        assert isinstance(wire.parse_request(line), Request)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"verb": st.text() | VALUES, "said": SAID | VALUES, "protocol": st.integers() | VALUES}
+    )
+)
+def test_a_request_of_any_parts_is_one_or_is_refused(whole):
+    with contextlib.suppress(DeviceError):
+        wire.body_length(wire.parse_request(json.dumps(whole).encode()))
+
+
+@given(st.text() | VALUES.map(json.dumps))
+def test_whatever_a_device_says_is_a_reply_or_noise(line):
+    assert isinstance(wire.parse_reply(wire.MARK + line), Reply | None)
+
+
+@given(st.integers(0, 1 << 50))
+def test_a_length_says_how_many_bytes_follow(length):
+    assert wire.body_length(Request("receive", {"length": length})) == length
+    assert wire.body_length(Request("receive")) == 0
+
+
+@pytest.mark.parametrize("length", [-1, 1.5, "7", True, None, [1]])
+def test_a_length_that_is_no_number_of_bytes_is_refused(length):
+    with pytest.raises(DeviceError, match="receive: expected a length in bytes"):
+        wire.body_length(Request("receive", {"length": length}))
+
+
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_two_sides_share_the_newest_protocol_that_both_speak(least, more):
+    both = set(range(wire.LEAST, wire.PROTOCOL + 1)) & set(range(least, least + more + 1))
+
+    assert wire.shared(least, least + more) == max(both, default=None)
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=3), st.lists(st.integers(0, 30), min_size=1, max_size=3)
+)
+def test_a_version_is_newer_by_its_numbers(one, other):
+    assert wire.newer(".".join(map(str, one)), ".".join(map(str, other))) == (one > other)
 
 
 def test_a_word_that_was_not_utf_8_on_the_command_line_can_be_said():

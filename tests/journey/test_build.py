@@ -192,3 +192,49 @@ def test_an_artifact_says_what_it_was_made_of(builder):
     assert said.type == "Q5_0"
     assert {"id", "digest", "llama-cpp-python", "slmops"} <= said.source.keys()
     assert said.source["id"] == "model"
+
+
+def nudged(odd, folder):
+    """Return a copy of the model with every weight moved a little, as an update of it has."""
+    shutil.copytree(odd, folder)
+    dice = np.random.default_rng(6)
+    weights = load_file(folder / "model.safetensors")
+    for name, value in weights.items():
+        weights[name] = value + 0.002 * value.std() * dice.standard_normal(value.shape, np.float32)
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def test_an_update_gets_the_types_and_the_scales_of_what_devices_have(builder, odd, tmp_path):
+    model = nudged(odd, tmp_path / "update")
+    words = ["--version", "1.1.0", "--delta-base", "odd:1.0.0", "--tokens", "128", "--type", "Q5_0"]
+    answer = builder.json("quantize", model, *NAMED, *words)
+
+    (profile,) = answer["profiles"]
+    (candidate,) = profile["candidates"]
+    reused = profile["delta_base"]
+    assert candidate["type"] == "Q5_0"
+    assert candidate["tolerance"] == reused["taken"]
+    assert candidate["base"].startswith("sha256:")
+    assert len(reused["tried"]) > 1
+    blobs = [path.read_bytes() for path in (builder.home / "registry/blobs/sha256").iterdir()]
+    said = [description.parse(blob) for blob in blobs if b'"parameters"' in blob]
+    (update,) = (one for one in said if one.version == "1.1.0")
+    assert update.measured["reused_share"] > 0.5
+    assert update.measured["kl_mean_own_scales"] == reused["kl_mean"]
+    assert update.source["delta_base"] == f"odd:1.0.0 {candidate['base']}"
+    assert "reuse the scales of odd:1.0.0" in profile["reason"]
+    assert "Built again, bit for bit: x86-64-v3." in builder("release", "verify", "odd:1.1.0", "--rebuild")
+
+
+def test_what_is_no_base_is_said_and_built_without(builder, odd):
+    words = ["--version", "1.2.0", "--delta-base", "odd:1.0.0", "--type", "Q8_0"]
+    told = builder("quantize", odd, *NAMED, *words)
+
+    assert "odd:1.0.0 is no base for a small delta: it is gguf Q5_0, and auto Q8_0 was asked for" in told
+    assert models(builder, "odd:1.2.0")["type"] == "Q8_0"
+
+
+def test_a_base_that_is_not_there_is_a_typed_error(builder, odd):
+    words = ["--version", "1.2.0", "--delta-base", "odd:9.9.9"]
+    assert "the registry has no release odd:9.9.9" in builder("quantize", odd, *NAMED, *words, exits=1)

@@ -1,0 +1,16 @@
+# reach.sh: how this machine reaches a device: a port for its sshd, and the wait until that answers. Sourced.
+
+free_port() {
+  python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+await_ssh() { # until the sshd of $device speaks; two minutes at most
+  local n host port
+  read -r host port < "$device/place"
+  for ((n = 0; n < 600; n++)); do
+    if timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"; read -r -t 5 line <&3; [[ $line == SSH-* ]]' "$host" "$port" 2>/dev/null; then return; fi
+    running || fail "$name ended; see $device/console.log"
+    sleep 0.2
+  done
+  fail "$name does not answer; see $device/console.log"
+}
