@@ -42,7 +42,7 @@ FULL: Final = "zstd"
 BIG: Final = 20_000_000
 """Bytes from which a pair is measured once."""
 ENCODE: Final[Mapping[str, str]] = {
-    OURS: "from slmops.artifact.make_delta import make_delta as f; f(Path(base), Path(target), Path(sent))",
+    OURS: "from slmops.delta.make_delta import make_delta as f; f(Path(base), Path(target), Path(sent))",
     "bsdiff": "import bsdiff4; bsdiff4.file_diff(base, target, sent)",
     "hdiff": "import hdiffpatch as h; b, t = Path(base).read_bytes(), Path(target).read_bytes(); "
     "Path(sent).write_bytes(h.diff(b, t, h.ZStdConfig(level=19), validate=False))",
@@ -50,13 +50,13 @@ ENCODE: Final[Mapping[str, str]] = {
     "cdc 64": "chunks(64)",
 }
 DECODE: Final[Mapping[str, str]] = {
-    OURS: "from slmops.artifact.apply_delta import apply_delta as f; f(Path(base), Path(sent), Path(made))",
+    OURS: "from slmops.delta.apply_delta import apply_delta as f; f(Path(base), Path(sent), Path(made))",
     "bsdiff": "import bsdiff4; bsdiff4.file_patch(base, made, sent)",
     "hdiff": "import hdiffpatch as h; b, d = Path(base).read_bytes(), Path(sent).read_bytes(); "
     "Path(made).write_bytes(h.apply(b, d))",
 }
 NEEDED: Final[Mapping[str, str]] = {
-    OURS: "slmops.artifact.make_delta",
+    OURS: "slmops.delta.make_delta",
     "bsdiff": "bsdiff4",
     "hdiff": "hdiffpatch",
     "cdc 16": "fastcdc, zstandard",

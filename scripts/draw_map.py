@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 JOURNEY = (
-    "profile", "build", "train", "artifact", "registry", "fleet", "rollout", "device", "daemon", "telemetry",
+    "profile", "build", "train", "artifact", "delta", "registry", "fleet", "rollout", "device", "daemon", "telemetry",
     "cli",
 )  # fmt: skip
 WIDTH = 28

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, quants
 
-from slmops.artifact.fields import CODEBOOK, LAYOUTS
+from slmops.delta.fields import CODEBOOK, LAYOUTS
 
 Bytes = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]

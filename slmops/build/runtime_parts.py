@@ -43,7 +43,7 @@ _UNUSED_OF = {
     ),
     # The module for Python has all of the library within; the library by itself is for other languages.
     "onnxruntime": (
-        *("onnxruntime/capi/libonnxruntime.so*", "onnxruntime/capi/libonnxruntime_providers_shared.so"),
+        "onnxruntime/capi/libonnxruntime.so*",
         *("onnxruntime/backend/*", "onnxruntime/datasets/*", "onnxruntime/quantization/*"),
         *("onnxruntime/tools/*", "onnxruntime/transformers/*"),
     ),

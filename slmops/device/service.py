@@ -49,7 +49,7 @@ def ensure(places: Places, config: dict[str, Any]) -> None:
     if not nudge(places):
         kind = config["service"]
         if kind == "auto":
-            kind = "systemd" if _systemctl() else "process"
+            kind = "systemd" if _systemctl() and _outlives_sessions() else "process"
         _start_unit(places) if kind == "systemd" else _start_process(places)
         _await_supervisor(places)
     nudge(places)
@@ -79,7 +79,7 @@ def outlook(places: Places) -> dict[str, Any]:
     with the machine only if the user lingers.
     """
     control = _systemctl()
-    linger = (Path("/var/lib/systemd/linger") / getpass.getuser()).exists()
+    linger = _lingers()
     after = None
     if control and _unit_path(places).exists() and (os.geteuid() == 0 or linger):
         after = "systemd"
@@ -184,8 +184,18 @@ def _start_unit(places: Places) -> None:
         done = subprocess.run([*control, *words], capture_output=True, check=False)
         if done.returncode != 0:
             raise DeviceError(f"systemctl {words[0]} failed: {done.stderr.decode(errors='replace').strip()}")
-    if os.geteuid() != 0 and shutil.which("loginctl"):
+    _outlives_sessions()
+
+
+def _outlives_sessions() -> bool:
+    """Say whether this user's systemd stays when nobody is logged in; where we may, see that it does."""
+    if os.geteuid() != 0 and not _lingers() and shutil.which("loginctl"):
         subprocess.run(["loginctl", "enable-linger"], capture_output=True, check=False)
+    return os.geteuid() == 0 or _lingers()
+
+
+def _lingers() -> bool:
+    return (Path("/var/lib/systemd/linger") / getpass.getuser()).exists()
 
 
 def _unit_path(places: Places) -> Path:

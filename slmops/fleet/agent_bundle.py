@@ -17,7 +17,7 @@ from slmops.artifact.carried import PACKAGE
 from slmops.fleet import commands
 
 ROOM = PACKAGE / "device"
-DECODER = "slmops.artifact.apply_delta"
+DECODER = "slmops.delta.apply_delta"
 LAUNCH = f"""\
 import sys
 if sys.version_info < (3, 9):

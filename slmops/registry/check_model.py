@@ -6,7 +6,7 @@ states; what is published here is what it says it is. What is no GGUF is not loo
 
 from pathlib import Path
 
-from slmops.artifact.regions import regions
+from slmops.delta.regions import regions
 from slmops.errors import ModelError
 
 _MAGIC = b"GGUF"

@@ -96,7 +96,7 @@ class Deltas:
 
     def _make(self, base: Blob, target: Blob) -> Path:
         try:
-            from slmops.artifact.make_delta import make_delta  # noqa: PLC0415 - needs numpy
+            from slmops.delta.make_delta import make_delta  # noqa: PLC0415 - needs numpy
         except ModuleNotFoundError as error:
             raise MissingPartError(
                 f"deltas need {error.name}, which is not installed", remedy=install_line("build")

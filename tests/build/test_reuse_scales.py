@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.artifact.fields import LAYOUTS
 from slmops.build.ggml import Quantizer
 from slmops.build.reuse_scales import HALF_ULP, REUSABLE, alternative, round_with, values
+from slmops.delta.fields import LAYOUTS
 
 TYPES = sorted(REUSABLE)
 ROWS, COLUMNS = 8, 512

@@ -8,8 +8,8 @@ import pytest
 
 from slmops import digest as digests
 from slmops.artifact import manifest
-from slmops.artifact.make_delta import make_delta
 from slmops.artifact.manifest import CONFIG_TYPE, WEIGHT_TYPE, Artifact, Blob
+from slmops.delta.make_delta import make_delta
 from slmops.device import incoming, patch
 from slmops.device.places import read_json, write_json
 

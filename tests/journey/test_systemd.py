@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -134,12 +133,14 @@ def test_a_boot_ends_a_trial_and_the_release_before_serves(device, ending):
 
 
 @pytest.mark.parametrize("user", ["slm"])
-def test_a_user_without_linger_is_served_while_nobody_is_logged_in(stocked, tmp_path, user):
+def test_the_daemon_of_a_user_without_linger_outlives_the_session(stocked, tmp_path, user):
     operator = stocked("local")
     fleet = operator.fleet(1, tmp_path / "fleet", "local", words=("--systemd", "--user", user))
 
     operator("deploy", fleet, "--release", "home-commands:1.0.0", "--yes")
 
-    # The last session of the user has ended when its runtime folder is gone.
-    until(lambda: on(fleet, f"loginctl list-sessions --no-legend | grep -w {shlex.quote(user)}") == "")
-    assert on(fleet, "pgrep -f slmops.daemon")
+    # A user's systemd that does not linger ends with the last session, and everything below it.
+    below = on(fleet, f"cat /proc/{supervisor(fleet, user)}/cgroup")
+    assert below
+    assert "user@" not in below
+    assert serving(operator, fleet) == "home-commands:1.0.0"

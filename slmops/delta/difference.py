@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from slmops.artifact.fields import CODEBOOK, Fields, Layout
+from slmops.delta.fields import CODEBOOK, Fields, Layout
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

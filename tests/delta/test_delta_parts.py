@@ -4,11 +4,11 @@ from gguf import GGMLQuantizationType, quants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmops.artifact import delta, rans
-from slmops.artifact.delta import ARGUMENTS, Header, Operation
-from slmops.artifact.fields import CODEBOOK, LAYOUTS, Fields
-from slmops.artifact.symbols import GROUPINGS, packed, unpacked
 from slmops.build.scheme import GGML_TYPES
+from slmops.delta import delta, rans
+from slmops.delta.delta import ARGUMENTS, Header, Operation
+from slmops.delta.fields import CODEBOOK, LAYOUTS, Fields
+from slmops.delta.symbols import GROUPINGS, packed, unpacked
 from slmops.errors import IntegrityError
 
 numbers = st.integers(0, (1 << 56) - 1)

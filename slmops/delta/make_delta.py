@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import lzma
+import math
 import shutil
 import tempfile
 import time
@@ -20,15 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from slmops.artifact import delta, rans
-from slmops.artifact.apply_delta import apply_delta
-from slmops.artifact.delta import Header, Operation
-from slmops.artifact.encode import Backwards, Counting, Recording
-from slmops.artifact.follow import KINDS, follow, pieces
-from slmops.artifact.match_bytes import Planned
-from slmops.artifact.plan_delta import plan_delta
-from slmops.artifact.sections import CHUNK, DICTIONARY, filters, packed, read, size
-from slmops.artifact.tables import Tables
+from slmops.delta import delta, rans
+from slmops.delta.apply_delta import apply_delta
+from slmops.delta.delta import Header, Operation
+from slmops.delta.encode import Backwards, Counting, Recording
+from slmops.delta.follow import KINDS, follow, pieces
+from slmops.delta.match_bytes import Planned
+from slmops.delta.plan_delta import plan_delta
+from slmops.delta.sections import CHUNK, DICTIONARY, filters, packed, read, size
+from slmops.delta.tables import Tables
 from slmops.digest import of_file
 from slmops.errors import IntegrityError
 
@@ -90,7 +91,7 @@ class _Making:
         tables = Tables()
         planned = [self._with_tables(each, tables) for each in plan_delta(self._base, self._target)]
         shares = tables.finish()
-        lanes = min(rans.MOST_LANES, -(-int(tables.coded_bytes()) // BYTES_A_LANE))
+        lanes = min(rans.MOST_LANES, math.ceil(tables.coded_bytes() / BYTES_A_LANE))
         directory = (
             delta.write_operations(_with_places(planned)),
             delta.write_tables(table.tolist() for table in shares),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slmops.artifact.rans import Numbers, shares
+from slmops.delta.rans import Numbers, shares
 
 TABLE_BITS, SHARE_BITS = 16, 10
 """What a table costs in a delta, and each symbol that it has a share for: measured."""

@@ -18,11 +18,11 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from slmops.artifact import delta
-from slmops.artifact.decode import Decoding
-from slmops.artifact.delta import Operation
-from slmops.artifact.follow import KINDS, follow, pieces
-from slmops.artifact.sections import (
+from slmops.delta import delta
+from slmops.delta.decode import Decoding
+from slmops.delta.delta import Operation
+from slmops.delta.follow import KINDS, follow, pieces
+from slmops.delta.sections import (
     CHUNK,
     MOST_PREFIXED,
     Section,

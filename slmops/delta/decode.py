@@ -13,11 +13,11 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from slmops.artifact import delta, rans
-from slmops.artifact.delta import Operation
-from slmops.artifact.difference import CODES, ESCAPES
-from slmops.artifact.sections import Section, Words
-from slmops.artifact.symbols import GROUPINGS, unfolded, unpacked
+from slmops.delta import delta, rans
+from slmops.delta.delta import Operation
+from slmops.delta.difference import CODES, ESCAPES
+from slmops.delta.sections import Section, Words
+from slmops.delta.symbols import GROUPINGS, unfolded, unpacked
 from slmops.errors import IntegrityError
 
 Bytes = npt.NDArray[np.uint8]

@@ -15,11 +15,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from slmops.artifact.copies import Run, runs
-from slmops.artifact.delta import BYTES, COPY, NEW, PREFIXED, Operation, write_operations
-from slmops.artifact.prefixed import pack_after
-from slmops.artifact.sections import MOST_PREFIXED, packed, read
-from slmops.artifact.tables import bits, table_bits
+from slmops.delta.copies import Run, runs
+from slmops.delta.delta import BYTES, COPY, NEW, PREFIXED, Operation, write_operations
+from slmops.delta.prefixed import pack_after
+from slmops.delta.sections import MOST_PREFIXED, packed, read
+from slmops.delta.tables import bits, table_bits
 
 Bytes = npt.NDArray[np.uint8]
 Span = tuple[int, int]

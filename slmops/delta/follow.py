@@ -15,16 +15,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from slmops.artifact.delta import BLOCKS, BYTES, GRID, NEW_BLOCKS, WORDS, Operation
-from slmops.artifact.difference import CODES, Coder, Grid, follow_blocks, follow_words, regridded
-from slmops.artifact.fields import LAYOUTS, Layout, nibbles, packed_nibbles
+from slmops.delta.delta import BLOCKS, BYTES, GRID, NEW_BLOCKS, WORDS, Operation
+from slmops.delta.difference import CODES, Coder, Grid, follow_blocks, follow_words, regridded
+from slmops.delta.fields import LAYOUTS, Layout, nibbles, packed_nibbles
 from slmops.errors import IntegrityError
 
 Bytes = npt.NDArray[np.uint8]
 Read = Callable[[int, int], Bytes]
 """Takes a place and a count, returns so many bytes."""
 
-PIECE = 1 << 18
+PIECE = 1 << 19
 """Weights that are worked on at a time."""
 KINDS = (BLOCKS, NEW_BLOCKS, WORDS, BYTES, GRID)
 NAMES = tuple(LAYOUTS)

@@ -14,11 +14,11 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from slmops.artifact.delta import STREAMS
-from slmops.artifact.difference import CODES, ESCAPES
-from slmops.artifact.rans import Numbers
-from slmops.artifact.symbols import GROUPINGS, folded, packed
-from slmops.artifact.tables import Tables, bits, table_bits
+from slmops.delta.delta import STREAMS
+from slmops.delta.difference import CODES, ESCAPES
+from slmops.delta.rans import Numbers
+from slmops.delta.symbols import GROUPINGS, folded, packed
+from slmops.delta.tables import Tables, bits, table_bits
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from slmops.artifact.delta import BLOCKS, BYTES, COPY, GRID, NEW, NEW_BLOCKS, WORDS, Operation
-from slmops.artifact.fields import LAYOUTS
-from slmops.artifact.follow import BLOCK, EIGHT_BITS, FOUR_BITS, NAMES
-from slmops.artifact.match_bytes import Planned, match_bytes
-from slmops.artifact.regions import Region, regions
-from slmops.artifact.sections import read, size
+from slmops.delta.delta import BLOCKS, BYTES, COPY, GRID, NEW, NEW_BLOCKS, WORDS, Operation
+from slmops.delta.fields import LAYOUTS
+from slmops.delta.follow import BLOCK, EIGHT_BITS, FOUR_BITS, NAMES
+from slmops.delta.match_bytes import Planned, match_bytes
+from slmops.delta.regions import Region, regions
+from slmops.delta.sections import read, size
 
 ALIKE = 1 << 14
 """Bytes of a tensor that are compared at a time: where none changed in so many, they are copied."""

@@ -1,0 +1,1 @@
+"""What two files of one model differ by, and nothing else."""
