@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 JOURNEY = (
-    "profile", "build", "train", "artifact", "delta", "registry", "fleet", "rollout", "device", "daemon", "telemetry",
-    "cli",
+    "profile", "build", "train", "artifact", "delta", "registry", "fleet", "rollout", "device", "daemon",
+    "telemetry", "cli",
 )  # fmt: skip
 WIDTH = 28
 """Columns before what a file says of itself."""
