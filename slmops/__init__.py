@@ -6,7 +6,7 @@ The journey, in the order a model travels:
     build      make a model small enough
     train      make a model that is smaller, or knows its work better
     artifact   wrap it, name it, sign it
-    delta       what two files of one model differ by
+    delta      what two files of one model differ by
     registry   keep every version
     fleet      who is out there
     rollout    move them, a few at a time
