@@ -41,12 +41,16 @@ EXTRAS = {
         "starlette",
         "uvicorn",
     ),
+    "runtime": ("cmake", "ninja", "ziglang"),
+    "registry": ("fsspec", "httpx"),
 }
 FOR = {
     "build": "slmops quantize to GGUF",
     "onnx": "slmops quantize to ONNX",
     "train": "slmops distill, prune, finetune",
     "daemon": "the inference daemon, on devices",
+    "runtime": "slmops runtime build",
+    "registry": "slmops release push, pull",
 }
 COMPILER = ("cmake", "g++")
 """What llama-cpp-python needs to be installed: it comes as source."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
+
+_NONE = re.compile("no crontab|No such file")
+"""How cron, and how busybox, says that a user has no crontab yet."""
 
 
 def there() -> bool:
@@ -13,31 +18,40 @@ def there() -> bool:
 
 def has(line: str) -> bool:
     """Say whether the crontab has a line."""
-    return line in _lines()
+    return line in (_lines() or [])
 
 
 def add(line: str) -> None:
     """Put a line into the crontab, where there is one and it lets us."""
     lines = _lines()
-    if there() and line not in lines:
+    if lines is not None and line not in lines:
         _replace([*lines, line])
 
 
 def remove(line: str) -> None:
     """Take a line out of the crontab."""
     lines = _lines()
-    if line in lines:
+    if lines is not None and line in lines:
         _replace([each for each in lines if each != line])
 
 
-def _lines() -> list[str]:
+def _lines() -> list[str] | None:
+    """Return the lines there are; None where nobody can tell: what is not known must not be replaced."""
     if not there():
-        return []
-    # Without a crontab, or without leave to have one, it says so and lists nothing.
-    done = subprocess.run(["crontab", "-l"], capture_output=True, text=True, check=False)
-    return done.stdout.splitlines() if done.returncode == 0 else []
+        return None
+    done = _run("-l")
+    if done.returncode == 0:
+        return done.stdout.removesuffix("\n").split("\n") if done.stdout else []
+    return [] if _NONE.search(done.stderr) else None
 
 
 def _replace(lines: list[str]) -> None:
-    text = "".join(f"{line}\n" for line in lines)
-    subprocess.run(["crontab", "-"], input=text, capture_output=True, text=True, check=False)
+    _run("-", "".join(f"{line}\n" for line in lines))
+
+
+def _run(word: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run crontab; bytes that are no text here come out as they went in."""
+    return subprocess.run(
+        ["crontab", word], input=text, capture_output=True, encoding="utf-8", errors="surrogateescape",
+        env={**os.environ, "LC_ALL": "C"}, check=False,
+    )  # fmt: skip

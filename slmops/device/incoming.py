@@ -72,15 +72,21 @@ def place_of(places: Places, said: dict[str, Any]) -> tuple[Path, Blob]:
 
 
 @contextmanager
-def writing(place: Path, blob: Blob) -> Iterator[BinaryIO]:
-    """Open the part of a file, to be its only writer."""
-    part = part_of(place)
-    part.touch()
-    with part.open("r+b") as file:
-        _be_alone(file, place.name)
-        if os.fstat(file.fileno()).st_size > blob.size:
-            file.truncate(blob.size)
-        yield file
+def writing(place: Path, blob: Blob) -> Iterator[BinaryIO | None]:
+    """Open the part of a file, to be its only writer; None where the file is here whole.
+
+    Who was waited for may have given the part its name, or thrown it away: it is looked for again.
+    """
+    part, end = part_of(place), time.monotonic() + WAIT
+    while not holds(place, blob):
+        with os.fdopen(os.open(str(part), os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            _be_alone(file, place.name, end)
+            if _is_called(file, part):
+                if os.fstat(file.fileno()).st_size > blob.size:
+                    file.truncate(blob.size)
+                yield file
+                return
+    yield None
 
 
 def hashed(place: Path, offset: int) -> Any:
@@ -130,9 +136,16 @@ def _stamp(place: Path) -> tuple[int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _be_alone(file: BinaryIO, name: str) -> None:
+def _is_called(file: BinaryIO, path: Path) -> bool:
+    """Say whether an open file has that name still."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _be_alone(file: BinaryIO, name: str, end: float) -> None:
     """Hold the file as long as it is open; a connection that was cut may still be writing it."""
-    end = time.monotonic() + WAIT
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,6 @@ def torn(places: Places) -> list[Path]:
         if path.is_symlink()
     ]
     found += [path for folder in (places.root, places.trust) for path in folder.glob(".new-*")]
-    found += (places.root / "runtimes").glob(".*")
     unlocked = [*places.run.glob(".new-*"), *places.run.glob("tmp*"), *(places.root / "agent").glob(".*.new")]
     found += [path for path in unlocked if _is_forgotten(path)]
     found += [folder for folder in places.incoming.glob("*") if _has_become_a_slot(places, folder.name)]

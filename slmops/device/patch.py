@@ -12,7 +12,7 @@ import resource
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from slmops.artifact.manifest import Blob
 from slmops.device import borrow, incoming, journal, runtimes
@@ -57,30 +57,39 @@ def make(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     # Counted before it is tried: a delta that brings the device down is not tried for ever.
     write_json(_counts(places), {**failed, delta_blob.digest: failed.get(delta_blob.digest, 0) + 1})
     with incoming.writing(place, blob) as file:
-        incoming.forget(place)
-        part = incoming.part_of(place)
-        try:
-            _apply(places, [str(base), str(delta), str(part)], blob.size + base.stat().st_size, blob.size)
-            os.fsync(file.fileno())
-            incoming.accept(place, blob)
-        except (IntegrityError, DeviceError, OSError):
-            part.unlink(missing_ok=True)
-            raise
+        if file is not None:
+            _fill(places, file, (base, delta), place, blob)
     write_json(_counts(places), failed)
     delta.unlink()
     return {"name": name, "size": blob.size}
+
+
+def _fill(places: Places, file: BinaryIO, made_of: tuple[Path, Path], place: Path, blob: Blob) -> None:
+    """Let a child fill the part of a file, and give it its name; of what fails nothing stays."""
+    part, mapped = incoming.part_of(place), blob.size + made_of[0].stat().st_size
+    incoming.forget(place)
+    try:
+        words = [str(path) for path in (*made_of, part)]
+        _apply(places, words, file.fileno(), mapped=mapped, size=blob.size)
+        os.fsync(file.fileno())
+        incoming.accept(place, blob)
+    except (IntegrityError, DeviceError, OSError):
+        part.unlink(missing_ok=True)
+        raise
 
 
 def able(places: Places) -> bool:
     """Say whether the runtime here can apply deltas; one that can is asked once."""
     settings = _settings(places)
     asked = {key: settings.get(key) for key in ("runtime", "runtime_slot")}
+    asked["agent"] = places.agent_link.resolve().name
     known = read_json(places.run / "delta.json")
     if known is None or known.get("asked") != asked:
         try:
             done = subprocess.run(
                 _decoder(places, settings),
-                env=runtimes.environment(settings), capture_output=True, check=False, timeout=PATIENCE,
+                env=runtimes.environment(settings), check=False, timeout=PATIENCE,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         except (IntegrityError, OSError, subprocess.TimeoutExpired):
             return False
@@ -90,24 +99,33 @@ def able(places: Places) -> bool:
     return True
 
 
-def _apply(places: Places, paths: list[str], mapped: int, size: int) -> None:
-    """Let a child write the file; raise DeviceError when it does not, or takes too long."""
+def _apply(places: Places, paths: list[str], held: int, *, mapped: int, size: int) -> None:
+    """Let a child write the file; raise DeviceError when it does not, or takes too long.
+
+    The child shares the descriptor `held`, and its lock: should this process be killed, nobody writes the
+    part before the child has ended. What it says goes to a file, which is bounded as what it makes is.
+    """
     settings, patience = _settings(places), PATIENCE + size / SLOWEST
     words = [*_decoder(places, settings), *paths]
     environment = {**runtimes.environment(settings), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as child:
-        _bound(child.pid, resource.RLIMIT_AS, MEMORY + mapped)
-        _bound(child.pid, resource.RLIMIT_FSIZE, size)
-        try:
-            told, _ = child.communicate(timeout=patience)
-        except subprocess.TimeoutExpired as error:
-            child.kill()
-            raise DeviceError(f"the delta was not applied within {patience:.0f} s", remedy=FULL) from error
-    if child.returncode:
-        last = told.decode(errors="replace").strip()[-WORDS:] or "it said nothing"
-        raise DeviceError(f"the delta's decoder ended with {child.returncode}: {last}", remedy=FULL)
+    with (places.run / "decoder.log").open("w+b") as told:
+        with subprocess.Popen(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=told, stderr=told, pass_fds=(held,)
+        ) as child:
+            _bound(child.pid, resource.RLIMIT_AS, MEMORY + mapped)
+            _bound(child.pid, resource.RLIMIT_FSIZE, size)
+            _bound(child.pid, resource.RLIMIT_CPU, int(patience))
+            try:
+                child.wait(patience)
+            except subprocess.TimeoutExpired as error:
+                child.kill()
+                raise DeviceError(
+                    f"the delta was not applied within {patience:.0f} s", remedy=FULL
+                ) from error
+        if child.returncode:
+            told.seek(max(0, told.seek(0, os.SEEK_END) - WORDS))
+            last = told.read().decode(errors="replace").strip() or "it said nothing"
+            raise DeviceError(f"the delta's decoder ended with {child.returncode}: {last}", remedy=FULL)
 
 
 def _bound(child: int, kind: int, most: int) -> None:

@@ -33,12 +33,12 @@ def compare(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     size, chunk = said["size"], said["chunk"]
     if not 0 <= size <= blob.size or chunk < 1:
         raise DeviceError(f"{said['name']}: expected chunks of {blob.size} bytes, got {size} by {chunk}")
-    if incoming.holds(place, blob):
-        # It has its name already: the link was cut after the last byte and before the answer.
-        return {"held": blob.size, "bad": []}
     bad: list[int] = []
     whole = hashlib.sha256()
     with incoming.writing(place, blob) as file:
+        if file is None:
+            # It has its name already: the link was cut after the last byte and before the answer.
+            return {"held": blob.size, "bad": []}
         for number, wanted in enumerate(said["digests"]):
             length = min(chunk, size - number * chunk)
             if _chunk(file, length, None if bad else whole) != wanted:
@@ -77,9 +77,9 @@ def take(places: Places, said: dict[str, Any], read: Callable[[int], bytes | mem
     place, blob = incoming.place_of(places, said)
     if min(offset, length) < 0 or offset + length > blob.size:
         raise IntegrityError(f"{name}: bytes {offset} to {offset + length} of a file of {blob.size}")
-    if offset == blob.size and incoming.holds(place, blob):
-        return {"name": name, "size": offset, "whole": True}
     with incoming.writing(place, blob) as file:
+        if file is None:
+            return {"name": name, "size": blob.size, "whole": True}
         if offset > (held := file.seek(0, os.SEEK_END)):
             raise DeviceError(f"{name}: {held} bytes are here, not {offset}", remedy="Deploy again.")
         here = _copy(file, read, place, offset, length)

@@ -75,6 +75,10 @@ class Sender:
         self._stack = ExitStack()
         self._session: Session | None = None
         self._cuts, self._reached = 0, False
+        self.sent = 0
+        """Bytes of files that went over the wire."""
+        self.refused: list[str] = []
+        """Why a file was sent whole that was to be sent as a change."""
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +132,8 @@ class Sender:
         try:
             self._send({**said, "name": f"{said['name']}.delta"}, change.size, change.path, tell)
             self.call("patch", {**said, "base": change.base}, silence=2 * HASHING)
-        except (IntegrityError, DeviceError):
+        except (IntegrityError, DeviceError) as error:
+            self.refused.append(str(error))
             return False
         return True
 
@@ -187,6 +192,7 @@ class Sender:
                 raise IntegrityError(f"{file.name} became shorter while it was sent")
             yield room[:got]
             start += got
+            self.sent += got
             tell(start)
 
     def _recover(self, error: DeviceError | UnreachableError) -> None:

@@ -52,8 +52,8 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
         stop = partial(_stop_if_told, terms.stop)
         with Sender(partial(agent.session, device, terms.trusted), stop) as sender:
             tell(Told(name, Event.SEND))
-            Delivery(sender, finding, order.mandate, terms.offers, tell).stage()
-            tell(Told(name, Event.STAGE))
+            took = Delivery(sender, finding, order.mandate, terms.offers, tell).stage()
+            tell(Told(name, Event.STAGE, took))
             stop()
             tell(Told(name, Event.TRY))
             passed = _try(sender.session, parcel, finding.runtime, terms.strategy, tell)
