@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from threading import Event as Flag
 from types import FrameType
@@ -61,8 +61,7 @@ def deploy(
     """
     whole, devices = load_fleet(fleet)
     asked = Asked(release, ask=not yes, dry_run=dry_run, delta=delta, output=output)
-    with Layout(home.registry()).in_use():
-        outcome = roll_out(whole, select(devices, selector), asked)
+    outcome = roll_out(whole, select(devices, selector), asked)
     if outcome is not None:
         raise typer.Exit(outcome.exit_code)
 
@@ -80,14 +79,19 @@ class Asked:
 
 def roll_out(fleet: Fleet, devices: list[Device], asked: Asked) -> Outcome | None:
     """Look at the devices, show the plan, ask, and drive the rollout; None when nothing was to be done."""
-    release, output = asked.release, asked.output
     layout = Layout(home.registry())
+    with layout.in_use():
+        return _roll_out(layout, fleet, devices, asked)
+
+
+def _roll_out(layout: Layout, fleet: Fleet, devices: list[Device], asked: Asked) -> Outcome | None:
+    release, output = asked.release, asked.output
     order = orders.take(layout, releases.find(layout, channels.resolve(layout, release)), home.mandate())
     terms = Terms(fleet.rollout, home.known_hosts(), Flag())
     with counter("looking at devices") as bar:
         row = bar.add_task("", total=len(devices))
         findings = look_at_all(devices, order, terms, lambda finding: bar.advance(row))
-    _remember(fleet, findings)
+    _remember(fleet, findings, dry_run=asked.dry_run)
     if asked.delta:
         terms = replace(terms, offers=_offers(layout, findings))
     if asked.dry_run or asked.ask or output is Form.TABLE:
@@ -98,10 +102,12 @@ def roll_out(fleet: Fleet, devices: list[Device], asked: Asked) -> Outcome | Non
         return None
     if asked.ask and all(finding.refusal is None for finding in findings):
         ask_first(f"Deploy {release} to {fleet.name}?")
-    history = History(home.history())
-    with Follow(fleet.rollout.soak) as follow, _stoppable(terms.stop):
+    with (
+        closing(History(home.history())) as history,
+        Follow(fleet.rollout.soak) as follow,
+        _stoppable(terms.stop),
+    ):
         outcome = Drive(fleet.name, order, terms, history=history, watcher=follow).run(findings)
-    history.close()
     _show_outcome(release, findings, outcome, output)
     return outcome
 
@@ -124,18 +130,21 @@ def _stoppable(stop: Flag) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _remember(fleet: Fleet, findings: list[Finding]) -> None:
-    """Write down what devices have and are to have: what they may return to is never collected."""
+def _remember(fleet: Fleet, findings: list[Finding], *, dry_run: bool) -> None:
+    """Write down what devices have and are to have: what they may return to is never collected.
+
+    Of a device that was not seen to the end nothing new is known, and what it said before stays.
+    """
     told = {
         f"{fleet.name}/{finding.device.name}": [
             f"sha256:{slot}"
             for slot in (
                 *finding.slots,
-                *(each.slot for each in (finding.parcel, finding.runtime) if each and finding.goes),
+                *(each.slot for each in (finding.parcel, finding.runtime) if each and not dry_run),
             )
         ]
         for finding in findings
-        if finding.unreachable is None
+        if finding.parcel is not None
     }
     served.record(home.served(), time.time(), told)
 

@@ -76,10 +76,7 @@ def probe(host: Host, fleet: FleetOption = None, output: Output = Form.TABLE) ->
     device = targets(host, fleet)[0]
     with Link(device, home.known_hosts()) as link:
         said = agent.call(link, "probe")
-    like = nearest(facts_from(said["facts"]), load_profiles(home.profiles()))
-    _print(
-        {"device": device.name, "profile": like and like.name, **said, "missing": missing(said, like)}, output
-    )
+    _print(_judged(device, said), output)
 
 
 @app.command()

@@ -86,6 +86,8 @@ def _note(told: Told, state: State) -> str:
         return f"golden prompt {said['number']} of {said['of']}"
     if told.event is None and said.get("step") == "sending":
         return f"sending {said['what']}: {size(said['done'])} of {size(said['whole'])}"
+    if "sent" in said:
+        return "; ".join([f"{state.value}: {size(said['sent'])} sent", *said["whole_because"]])
     if told.event is None:
         return str(said.get("step", state.value))
     return f"{state.value}: {told.message}" if told.message else state.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from slmops.device import boots, gate, journal, runtimes, service, slots, superv
 from slmops.device.gate import Verdict
 from slmops.device.places import Places
 from slmops.device.trial import Standing, expired
-from slmops.errors import DeviceError, SlmopsError
+from slmops.errors import DeviceError, IntegrityError, SlmopsError
 
 Note = gate.Note
 INCONSISTENT = "INCONSISTENT"
@@ -113,9 +114,12 @@ def confirm(places: Places, slot: str) -> dict[str, Any]:
             raise DeviceError(f"slot {slot[:12]} has not passed its gate", remedy="Deploy again.")
         if standing.trial is not None:
             standing = journal.append(places, "confirmed", slot=slot)
-        trust.raise_floors(places, slots.needed(standing))
-        slots.collect(places, standing)
-        runtimes.collect(places, slots.needed(standing))
+        # It is committed, whatever becomes of the rest: the next commit, or gc, does that again.
+        with suppress(OSError, IntegrityError):
+            trust.raise_floors(places, slots.needed(standing))
+        with suppress(OSError):
+            slots.collect(places, standing)
+            runtimes.collect(places, slots.needed(standing))
     return {"standing": asdict(standing)}
 
 

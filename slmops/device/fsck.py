@@ -17,7 +17,7 @@ from slmops import digest as digests
 from slmops.device import journal, leftovers, line, runtimes, service, slots, supervise, trust
 from slmops.device.places import Places, read_json
 from slmops.device.trial import Standing, going_back
-from slmops.errors import DeviceError, IntegrityError
+from slmops.errors import DeviceError, IntegrityError, SlmopsError
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,27 @@ def fsck(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     any more, `bytes` read of slots.
     """
     repair = bool(said.get("repair"))
-    told = []
     with journal.locked(places):
-        for finding in _findings(places):
-            mended = repair and finding.mend is not None
-            if mended and finding.mend is not None:
-                finding.mend()
-            told.append(
-                {
-                    "where": finding.where,
-                    "wrong": finding.wrong,
-                    "mended": mended,
-                    "advice": "" if mended else finding.advice or _advice(finding),
-                }
-            )
+        told = [_mended(each) if repair and each.mend else _told_of(each) for each in _findings(places)]
         names = slots.names(places)
         size = sum(blob.size for name in names for _, blob in slots.holding(places, name))
     clean = all(each["mended"] for each in told)
     return {"findings": told, "clean": clean, "slots": len(names), "bytes": size}
 
 
-def _advice(finding: Finding) -> str:
-    return "slmops device fsck --repair" if finding.mend else ""
+def _told_of(finding: Finding) -> dict[str, Any]:
+    advice = finding.advice or ("slmops device fsck --repair" if finding.mend else "")
+    return {"where": finding.where, "wrong": finding.wrong, "mended": False, "advice": advice}
+
+
+def _mended(finding: Finding) -> dict[str, Any]:
+    """Mend a finding; what cannot be mended is told as that, and the look goes on."""
+    try:
+        if finding.mend is not None:
+            finding.mend()
+    except (SlmopsError, OSError) as error:
+        return {**_told_of(finding), "wrong": f"{finding.wrong}; it cannot be mended: {error}"}
+    return {**_told_of(finding), "mended": True, "advice": ""}
 
 
 def _findings(places: Places) -> Iterator[Finding]:

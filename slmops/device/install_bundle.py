@@ -26,6 +26,7 @@ from slmops.wire import Request
 
 WENT_BACK = 5
 """Exit code of a release that did not pass: the device serves what it served."""
+INTERRUPTED = 130
 
 
 def main(places: Places, words: list[str]) -> int:
@@ -35,10 +36,11 @@ def main(places: Places, words: list[str]) -> int:
         said = _read(folder)
         _take_over(places, folder, words)
         name = _introduce(places, said, words[1] if len(words) > 1 else None)
+        slots = {}
         for part in sorted(said["parts"], reverse=True):
             _tell(f"{part}: checking and copying")
-            _bring(places, folder / part, said, part, name)
-        return _try(places, said)
+            slots[part] = _bring(places, folder / part, said, part, name)
+        return _try(places, said, slots)
     except IndexError:
         _tell("usage: python3 agent.pyz ROOT install FOLDER [NAME]")
         return 2
@@ -47,9 +49,16 @@ def main(places: Places, words: list[str]) -> int:
         if error.remedy:
             _tell(f"next: {error.remedy}")
         return error.exit_code
-    except (OSError, KeyError) as error:
-        _tell(f"error: {error!r}")
+    except OSError as error:
+        _tell(f"error: {error}")
         return 1
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        _tell(f"error: the bundle is not what `slmops bundle create` writes: {error!r}")
+        _tell("next: Have it written again.")
+        return IntegrityError.exit_code
+    except KeyboardInterrupt:
+        _tell("stopped: what serves is as it was, or goes back by itself. Run it again to install.")
+        return INTERRUPTED
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -111,8 +120,8 @@ def _introduce(places: Places, said: dict[str, Any], name: str | None) -> str:
     return str(known["device"])
 
 
-def _bring(places: Places, folder: Path, said: dict[str, Any], part: str, name: str) -> None:
-    """Take one release in, as it comes over a link."""
+def _bring(places: Places, folder: Path, said: dict[str, Any], part: str, name: str) -> str:
+    """Take one release in, as it comes over a link; return the slot that was vouched for."""
     signatures = sign.split((folder / "signature").read_bytes())
     prepared = prepare.prepare(
         places,
@@ -131,18 +140,18 @@ def _bring(places: Places, folder: Path, said: dict[str, Any], part: str, name: 
         with (folder / "files" / each["name"]).open("rb") as file:
             receive.take(places, told, file.read)
     stage.stage(places, {"slot": prepared["slot"]})
+    return str(prepared["slot"])
 
 
-def _try(places: Places, said: dict[str, Any]) -> int:
-    """Put the model on trial and commit it when it passes."""
-    slot, runtime = said["parts"]["model"]["slot"], said["parts"].get("runtime")
+def _try(places: Places, said: dict[str, Any], slots: dict[str, str]) -> int:
+    """Put the model on trial and commit it when it passes; `slots` holds those that were brought."""
     _tell("on trial: starting it and asking its golden prompts")
-    told = {"slot": slot, "runtime_slot": runtime and runtime["slot"], **said["times"]}
+    told = {**said["times"], "slot": slots["model"], "runtime_slot": slots.get("runtime")}
     verdict = activate.activate(places, told, lambda said: None)
     if verdict["outcome"] != "pass":
         _tell(f"went back: {verdict['message']} ({verdict['code']})")
         return WENT_BACK
-    activate.confirm(places, slot)
+    activate.confirm(places, slots["model"])
     _tell(f"{said['release']} serves: {verdict['message']}")
     return 0
 

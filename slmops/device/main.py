@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,9 @@ from slmops.errors import DeviceError, DoesNotFitError, ProtocolError, SlmopsErr
 from slmops.wire import Reply
 
 Handler = Callable[[Places, "dict[str, Any]"], "dict[str, Any]"]
+
+WORDS = 2
+"""Words that every call has: where the agent's folder is, and what to do."""
 
 VERBS = {
     "hello": "greet.hello",
@@ -55,6 +59,9 @@ A handler that tells something meanwhile says `line.note({...})`; one that takes
 
 def main(words: list[str]) -> int:
     """Answer requests; return the exit code."""
+    if len(words) < WORDS:
+        sys.stderr.write(f"slmops agent {__version__}; usage: python3 agent.pyz ROOT install FOLDER [NAME]\n")
+        return 2
     root, verb = Path(words[0]).absolute(), words[1]
     os.umask(0o077)
     places = Places(root)

@@ -53,6 +53,7 @@ class Places:
 
     def own(self) -> list[Path]:
         """Return every path the agent makes under its root, itself last: cut off, it can be asked again."""
+        torn = [*self.root.glob(".new-*"), *self.root.glob(".*.new")]
         names = (
             *(
                 "config.json",
@@ -66,7 +67,7 @@ class Places:
             ),
             *("committed.json", "reserve", "run", "log", "spool", "lock", "agent", "agent.pyz"),
         )
-        return [self.root / name for name in names]
+        return torn + [self.root / name for name in names]
 
     def slot(self, name: str) -> Path:
         """Return the folder of a slot."""

@@ -70,7 +70,11 @@ def call(
             stream.end()
             if answer is None or answer.said.get("code") != ProtocolError.code:
                 return _judge(link, answer, stream)
-        protocol = _protocol(link, answer)
+        older = _protocol(link, answer)
+        if older >= protocol:
+            # It refuses what it says it speaks.
+            raise _error(link, answer)
+        protocol = older
 
 
 def greet(link: Link) -> dict[str, Any]:

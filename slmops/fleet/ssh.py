@@ -256,8 +256,10 @@ class Stream:
         return self._lines.popleft()
 
     def finish(self) -> Finished:
-        """Wait for the command's end, and return how it ended."""
+        """Wait for the command's end, and return how it ended; it said its last, and is soon over."""
         self._errors.join(self._link.device.connect_timeout)
+        if not self._channel.status_event.wait(self._silence):
+            raise self._link.lost(f"a command said its last and did not end within {self._silence:.0f} s")
         code = self._channel.recv_exit_status()
         if code == -1 and not self._link.lives():
             raise self._link.lost("the connection broke")

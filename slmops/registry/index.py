@@ -29,7 +29,7 @@ def parse(data: bytes, called: str) -> Index:
     """Read an index; raise IntegrityError, which calls it `called`, when it is none."""
     try:
         said = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{called} is not JSON: {error}") from error
     if not _is_index(said):
         raise IntegrityError(f"{called} is no OCI image index")
@@ -87,9 +87,9 @@ def _blob(entry: dict[str, Any]) -> Blob:
 
 def _is_index(said: Any) -> bool:
     entries = said.get("manifests") if isinstance(said, dict) else None
-    return isinstance(entries, list) and all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("annotations", {}), dict)
-        and {"mediaType", "digest", "size"} <= set(entry)
-        for entry in entries
-    )
+    return isinstance(entries, list) and all(isinstance(each, dict) and _is_entry(each) for each in entries)
+
+
+def _is_entry(said: dict[str, Any]) -> bool:
+    kinds = (("mediaType", str), ("digest", str), ("size", int), ("annotations", dict))
+    return all(isinstance(said.get(key, {}), kind) for key, kind in kinds)

@@ -7,12 +7,13 @@ A pull that was cut goes on where it ended.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from slmops import digest as digests
 from slmops.artifact import manifest, sign
 from slmops.artifact.manifest import Blob, Release
 from slmops.errors import IntegrityError, ReleaseError, UnreachableError
-from slmops.registry import referrers
+from slmops.registry import catalog, referrers
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
 from slmops.registry.push import Moved, Told, content, side_by_side
@@ -38,6 +39,8 @@ def pull(layout: Layout, remote: Remote, name: str, judge: Judge, told: Told) ->
             f"{remote.where} has no release {name}",
             remedy="Compare the name and version with what was pushed there.",
         )
+    # What kind of thing it is, is not the remote's to say: a collection walks what is an index, and no more.
+    found = replace(found, media_type=manifest.INDEX_TYPE)
     with layout.in_use():
         release, index, signatures = _look(remote, found, name, judge)
         layout.require_free(release.reference, found)
@@ -55,6 +58,7 @@ def _look(remote: Remote, found: Blob, name: str, judge: Judge) -> tuple[Release
     """Return the release that a name stands for there, its index and the signatures, once these hold."""
     index = _small(remote, found)
     release = manifest.parse_release(index)
+    catalog.parse(release.reference)
     if name not in {release.reference, f"{release.name}@{name.partition('@')[2]}"}:
         raise IntegrityError(f"{remote.where} gives {release.reference} in the place of {name}")
     signatures = tuple(
@@ -65,7 +69,7 @@ def _look(remote: Remote, found: Blob, name: str, judge: Judge) -> tuple[Release
     if not signatures:
         raise IntegrityError(f"{name} in {remote.where} is not signed", remedy="Push it again.")
     judge(index, signatures)
-    return release, index, signatures
+    return release, index, signatures[: sign.MOST]
 
 
 def _small(remote: Remote, blob: Blob) -> bytes:

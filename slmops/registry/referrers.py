@@ -66,7 +66,7 @@ def content(data: bytes) -> Blob:
         said = json.loads(data)
         (layer,) = said["layers"]
         blob = Blob(str(layer["mediaType"]), digests.parse(str(layer["digest"])), layer["size"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"a signature's manifest is none: {error!r}") from error
     if said.get("artifactType") != SIGNATURE_TYPE or not isinstance(blob.size, int):
         raise IntegrityError(f"a signature's manifest says it is {str(said.get('artifactType'))[:80]!r}")
@@ -76,7 +76,7 @@ def content(data: bytes) -> Blob:
 def _entries(data: bytes) -> list[dict[str, Any]]:
     try:
         said = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"a list of referrers is not JSON: {error}") from error
     entries = said.get("manifests") if isinstance(said, dict) else None
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):

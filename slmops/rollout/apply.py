@@ -53,7 +53,7 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
         with Sender(partial(agent.session, device, terms.trusted), stop) as sender:
             tell(Told(name, Event.SEND))
             took = Delivery(sender, finding, order.mandate, terms.offers, tell).stage()
-            tell(Told(name, Event.STAGE, took))
+            tell(Told(name, Event.STAGE, said=took))
             stop()
             tell(Told(name, Event.TRY))
             passed = _try(sender.session, parcel, finding.runtime, terms.strategy, tell)

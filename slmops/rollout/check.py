@@ -122,9 +122,16 @@ def _found(
 
 
 def kept_slots(standing: dict[str, Any]) -> tuple[str, ...]:
-    """Return the slots that a device so standing serves and may return to: models', then runtime bundles'."""
-    runs_from = ((standing.get(key) or {}).get("runtime_slot") for key in ("settings", "previous_settings"))
-    return tuple(slot for slot in (standing.get("slot"), standing.get("previous"), *runs_from) if slot)
+    """Return the slots that a device so standing serves and may return to: models', then runtime bundles'.
+
+    From a trial it returns to where it stood before, with the way back that it had then.
+    """
+    ways = (standing, standing.get("before") or {})
+    models = [way.get(key) for way in ways for key in ("slot", "previous")]
+    runs_from = [
+        (way.get(key) or {}).get("runtime_slot") for way in ways for key in ("settings", "previous_settings")
+    ]
+    return tuple(dict.fromkeys(slot for slot in (*models, *runs_from) if slot))
 
 
 def _refuse_other_trust(link: Link, order: Order, told: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def check(folder: Path) -> Checked:
     said = read(folder)
     signed = _trust(said["trust"])
     found = {name: _part(folder / name, part, signed.trust) for name, part in said["parts"].items()}
-    devices = {name: _until(signed.trust, each, said["parts"]) for name, each in said["devices"].items()}
+    devices = {name: _until(signed.trust, name, each, said["parts"]) for name, each in said["devices"].items()}
     runtime = found.get("runtime")
     return Checked(
         release=found["model"][0],

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from slmops.fleet.send import HASHING, Change, Outgoing, Sender
-from slmops.profile.sizes import human_size
 from slmops.rollout.check import Finding
 from slmops.rollout.mandate import Mandate, assign
 from slmops.rollout.order import Parcel
@@ -23,14 +22,14 @@ class Delivery:
     offers: Offers
     tell: Tell
 
-    def stage(self) -> str:
+    def stage(self) -> dict[str, Any]:
         """See that the artifact is staged on the device, its runtime bundle first; say what it took."""
         device = self.finding.device
         greeted = self.sender.call("enroll", {"trust": self.mandate.said(), **device.told})
         for what, parcel in (("runtime", self.finding.runtime), ("model", self.finding.parcel)):
             if parcel is not None:
                 self._stage(what, parcel, greeted)
-        return "; ".join([f"{human_size(self.sender.sent)} sent", *self.sender.refused])
+        return {"sent": self.sender.sent, "whole_because": self.sender.refused}
 
     def _stage(self, what: str, parcel: Parcel, greeted: dict[str, Any]) -> None:
         prepared = self._prepared(parcel, greeted)
