@@ -140,10 +140,12 @@ def machine(home: Path, room: Path, cuts: int, again: int, lot: random.Random) -
     site.power("on")
     marks = [(log.stat().st_size, "before the install")]
     process = site.start("deploy", site.fleet, "--release", NEW, "--yes")
-    marks += [
-        (log.stat().st_size, found[1]) for line in process.stderr or () if (found := STATES.search(line))
-    ]
-    process.wait()
+    told = []
+    for line in process.stderr or ():
+        told.append(line)
+        marks += [(log.stat().st_size, state) for state in STATES.findall(line)]
+    if process.wait():
+        sys.exit("".join([*told, "power_cuts: the install that was to be cut failed"]))
     site.power("cut")
     (site.device / "drive").write_text(plain)
     writes = read_log(log)

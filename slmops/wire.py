@@ -28,6 +28,8 @@ GREETING = "hello"
 LINE_BYTES = 32 << 20
 """The longest line either side reads; one that does not end is no message."""
 MARK = "\x1e"
+CHUNK_DIGITS = 32
+"""Hexadecimal digits of a chunk's sha256 that are compared; at the end the whole file's counts."""
 DISK_RESERVE = 64 << 20
 """Bytes of disk that a device keeps free for its system: the operator looks first, the agent insists."""
 

@@ -24,8 +24,9 @@ start() { # start WORDS...: the device's first process, in namespaces of its own
   setsid unshare --mount --propagation private --pid --mount-proc --uts --fork --kill-child=KILL "$@" \
     </dev/null >>"$device/console.log" 2>&1 &
   local outer=$! n
+  echo "$outer" > "$device/pid" # the process ends with it, should we be ended now
   for ((n = 0; n < 100; n++)); do
-    if pgrep -P "$outer" > "$device/pid"; then return; fi
+    if pgrep -P "$outer" > "$device/pid.new"; then mv "$device/pid.new" "$device/pid"; return; fi
     sleep 0.05
   done
   fail "$name did not start: $(tail -n 3 "$device/console.log")"

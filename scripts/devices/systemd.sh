@@ -43,7 +43,12 @@ switch_on() {
 
 mark() { cksum <<<"$device" | cut -d' ' -f1; }
 
-swept() { # the link went with the device's network; its cgroups are empty folders now
+swept() { # the link went with the device's network; its cgroups are empty folders now, or in a moment
+  local n
   rm -f "$device/pid"
-  find /sys/fs/cgroup -depth -type d -path "*/slmops-$(mark)*" -exec rmdir {} + 2>/dev/null || true
+  for ((n = 0; n < 20; n++)); do
+    find /sys/fs/cgroup -depth -type d -path "*/slmops-$(mark)*" -exec rmdir {} + 2>/dev/null || true
+    [ -n "$(find /sys/fs/cgroup -maxdepth 2 -name "slmops-$(mark)")" ] || return 0
+    sleep 0.1
+  done
 }

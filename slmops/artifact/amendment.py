@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from slmops.artifact import trust as trusts
-from slmops.artifact.trust import ROLES, Role, Trust
+from slmops.artifact.trust import ROLES, ROLLOUT, Role, Trust
 from slmops.errors import IntegrityError
 
 
@@ -48,6 +48,11 @@ def with_role(
         raise IntegrityError(f"{role} has no key {', '.join(strange)}; it has {', '.join(before.keys)}")
     keys = tuple(sorted(left | set(added)))
     asked = threshold if threshold is not None else before.threshold or 1
+    if role == ROLLOUT and asked > 1:
+        raise IntegrityError(
+            f"rollout: an assignment is signed by one key, and {asked} were to be asked for",
+            remedy="Ask for more --threshold of --role release: those keys say what may be rolled out.",
+        )
     roles = {**trust.roles, role: Role(keys, asked if keys else 0)}
     return _checked(_used(replace(trust, keys={**trust.keys, **added}, roles=roles)))
 

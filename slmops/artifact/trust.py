@@ -198,7 +198,8 @@ def check(trust: Trust) -> None:
         if not nobody and not 1 <= role.threshold <= len(role.keys):
             raise IntegrityError(
                 f"{name}: expected a threshold from 1 to its {len(role.keys)} keys, got {role.threshold}",
-                remedy="Name more keys, or a lower --threshold.",
+                remedy="Name more keys, or a lower --threshold; the last key goes once there is another: "
+                f"slmops trust rotate --role {name} --add new.",
             )
     idle = sorted(set(trust.keys) - {key for role in trust.roles.values() for key in role.keys})
     if idle:

@@ -287,7 +287,14 @@ class Steps:
         return replace(planned, reuse=self._reuse(make))
 
     def _reuse(self, make: Make) -> Reuse | None:
-        return Reuse(self.bases[make.base], make.tolerance) if make.base else None
+        if not make.base:
+            return None
+        if make.base not in self.bases:
+            raise BuildError(
+                f"it reuses the scales of a file that is not here: {make.base}",
+                remedy="Put the release that it was built to follow back into the registry, and try again.",
+            )
+        return Reuse(self.bases[make.base], make.tolerance)
 
     def _write_alone(self, make: Make, importance: Importance | None) -> None:
         doing = f"building {make}"

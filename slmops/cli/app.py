@@ -28,7 +28,7 @@ VERBS: Final[dict[str, str]] = {
     "write-answers": "Let a teacher write answers to prompts, as data to distill from.",
     "evaluate": "Measure a model or an artifact: loss against another, tasks, speed, memory.",
     "release": "Releases in the registry: list, show, verify, compare, push, pull, keep or let go.",
-    "trust": "Whose releases devices accept: init, rotate, revoke, show.",
+    "trust": "Whose releases devices accept: init, rotate, revoke, show, sign.",
     "runtime": "Runtime bundles, what the daemon needs on a device: build, list, show.",
     "bundle": "Bundles for devices with no link: create, show.",
     "device": "One device: trust, bootstrap, probe, check, clean, read its logs, remove slmops from it.",

@@ -75,7 +75,8 @@ def create(
     say(f"Wrote {size(written)} to {usb}: {release} for {', '.join(each.name for each in devices)}.")
     if bundled is None:
         say("It has no runtime bundle: the device needs a Python of its own with slmops[daemon].")
-    say("At the device: python3 agent.pyz ~/.slmops install . (README.txt says more)")
+    name = " NAME" if len(devices) > 1 else ""
+    say(f"At the device: python3 agent.pyz ~/.slmops install .{name} (README.txt says more)")
 
 
 @app.command()

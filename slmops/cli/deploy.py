@@ -135,17 +135,12 @@ def _remember(fleet: Fleet, findings: list[Finding], *, dry_run: bool) -> None:
 
     Of a device that was not seen to the end nothing new is known, and what it said before stays.
     """
-    told = {
-        f"{fleet.name}/{finding.device.name}": [
-            f"sha256:{slot}"
-            for slot in (
-                *finding.slots,
-                *(each.slot for each in (finding.parcel, finding.runtime) if each and not dry_run),
-            )
-        ]
-        for finding in findings
-        if finding.parcel is not None
-    }
+    told = {}
+    for finding in findings:
+        if finding.parcel is not None:
+            goes = (finding.parcel, finding.runtime) if finding.goes and not dry_run else ()
+            slots = (*finding.slots, *(each.slot for each in goes if each))
+            told[f"{fleet.name}/{finding.device.name}"] = [f"sha256:{slot}" for slot in slots]
     served.record(home.served(), time.time(), told)
 
 
@@ -238,6 +233,7 @@ def _show_outcome(release: str, findings: list[Finding], outcome: Outcome, outpu
                 "state": end,
                 "devices": {name: state.value for name, state in outcome.states.items()},
                 "messages": outcome.messages,
+                "sent": outcome.sent,
                 "refusals": [
                     {"code": refusal.code, "message": str(refusal), "remedy": refusal.remedy}
                     for refusal in outcome.refusals
@@ -253,6 +249,7 @@ def _show_outcome(release: str, findings: list[Finding], outcome: Outcome, outpu
         say(f"More are out of reach than max_unreachable allows. Leave them out: -l '{names}'")
     number = f" See `slmops rollout show {outcome.number}`." if outcome.number is not None else ""
     if outcome.exit_code == 0:
-        say(f"{release}: {end}.")
+        took = f", {size(sum(outcome.sent.values()))} sent" if outcome.sent else ""
+        say(f"{release}: {end}{took}.")
     elif output is Form.TABLE:
         say(f"{release}: {end}; exit code {outcome.exit_code}.{number}")

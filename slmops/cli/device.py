@@ -20,11 +20,8 @@ from slmops.profile.reading import DeviceFacts, facts_from
 from slmops.wire import DISK_RESERVE
 
 app = verb(
-    "One device: trust its host key, bootstrap, probe, check, read its logs, remove slmops from it.",
-    group=True,
+    "One device: trust, bootstrap, probe, check, clean, read its logs, remove slmops from it.", group=True
 )
-app.command()(device_care.fsck)
-app.command()(device_care.gc)
 
 
 @app.command()
@@ -87,9 +84,17 @@ def logs(
     lines: Annotated[int, typer.Option(help="How many lines.", min=1)] = 50,
 ) -> None:
     """Print the last lines of what a device's daemon, supervisor or agent wrote down."""
-    with Link(targets(host, fleet)[0], home.known_hosts()) as link:
-        for line in agent.call(link, "logs", {"of": of, "lines": lines})["lines"]:
-            out.print(line, markup=False, soft_wrap=True)
+    device = targets(host, fleet)[0]
+    with Link(device, home.known_hosts()) as link:
+        found = agent.call(link, "logs", {"of": of, "lines": lines})["lines"]
+    for line in found:
+        out.print(line, markup=False, soft_wrap=True)
+    if not found:
+        say(f"The {of} of {device.name} has written nothing yet.")
+
+
+app.command()(device_care.fsck)
+app.command()(device_care.gc)
 
 
 @app.command()
@@ -104,8 +109,9 @@ def uninstall(
     device = targets(host, fleet)[0]
     if not yes:
         ask_first(f"Remove slmops, its releases and its records from {device.name}?")
-    with Link(device, home.known_hosts()) as link:
-        agent.call(link, "retire")
+    # By an agent of ours: what is there may be older than what we speak, or half of one.
+    with Link(device, home.known_hosts()) as link, Session(link) as session:
+        session.call("retire")
     say(f"{device.name} is as it was before slmops.")
 
 
@@ -155,6 +161,6 @@ def _print(said: dict[str, Any], output: Form) -> None:
         ("disk", f"{size(disk['free'])} free, {disk['inodes_free'] or 'any number of'} inodes"),
         ("after a boot", service["after_boot"] or "nothing starts it"),
         ("agent", said["agent"]),
-        *(("missing", text) for text in said["missing"]),
+        *(("to mend", text) for text in said["missing"]),
     ]
     table(("", "is"), rows)

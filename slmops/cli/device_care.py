@@ -1,6 +1,5 @@
 """slmops device fsck and gc: whether what lies on devices is as it was left, and what of it may go."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from slmops.cli.options import Selector
 from slmops.cli.render import Form, Output, counter, emit, size, table
 from slmops.errors import IntegrityError, PartialError, SlmopsError
 from slmops.fleet import agent
+from slmops.fleet.ask_all import ask_all
 from slmops.fleet.inventory import Device
 from slmops.fleet.ssh import Link
 
@@ -60,7 +60,8 @@ def gc(
         emit({"devices": rows})
     else:
         shown = [(row["device"], each["what"], each["path"]) for row in rows for each in row.get("gone", [])]
-        table(("device", "would go" if dry_run else "gone", "path"), shown)
+        if shown:
+            table(("device", "would go" if dry_run else "gone", "path"), shown)
         total = [
             (row["device"], size(row["bytes"]), size(row["free"])) if "bytes" in row
             else (row["device"], None, row["error"])
@@ -72,13 +73,11 @@ def gc(
 
 def _ask_all(devices: list[Device], verb: str, said: dict[str, Any]) -> list[dict[str, Any]]:
     """Ask every device, some at a time; one row each, in order."""
-    with ThreadPoolExecutor(PARALLEL) as pool, counter("asking devices") as bar:
+    with counter("asking devices") as bar:
         task = bar.add_task("", total=len(devices))
-        rows = []
-        for row in pool.map(lambda device: _ask(device, verb, said), devices):
-            bar.advance(task)
-            rows.append(row)
-    return rows
+        return ask_all(
+            devices, lambda device: _ask(device, verb, said), PARALLEL, lambda row: bar.advance(task)
+        )
 
 
 def _ask(device: Device, verb: str, said: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +92,8 @@ def _findings(row: dict[str, Any]) -> list[tuple[Any, ...]]:
     if "error" in row:
         return [(row["device"], "unknown", None, row["error"], None)]
     if not row["findings"]:
-        return [(row["device"], "ok", None, f"{row['slots']} slots, {size(row['bytes'])} read", None)]
+        slots = f"{row['slots']} slot{'' if row['slots'] == 1 else 's'}"
+        return [(row["device"], "ok", None, f"nothing: {slots}, {size(row['bytes'])} read", None)]
     return [
         (row["device"], "mended" if each["mended"] else "wrong", each["where"], each["wrong"], each["advice"])
         for each in row["findings"]

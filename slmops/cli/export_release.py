@@ -44,7 +44,7 @@ def export(
         model_signing.make_key(pair)
         say(f"Made a key for model_signing: {pair}. It signs what you export.")
     signer = model_signing.load_key(pair)
-    public = folder.with_name(f"{folder.name}.public.pem")
+    public = folder.resolve().with_name(f"{folder.resolve().name}.public.pem")
     folder.mkdir(parents=True, exist_ok=True)
     public.write_bytes(model_signing.public_pem(signer))
     for path, blob in built.files:

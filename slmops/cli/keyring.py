@@ -8,6 +8,7 @@ On first use keys for the three roles are made, and that is said aloud.
 """
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -67,7 +68,8 @@ class Keyring:
 
     def held(self) -> dict[str, Path]:
         """Return what is held, by fingerprint: the private key, or the public one of an agent's."""
-        public = sorted(self.keys.glob("*.pub"))
+        # A key that lies on a medium which is not here now is a link that leads nowhere.
+        public = sorted(path for path in self.keys.glob("*.pub") if path.is_file())
         return {sign.fingerprint(path): _best(path) for path in public}
 
     def take(self, path: Path, role: str) -> str:
@@ -214,5 +216,8 @@ def _read(path: Path) -> SignedTrust:
 
 def _write(path: Path, said: dict[str, Any]) -> None:
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(said, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     fresh.replace(path)

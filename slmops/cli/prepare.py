@@ -26,11 +26,11 @@ def foretold(recipe: Recipe, told: Progress) -> Plan:
     """Return the plan of a recipe; of a model on the hub no weights are fetched for it."""
     _check_texts(recipe)
     asked, source = _asked(recipe), foresee(recipe.model)
-    if isinstance(source, Checkpoint) and is_classifier(source.config):
-        return foretell_classifier(source, as_read(source, asked))
     based = based_on(recipe.delta_base, as_trained(source, asked), source)
     for profile, why in based.apart.items():
         say(f"{profile}: {recipe.delta_base} is no base for a small delta: {why}")
+    if isinstance(source, Checkpoint) and is_classifier(source.config):
+        return foretell_classifier(source, as_read(source, asked))
     if recipe.converter is None:
         return foretell(source, recipe, based.wishes)
     steps = _steps(recipe, open_model(recipe.model), Cache(home.cache()), told)

@@ -13,7 +13,7 @@ from slmops.cli import home, release_channel, release_store
 from slmops.cli.export_release import export
 from slmops.cli.options import verb
 from slmops.cli.release_diff import diff
-from slmops.cli.render import Form, Output, bar, emit, out, size, table
+from slmops.cli.render import Form, Output, bar, brief, emit, out, size, table
 from slmops.errors import IntegrityError, ReleaseError
 from slmops.registry import lineage
 from slmops.registry import release as releases
@@ -124,14 +124,10 @@ def _from(artifact: dict[str, Any]) -> str:
         f"from {source.get('id', 'an unnamed source')}",
         *([digests.short(source["digest"])] if "digest" in source else []),
         *(f"{key} {source[key]}" for key in ("revision", "license") if key in source),
-        *(f"{key} {_brief(value)}" for key, value in (build | found.data).items()),
+        *(f"{key} {brief(value)}" for key, value in (build | found.data).items()),
     ]
     tools = ", ".join(f"{name} {version.partition(' ')[0]}" for name, version in found.tools.items())
     return ", ".join(words) + (f"; built with {tools}" if tools else "")
-
-
-def _brief(value: str) -> str:
-    return digests.short(value) if value.startswith("sha256:") else value
 
 
 @app.command()
@@ -170,8 +166,8 @@ def verify(
     layout = Layout(home.registry())
     signed = releases.find(layout, resolve(layout, name))
     read = releases.verify(layout, signed, home.keyring().trust())
-    count = len(signed.release.artifacts)
-    out.print(f"{name} is whole: the signature holds, and so do {size(read)} in {count} artifacts.")
+    there = ", ".join(profile for profile, _ in signed.release.artifacts)
+    out.print(f"{name} is whole: its signatures hold, and so do {size(read)} for {there}.", soft_wrap=True)
     if rebuild:
         models = dict(releases.models(layout, signed))
         for profile, made in _made_again(releases.base(layout, signed)).items():

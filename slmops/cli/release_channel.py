@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from slmops import digest as digests
 from slmops.cli import home
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, out, table
@@ -55,7 +56,9 @@ def show(
         raise ReleaseError(f"{which} stands for {reference}, and another tool has set it: no moves are kept")
     if output is Form.JSON:
         return emit([{"release": move.to, "digest": move.digest, "at": move.at} for move in moves])
-    return table(("release", "since", "digest"), [(move.to, move.at, move.digest) for move in moves])
+    return table(
+        ("release", "since", "digest"), [(move.to, move.at, digests.short(move.digest)) for move in moves]
+    )
 
 
 def now() -> str:

@@ -8,7 +8,7 @@ from slmops.artifact import description as descriptions
 from slmops.artifact import golden as goldens
 from slmops.artifact.manifest import Artifact, Entry
 from slmops.cli import home
-from slmops.cli.render import Form, Output, emit, out, say, size, table
+from slmops.cli.render import Form, Output, brief, emit, out, say, size, table
 from slmops.errors import ReleaseError
 from slmops.registry import release as releases
 from slmops.registry.channels import resolve
@@ -71,11 +71,12 @@ def _golden(layout: Layout, built: Artifact, name: str | None) -> tuple[goldens.
 def _deltas(layout: Layout, difference: Difference) -> dict[str, int]:
     """Return the size of each delta that is worth sending, by the digest of what it makes."""
     made, kept = {}, Deltas(layout)
-    for change in difference.files:
-        if change.before is not None and change.after is not None:
-            delta = kept.make(change.before, change.after)
-            if delta is not None:
-                made[delta.target] = delta.size
+    with layout.in_use():
+        for change in difference.files:
+            if change.before is not None and change.after is not None:
+                delta = kept.make(change.before, change.after)
+                if delta is not None:
+                    made[delta.target] = delta.size
     return made
 
 
@@ -135,4 +136,4 @@ def _cell(what: str, value: Any) -> str | None:
         return None
     if what.endswith("bytes"):
         return size(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else brief(str(value))

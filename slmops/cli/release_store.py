@@ -65,14 +65,14 @@ def pull(name: Release, url: Url, plain_http: PlainHttp = False, output: Output 
     when that does not hold. A channel is not moved back to an older release.
     """
     layout = Layout(home.registry())
-    if "@" not in name:
+    which = channel.parse(name) if "@" in name else None
+    if which is None:
         catalog.parse(name)
     with open_remote(url, plain_http=plain_http) as remote, progress(transient=True) as bar:
         moved = pulling.pull(layout, remote, name, _judge, _counted(bar, f"pulling {name}"))
-    reference = catalog.parse(moved.release.reference)
-    if "@" in name:
-        which = channel.parse(name)
-        channels.require_forward(layout, which, reference)
+    if which is not None:
+        channels.require_forward(layout, which, moved.release)
+        reference = catalog.parse(moved.release.reference)
         channels.set_channel(layout, which.channel, reference, at=release_channel.now())
     _show(name, moved, output, f"is here, from {remote.where}")
 
@@ -89,7 +89,7 @@ def rm(
     releases.find(layout, reference)
     if not yes:
         ask_first(f"Let {reference} go? Its version may then be given again.")
-    remove(layout, reference, protected())
+    remove(layout, reference, protected)
     out.print(f"{reference} is gone from the registry; slmops release gc frees what only it needed.")
 
 
@@ -114,12 +114,11 @@ def gc(
     for device in forget or []:
         if not dry_run and not served.forget(home.served(), device):
             say(f"{device} is not known; nothing is kept for it.")
-    needed = protected()
     if keep is not None and not dry_run and not yes:
-        going = collect(layout, needed, keep=keep, dry_run=True).gone
+        going = collect(layout, protected, keep=keep, dry_run=True).gone
         if going:
             ask_first(f"Let {', '.join(map(str, going))} go?")
-    done = collect(layout, needed, keep=keep, dry_run=dry_run)
+    done = collect(layout, protected, keep=keep, dry_run=dry_run)
     return emit(_said(done)) if output is Form.JSON else _show_collected(done, dry_run=dry_run)
 
 

@@ -4,6 +4,7 @@ Standard output carries data; progress and remarks go to standard error.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() el
 
 GOOD = {"committed", "already", "succeeded", "healthy", "pass", "ok", "yes"}
 KILO = 1000
+_DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
 BAD = {"failed", "went back", "stuck", "lost", "unreachable", "refused", "unhealthy", "missing", "no"}
 
 
@@ -146,6 +148,11 @@ def size(count: float) -> str:
             break
         count /= KILO
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+
+
+def brief(text: str) -> str:
+    """Return a text for people: of digests in it the first twelve digits."""
+    return _DIGEST.sub(r"\1", text)
 
 
 def ago(seconds: float) -> str:

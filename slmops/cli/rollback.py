@@ -1,6 +1,5 @@
 """slmops rollback: go back."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from slmops.cli.options import FleetFile, Selector, Yes, ask_first, verb
 from slmops.cli.render import Form, Output, emit, table
 from slmops.cli.status import ask_all
 from slmops.errors import PartialError, SlmopsError, UnreachableError, UsageError
+from slmops.fleet import ask_all as asking
 from slmops.fleet.inventory import Device
 from slmops.fleet.load import load_fleet
 from slmops.fleet.selector import select
@@ -51,8 +51,10 @@ def rollback(
         shown = [(row["device"], row.get("release"), row.get("previous"), row["health"]) for row in rows]
         table(("device", "serves", "goes back to", "health"), shown)
         ask_first(f"Take {sum(map(_can, rows))} of {len(rows)} devices back?")
-    with ThreadPoolExecutor(whole.rollout.max_parallel) as pool:
-        ends = list(pool.map(lambda device, row: _go_back(device, row, whole.rollout), picked, rows))
+    stood = dict(zip(picked, rows, strict=True))
+    ends = asking.ask_all(
+        picked, lambda device: _go_back(device, stood[device], whole.rollout), whole.rollout.max_parallel
+    )
     if output is Form.JSON:
         emit(ends)
     else:

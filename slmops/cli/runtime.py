@@ -22,7 +22,7 @@ from slmops.registry import release as releases
 from slmops.registry.layout import Layout
 from slmops.registry.runtimes import Bundle
 
-app = verb("Runtime bundles: what the daemon needs on a device that has only Python.", group=True)
+app = verb("Runtime bundles, what the daemon needs on a device: build, list, show.", group=True)
 PYTHON = "3.11"
 
 

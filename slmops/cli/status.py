@@ -1,7 +1,6 @@
 """slmops status: which device runs what."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from slmops.cli.options import FleetFile, Selector, verb
 from slmops.cli.render import Form, Output, ago, counter, emit, table
 from slmops.errors import SlmopsError, UnreachableError
 from slmops.fleet import agent
+from slmops.fleet import ask_all as asking
 from slmops.fleet.agent import NoAgentError
 from slmops.fleet.inventory import Device
 from slmops.fleet.load import load_fleet
@@ -31,9 +31,11 @@ def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABL
     Exit codes: 0 all told where they stand, 1 some could not, 6 some were not reached.
     """
     whole, devices = load_fleet(fleet)
+    began = time.time()
     rows = ask_all(select(devices, selector), max(whole.rollout.max_parallel, 32))
     told = {f"{whole.name}/{row['device']}": row["kept"] for row in rows if "kept" in row}
-    served.record(home.served(), time.time(), told)
+    # What a rollout brought while devices were asked, some of them have said nothing of.
+    served.record(home.served(), began, told)
     if output is Form.JSON:
         emit({"fleet": whole.name, "devices": rows})
     else:
@@ -60,13 +62,11 @@ def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABL
 
 def ask_all(devices: list[Device], parallel: int) -> list[dict[str, Any]]:
     """Ask every device where it stands, `parallel` at a time; one row each, in fleet order."""
-    with ThreadPoolExecutor(parallel) as pool, counter("asking devices") as bar:
+    with counter("asking devices") as bar:
         task = bar.add_task("", total=len(devices))
-        rows = []
-        for row in pool.map(lambda device: _ask(device, home.known_hosts()), devices):
-            bar.advance(task)
-            rows.append(row)
-        return rows
+        return asking.ask_all(
+            devices, lambda device: _ask(device, home.known_hosts()), parallel, lambda row: bar.advance(task)
+        )
 
 
 def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:

@@ -141,13 +141,13 @@ def sign_(
     for path in mine.values():
         signed = releases.add_signature(layout, signed, path)
     who = sign.signers(signed.index, signed.signatures, trust.of(RELEASE))
-    lacking = trust.roles[RELEASE].threshold - len(who)
+    asked = trust.roles[RELEASE].threshold
+    lacking = max(0, asked - len(who))
     if output is Form.JSON:
-        emit({"release": release, "signed_by": sorted(who), "lacking": max(0, lacking)})
-    elif lacking > 0:
-        say(f"{release} is signed by {len(who)} release keys and needs {lacking} more.")
+        emit({"release": release, "signed_by": sorted(who), "lacking": lacking})
     else:
-        say(f"{release} is signed by {len(who)} release keys: devices accept it.")
+        verdict = f"devices accept it once it has {lacking} more" if lacking else "devices accept it"
+        say(f"{release}: signatures of release keys {len(who)}, asked for {asked}; {verdict}.")
 
 
 @app.command()
@@ -207,8 +207,10 @@ def _ready() -> tuple[Keyring, Trust]:
 
 
 def _enact(ring: Keyring, candidate: Trust, output: Form, before: Iterable[bytes] = ()) -> None:
-    if not ring.enact(candidate, before):
-        say(_waits(candidate))
+    in_force = (
+        f"Trust document {candidate.version} is in force; devices learn of it with the next deployment."
+    )
+    say(in_force if ring.enact(candidate, before) else _waits(candidate))
     show(output)
 
 
@@ -234,10 +236,10 @@ def _next(trust: Trust) -> list[str]:
 
 def _named(ring: Keyring, said: str, keys: Iterable[str]) -> str:
     """Return the fingerprint that is meant: said in full, by its first letters, or by a key's path."""
-    path = Path(said)
-    public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
-    if public.is_file() or (ring.keys / public).is_file():
-        return sign.fingerprint(public if public.is_file() else ring.keys / public)
+    called = f"{said.removesuffix('.pub')}.pub"
+    public = next((path for path in (Path(called), ring.keys / called) if path.is_file()), None)
+    if public is not None:
+        return sign.fingerprint(public)
     full = said if said.startswith("SHA256:") else f"SHA256:{said}"
     found = [print_ for print_ in keys if print_.startswith(full)]
     if len(found) == 1:

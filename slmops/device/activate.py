@@ -72,6 +72,8 @@ def _proved(places: Places, slot: str, said: dict[str, Any], note: Note) -> Verd
     """Return the gate's verdict; a gate that cannot be held has not been passed."""
     try:
         return gate.prove(places, slot, said, note)
+    except BrokenPipeError:
+        return Verdict("fail", "GATE_BROKEN", "the operator hung up before the gate was held", {})
     except (SlmopsError, OSError) as error:
         return Verdict("fail", "GATE_BROKEN", f"the gate could not be held: {error}", {})
 

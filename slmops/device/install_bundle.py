@@ -22,6 +22,7 @@ from slmops.artifact import sign
 from slmops.device import activate, journal, prepare, receive, renew, service, stage, supervise, trust
 from slmops.device.places import Places, read_json, write, write_json
 from slmops.errors import DeviceError, DoesNotFitError, IntegrityError, SlmopsError
+from slmops.profile.sizes import human_size
 from slmops.wire import Request
 
 WENT_BACK = 5
@@ -114,6 +115,10 @@ def _introduce(places: Places, said: dict[str, Any], name: str | None) -> str:
             trust.greet(places, said["trust"])
             write_json(places.config, told)
         return str(name)
+    if name not in (None, known["device"]):
+        raise DeviceError(
+            f"this device is {known['device']}, not {name}", remedy="Leave the name away: it knows its own."
+        )
     key = said["parts"]["model"]["key"]
     if known["profile"] != key:
         raise DoesNotFitError(f"the bundle is for devices of profile {key}, this is a {known['profile']}")
@@ -135,7 +140,7 @@ def _bring(places: Places, folder: Path, said: dict[str, Any], part: str, name: 
         },
     )
     for each in prepared["missing"]:
-        _tell(f"  {each['name']} ({each['size'] / 1e6:.1f} MB)")
+        _tell(f"  {each['name']} ({human_size(each['size'])})")
         told = {"slot": prepared["slot"], "name": each["name"], "offset": 0, "length": each["size"]}
         with (folder / "files" / each["name"]).open("rb") as file:
             receive.take(places, told, file.read)

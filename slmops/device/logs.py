@@ -15,7 +15,10 @@ def logs(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Return {lines}: the last `lines` of the log `of` daemon, supervisor or agent (its decisions)."""
     of = said.get("of", "daemon")
     if of not in SOURCES:
-        raise DeviceError(f"there is no log of {of!r}; there are those of {', '.join(SOURCES)}")
+        raise DeviceError(
+            f"there is no log of {of!r}; there are those of {', '.join(SOURCES)}",
+            remedy="Name one of those: slmops device logs DEVICE --of supervisor.",
+        )
     return {"lines": SOURCES[of](places, said["lines"])}
 
 

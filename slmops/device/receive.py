@@ -16,11 +16,10 @@ from typing import Any, BinaryIO
 from slmops.device import incoming, line
 from slmops.device.places import Places
 from slmops.errors import DeviceError, IntegrityError
+from slmops.wire import CHUNK_DIGITS
 
 SYNC = 16 << 20
 """Bytes after which what came is synced: so much a power cut costs, and so long a slow disk stalls."""
-DIGEST_DIGITS = 32
-"""Hexadecimal digits of a chunk's sha256 that are compared; at the end the whole file's counts."""
 
 
 def compare(places: Places, said: dict[str, Any]) -> dict[str, Any]:
@@ -30,9 +29,12 @@ def compare(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     `size` bytes, the last of which may be short. Returns {held: bytes here, bad: [number of a chunk]}.
     """
     place, blob = incoming.place_of(places, said)
-    size, chunk = said["size"], said["chunk"]
-    if not 0 <= size <= blob.size or chunk < 1:
-        raise DeviceError(f"{said['name']}: expected chunks of {blob.size} bytes, got {size} by {chunk}")
+    size, chunk, count = said["size"], said["chunk"], len(said["digests"])
+    if not 0 <= size <= blob.size or chunk < 1 or count != -(-size // chunk):
+        raise DeviceError(
+            f"{said['name']}: expected the chunks of {blob.size} bytes or fewer, "
+            f"got {count} of {chunk} for {size}"
+        )
     bad: list[int] = []
     whole = hashlib.sha256()
     with incoming.writing(place, blob) as file:
@@ -58,7 +60,7 @@ def _chunk(file: BinaryIO, length: int, whole: Any) -> str | None:
         state.update(piece)
         if whole is not None:
             whole.update(piece)
-    return None if left else state.hexdigest()[:DIGEST_DIGITS]
+    return None if left else state.hexdigest()[:CHUNK_DIGITS]
 
 
 def receive(places: Places, said: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 Pure: the clock, the dice and the disk are `trust`'s.
 
-Laws: epochs never fall; a release below the floor of its name is never admitted, nor one that leaps more than
-STEP ahead; a floor rises and never falls but by a trust document's word; `moment` is never before anything
-that was signed and seen, and an assignment that proves to be fresh tells the time in the clock's place.
+Laws: epochs never fall, unless root takes a rollout key away, whose holder may have leapt ahead; a release
+below the floor of its name is never admitted, nor one that leaps more than STEP ahead; a floor rises and
+never falls but by a trust document's word; `moment` is never before anything that was signed and seen, and an
+assignment that proves to be fresh tells the time in the clock's place.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from slmops.artifact.assignment import Assignment
 from slmops.artifact.manifest import Release
-from slmops.artifact.trust import Trust
+from slmops.artifact.trust import ROLLOUT, Trust
 from slmops.errors import IntegrityError
 
 STEP = 10_000
@@ -45,11 +46,19 @@ def challenged(seen: Seen, nonce: str) -> Seen:
     return replace(seen, nonces=(nonce, *seen.nonces)[:NONCES])
 
 
-def believing(seen: Seen, trust: Trust) -> Seen:
-    """Return what is remembered once a trust document is in force: its time, and its floors, count anew."""
+def believing(seen: Seen, before: Trust | None, trust: Trust) -> Seen:
+    """Return what is remembered once a trust document is in force, in the place of the one `before`.
+
+    Its time and its floors count anew, and so do epochs where a rollout key has gone.
+    """
     set_to = dict(trust.floors)
+    gone = before is not None and not set(before.of(ROLLOUT)) <= set(trust.of(ROLLOUT))
     return replace(
-        seen, newest=trust.created, floors={**seen.floors, **set_to}, highest={**seen.highest, **set_to}
+        seen,
+        newest=trust.created,
+        epoch=0 if gone else seen.epoch,
+        floors={**seen.floors, **set_to},
+        highest={**seen.highest, **set_to},
     )
 
 

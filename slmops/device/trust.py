@@ -172,9 +172,10 @@ def _accept(places: Places, accepted: list[SignedTrust]) -> None:
     """Write documents down, after what they say of floors: a cut between the two is made good by the next."""
     if not accepted:
         return
-    seen = _seen(places)
+    seen, there = _seen(places), current(places)
+    before = there.trust if there else None
     for signed in accepted:
-        seen = memory.believing(seen, signed.trust)
+        seen, before = memory.believing(seen, before, signed.trust), signed.trust
     _remember(places, seen)
     for signed in accepted:
         write_json(places.trust / f"{signed.trust.version}.json", trusts.said(signed))

@@ -63,18 +63,15 @@ def call(
 
     `note` is told what the agent says meanwhile; `silence` is how many seconds it may say nothing.
     """
-    protocol = wire.PROTOCOL
+    protocol, again = wire.PROTOCOL, False
     while True:
         with link.open(commands.agent(link.device.root, verb), silence) as stream:
             answer = _ask(stream, Request(verb, said or {}, protocol), (), note)
             stream.end()
-            if answer is None or answer.said.get("code") != ProtocolError.code:
+            # Who refuses what it said it speaks is not asked a third time.
+            if answer is None or again or answer.said.get("code") != ProtocolError.code:
                 return _judge(link, answer, stream)
-        older = _protocol(link, answer)
-        if older >= protocol:
-            # It refuses what it says it speaks.
-            raise _error(link, answer)
-        protocol = older
+        protocol, again = _protocol(link, answer), True
 
 
 def greet(link: Link) -> dict[str, Any]:

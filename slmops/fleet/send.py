@@ -17,11 +17,11 @@ from typing import Any, Self
 
 from slmops.errors import DeviceError, HostKeyError, IntegrityError, UnreachableError
 from slmops.fleet.agent import LostAgentError, Session
+from slmops.wire import CHUNK_DIGITS
 
 PIECE = 1 << 18
 CHUNK = 1 << 20
 MOST_CHUNKS = 4096
-DIGEST_DIGITS = 32
 TRIES = 8
 """Times that a cut may follow another without a byte of progress."""
 LONGEST_PAUSE = 20.0
@@ -112,7 +112,7 @@ class Sender:
             before = done
 
             def tell(here: int, before: int = before) -> None:
-                told(before + here, whole)
+                told(before + here, max(whole, before + here))
 
             self._bring(slot, each, tell)
             done += each.sent
@@ -132,7 +132,7 @@ class Sender:
         try:
             self._send({**said, "name": f"{said['name']}.delta"}, change.size, change.path, tell)
             self.call("patch", {**said, "base": change.base}, silence=2 * HASHING)
-        except (IntegrityError, DeviceError) as error:
+        except (IntegrityError, DeviceError, FileNotFoundError) as error:
             self.refused.append(str(error))
             return False
         return True
@@ -220,7 +220,7 @@ def _digests(file: BufferedReader, size: int, chunk: int) -> list[str]:
         while left and (piece := file.read(min(left, PIECE))):
             state.update(piece)
             left -= len(piece)
-        found.append(state.hexdigest()[:DIGEST_DIGITS])
+        found.append(state.hexdigest()[:CHUNK_DIGITS])
     return found
 
 

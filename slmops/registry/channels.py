@@ -5,7 +5,7 @@ release that a channel names is never swept. It says nothing of trust: what it s
 """
 
 from slmops.artifact import manifest
-from slmops.artifact.manifest import Blob
+from slmops.artifact.manifest import Blob, Release
 from slmops.errors import ReleaseError, UsageError
 from slmops.registry import catalog, channel
 from slmops.registry import index as indexes
@@ -59,15 +59,23 @@ def set_channel(layout: Layout, name: str, reference: Reference, *, at: str) -> 
     return which
 
 
-def require_forward(layout: Layout, which: Channel, reference: Reference) -> None:
+def require_forward(layout: Layout, which: Channel, pulled: Release) -> None:
     """Raise ReleaseError when a pulled channel would go back: who offers an old release may be lying."""
     held = layout.names().get(str(which))
-    here = _reference(layout, held) if held is not None else None
-    if here is not None and channel.is_older(reference, here):
+    here = manifest.parse_release(layout.get(held)) if held is not None else None
+    if here is not None and _is_older(pulled, here):
         raise ReleaseError(
-            f"{which} stands for {here} here and for the older {reference} there; it is not moved back",
-            remedy=f"If that is meant: slmops release channel set {which.channel} {reference}.",
+            f"{which} stands for {here.reference} here and for the older {pulled.reference} there; it is not "
+            "moved back",
+            remedy=f"If that is meant: slmops release channel set {which.channel} {pulled.reference}.",
         )
+
+
+def _is_older(one: Release, other: Release) -> bool:
+    """Say which came first: by the counters, as devices do; versions decide where these do not."""
+    if one.counter != other.counter:
+        return one.counter < other.counter
+    return channel.is_older(catalog.parse(one.reference), catalog.parse(other.reference))
 
 
 def _reference(layout: Layout, blob: Blob) -> Reference:

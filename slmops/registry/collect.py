@@ -2,11 +2,12 @@
 
 Names go first and in one write, blobs after; a sweep that is killed leaves some of them, and the next one
 finds them. It runs alone: while somebody publishes, pulls or deploys, blobs without a name may be about to
-get one. A document that cannot be read ends it before anything goes: what it leads to is not known.
+get one, and devices to get releases; who needs what is asked when nobody can be at it. A document that cannot
+be read ends it before anything goes: what it leads to is not known.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,39 +36,37 @@ class Collected:
     """Bytes."""
 
 
-def remove(layout: Layout, reference: Reference, protected: Mapping[str, str]) -> None:
-    """Let one release go; raise ReleaseError when a channel names it or somebody needs it (`protected`)."""
+Needed = Callable[[], Mapping[str, str]]
+"""Says by digest, of a release's index or of an artifact's manifest, why it must stay."""
+
+
+def remove(layout: Layout, reference: Reference, needed: Needed) -> None:
+    """Let one release go; raise ReleaseError when a channel names it or somebody needs it."""
     with layout.alone():
         releases.find(layout, reference)
-        reason = _why(layout, protected, 0)[reference]
+        reason = _why(layout, needed(), 0)[reference]
         if reason is not None:
             raise ReleaseError(
                 f"{reference} stays: {reason}",
                 remedy="Move the channel, or bring the device to another release and ask it: slmops status.",
             )
-        layout.drop_names(_names_of(layout, [reference]))
+        _drop(layout, [reference])
 
 
-def collect(
-    layout: Layout, protected: Mapping[str, str], *, keep: int | None = None, dry_run: bool = False
-) -> Collected:
-    """Let go what may go when `keep` of each name are kept (None: all), and free what no name leads to.
-
-    `protected` says by digest, of a release's index or of an artifact's manifest, why it must stay.
-    """
+def collect(layout: Layout, needed: Needed, *, keep: int | None = None, dry_run: bool = False) -> Collected:
+    """Let go what may go when `keep` of each name are kept (None: all), and free what no name leads to."""
     with layout.alone():
-        why = _why(layout, protected, keep)
+        why = _why(layout, needed(), keep)
         gone = tuple(reference for reference, reason in why.items() if reason is None)
-        names = _names_of(layout, gone)
-        left = indexes.without(layout.index(), names)
-        strays = layout.strays(reach(layout, indexes.blobs(left)))
+        left = indexes.without(layout.index(), _names_of(layout, gone))
+        reached = reach(layout, indexes.blobs(left))
+        strays = [*layout.strays(reached), *Deltas(layout).strays(reached)]
         freed = sum(path.stat().st_size for path in strays)
         if not dry_run:
-            if names:
-                layout.drop_names(names)
+            if gone:
+                _drop(layout, gone)
             for path in strays:
                 path.unlink()
-            freed += Deltas(layout).sweep() if strays else 0
     kept = {reference: reason for reference, reason in why.items() if reason is not None}
     return Collected(gone, kept, len(strays), freed)
 
@@ -93,6 +92,12 @@ def _below(layout: Layout, blob: Blob) -> list[Blob]:
         return [Blob(one["mediaType"], one["digest"], one["size"]) for one in entries if one is not None]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"{layout.path(blob.digest)} is no manifest: {error!r}") from error
+
+
+def _drop(layout: Layout, gone: Collection[Reference]) -> None:
+    """Drop the names of releases; how far their counters have come is remembered."""
+    highest = {releases.HIGHEST_KEY + each.name: str(releases.highest(layout, each.name)) for each in gone}
+    layout.drop_names(_names_of(layout, gone), highest)
 
 
 def _why(layout: Layout, protected: Mapping[str, str], keep: int | None) -> dict[Reference, str | None]:

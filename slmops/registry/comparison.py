@@ -63,14 +63,17 @@ class Difference:
     """Questions that are to be answered otherwise."""
     whole: int
     """Bytes of the artifact: what a device gets that has nothing."""
-    lacking: int
-    """Bytes of the files that a device with the first lacks."""
+    lacks: Mapping[str, int]
+    """Bytes of each file that a device with the first lacks, by digest."""
+
+    @property
+    def lacking(self) -> int:
+        """Return the bytes of all that a device with the first lacks."""
+        return sum(self.lacks.values())
 
     def sends(self, deltas: Mapping[str, int]) -> int:
         """Return the bytes an update sends with deltas of these sizes, by the digest of what they make."""
-        files = [change.after for change in self.files if change.after is not None]
-        saved = {blob.digest: blob.size - deltas[blob.digest] for blob in files if blob.digest in deltas}
-        return self.lacking - sum(max(0, bytes_) for bytes_ in saved.values())
+        return sum(min(size, deltas.get(digest, size)) for digest, size in self.lacks.items())
 
 
 def compare(profile: str, before: Side, after: Side) -> Difference:
@@ -80,7 +83,6 @@ def compare(profile: str, before: Side, after: Side) -> Difference:
     files = tuple(FileChange(name, one.get(name), other.get(name)) for name in names)
     changed = tuple(each for each in files if _digest(each.before) != _digest(each.after))
     held = {blob.digest for blob in one.values()}
-    lacking = {blob.digest: blob.size for blob in other.values() if blob.digest not in held}
     added, removed, otherwise = _golden(before.golden, after.golden)
     return Difference(
         profile=profile,
@@ -91,7 +93,7 @@ def compare(profile: str, before: Side, after: Side) -> Difference:
         golden_removed=removed,
         golden_changed=otherwise,
         whole=after.built.size,
-        lacking=sum(lacking.values()),
+        lacks={blob.digest: blob.size for blob in other.values() if blob.digest not in held},
     )
 
 

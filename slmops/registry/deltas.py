@@ -10,7 +10,7 @@ to the very bytes of its target; it is smaller than the target.
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,14 +69,12 @@ class Deltas:
             return None
         return Delta(base.digest, target.digest, found, digests.of_file(found), found.stat().st_size)
 
-    def sweep(self) -> int:
-        """Remove the deltas whose base or target is no longer in the registry; return the bytes freed."""
-        freed, here = 0, {blob.name[:_MARK] for blob in self.layout.blobs.iterdir()}
-        for path in self.folder.glob("*-*.*"):
-            if not set(path.stem.split("-")) <= here:
-                freed += path.stat().st_size
-                path.unlink()
-        return freed
+    def strays(self, reached: Collection[str]) -> list[Path]:
+        """Return the deltas whose base or target is none of these digests, half-made ones among them."""
+        here = {digests.hexdigits(digest)[:_MARK] for digest in reached}
+        made = [*self.folder.glob(f"*{_DELTA}"), *self.folder.glob(f"*{_WHOLE}")]
+        lost = [path for path in made if not set(path.stem.split("-")) <= here]
+        return sorted([*lost, *self.folder.glob(f"{_MAKING}*/*")])
 
     def _files(self, slot: str) -> tuple[tuple[str, Blob], ...]:
         """Return the files of an artifact by its slot's name; none when the registry has no such artifact."""
@@ -102,7 +100,7 @@ class Deltas:
                 f"deltas need {error.name}, which is not installed", remedy=install_line("build")
             ) from error
         place = self.folder / (_stem(base, target) + _DELTA)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".making-") as room:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=_MAKING) as room:
             made = Path(room) / "delta"
             make_delta(self.layout.path(base.digest), self.layout.path(target.digest), made)
             if made.is_file() and made.stat().st_size < target.size:
@@ -122,7 +120,7 @@ class Deltas:
             yield
 
 
-_DELTA, _WHOLE = ".delta", ".whole"
+_DELTA, _WHOLE, _MAKING = ".delta", ".whole", ".making-"
 _MARK = 32
 """Hexadecimal digits of a digest in a delta's name."""
 

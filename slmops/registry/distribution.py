@@ -2,7 +2,8 @@
 
 A registry that asks for a token names who gives it (`WWW-Authenticate: Bearer realm=...`); the token is
 fetched once, and again when it has expired. Credentials go over TLS alone, unless the operator chose plain
-HTTP. What is too busy (429, 502, 503, 504) is asked again after as long as it says.
+HTTP, and to whom the registry itself names: where it sends us on to, nobody is told any. What is too busy
+(429, 502, 503, 504) is asked again after as long as it says.
 Sources: github.com/opencontainers/distribution-spec, spec.md; distribution.github.io, token authentication.
 """
 
@@ -11,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Lock
@@ -31,6 +32,9 @@ _ATTEMPTS = 4
 _LONGEST_WAIT = 30.0
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _LOGIN = "Run `docker login {host}` (or `oras login`): what it keeps is used here."
+_NUMBER = re.compile(r"[0-9]{1,15}")
+_WORDS = 300
+"""Letters of a registry's complaint that are repeated."""
 _PARAMETER = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 
 
@@ -85,8 +89,15 @@ class Distribution:
         """Yield what an answer carries; raise UnreachableError when the link breaks."""
         try:
             yield from heard.iter_raw(1 << 20)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
+
+    def place(self, seen_from: str | httpx.URL, said: str) -> httpx.URL:
+        """Return the address that an answer gives; raise RegistryError when it is none."""
+        try:
+            return httpx.URL(seen_from).join(said)
+        except httpx.InvalidURL as error:
+            raise RegistryError(f"{self.host} gives an address that is none: {error}") from error
 
     def whole(self, heard: httpx.Response) -> Answer:
         """Read an answer that is small; raise RegistryError when it is not."""
@@ -103,7 +114,7 @@ class Distribution:
 
     def _send(self, method: str, where: httpx.URL, body: bytes, said: Mapping[str, str]) -> httpx.Response:
         heard = self._send_patiently(method, where, body, said)
-        if heard.status_code == HTTPStatus.UNAUTHORIZED:
+        if heard.status_code == HTTPStatus.UNAUTHORIZED and self._is_registry(heard.url):
             heard.close()
             self._let_in(heard)
             heard = self._send_patiently(method, where, body, said)
@@ -130,8 +141,8 @@ class Distribution:
     def _send_once(
         self, method: str, where: httpx.URL, body: bytes, said: Mapping[str, str]
     ) -> httpx.Response:
-        here = (where.scheme, where.netloc) == (self.scheme, httpx.URL(self.base).netloc)
-        more = {"Authorization": self._authorization} if self._authorization and here else {}
+        known = self._authorization if self._is_registry(where) else None
+        more = {"Authorization": known} if known else {}
         if method not in {"GET", "HEAD"}:
             more["Content-Length"] = str(len(body))
         content = _once(body) if body else None
@@ -139,8 +150,12 @@ class Distribution:
         try:
             # Content may lie elsewhere; httpx sends no Authorization on to another host.
             return self._client.send(request, stream=True, follow_redirects=method in {"GET", "HEAD"})
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
+
+    def _is_registry(self, where: httpx.URL) -> bool:
+        here = httpx.URL(self.base)
+        return (where.scheme, where.netloc) == (here.scheme, here.netloc)
 
     def _let_in(self, heard: httpx.Response) -> None:
         """Find what opens the door that an answer says is shut."""
@@ -153,22 +168,24 @@ class Distribution:
                 self._authorization = _basic(known)
 
     def _token(self, said: dict[str, str], known: Credentials | None) -> str:
-        realm = httpx.URL(said.get("realm", ""))
+        realm = self.place(self.base, said.get("realm", ""))
         if realm.scheme != "https" and self.scheme == "https":
             raise RegistryError(f"{self.host} wants a token from {realm}: expected an https:// address")
         # The same for every request: threads share the token, and one may push while another looks.
         scope = f"repository:{self.repository}:pull,push"
         asked = {"service": said.get("service", ""), "scope": scope}
+        if known is not None and known.identity_token:
+            asked |= {"grant_type": "refresh_token", "client_id": "slmops"}
+            asked |= {"refresh_token": known.identity_token}
+            request = self._client.build_request("POST", realm, data=asked)
+        else:
+            who = {"Authorization": _basic(known)} if known is not None else {}
+            request = self._client.build_request("GET", realm, params=asked, headers=who)
         try:
-            if known is not None and known.identity_token:
-                asked |= {"grant_type": "refresh_token", "client_id": "slmops"}
-                heard = self._client.post(realm, data={**asked, "refresh_token": known.identity_token})
-            else:
-                who = {"Authorization": _basic(known)} if known is not None else {}
-                heard = self._client.get(realm, params=asked, headers=who)
-        except httpx.TransportError as error:
+            with closing(self._client.send(request, stream=True)) as heard:
+                told = self.whole(heard)
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
-        told = Answer(heard.status_code, heard.headers, heard.content, heard.url)
         given = _json(told)
         token = given.get("token") or given.get("access_token")
         if told.status != HTTPStatus.OK or not isinstance(token, str):
@@ -178,7 +195,7 @@ class Distribution:
             )
         return token
 
-    def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
+    def _unreachable(self, error: httpx.RequestError) -> UnreachableError:
         return UnreachableError(
             f"{self.host}: {str(error) or type(error).__name__}",
             remedy="Check the address, and your network; --plain-http is for a registry without TLS. The "
@@ -197,14 +214,19 @@ def _basic(known: Credentials) -> str:
 
 def _wait(heard: httpx.Response, attempt: int) -> float:
     """Return the seconds to wait before asking again."""
-    said = heard.headers.get("retry-after", "")
-    return min(float(said) if said.isdigit() else 2.0**attempt, _LONGEST_WAIT)
+    said = number(heard.headers.get("retry-after", ""))
+    return min(2.0**attempt if said is None else said, _LONGEST_WAIT)
+
+
+def number(said: str) -> int | None:
+    """Return the number that a header says; None when it says none that anybody counts to."""
+    return int(said) if _NUMBER.fullmatch(said) else None
 
 
 def _json(heard: Answer) -> dict[str, Any]:
     try:
         said = json.loads(heard.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
@@ -212,5 +234,6 @@ def _json(heard: Answer) -> dict[str, Any]:
 def _complaint(heard: Answer) -> str:
     """Return what a registry says is wrong."""
     errors = _json(heard).get("errors")
-    said = [str(each.get("message")) for each in errors if isinstance(each, dict)] if errors else []
-    return "; ".join(said)
+    listed = errors if isinstance(errors, list) else []
+    said = "; ".join(str(each.get("message")) for each in listed if isinstance(each, dict))
+    return "".join(filter(str.isprintable, said))[:_WORDS]

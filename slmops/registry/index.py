@@ -57,6 +57,16 @@ def notes(index: Index, name: str) -> dict[str, str]:
     return dict(next(found, {}))
 
 
+def remembered(index: Index) -> dict[str, str]:
+    """Return the annotations of the index itself."""
+    return dict(index.get("annotations", {}))
+
+
+def remembering(index: Index, more: Mapping[str, str]) -> Index:
+    """Return the index with more annotations of its own."""
+    return {**index, "annotations": {**remembered(index), **more}}
+
+
 def named(
     index: Index, name: str, blob: Blob, artifact_type: str, said: Mapping[str, str] | None = None
 ) -> Index:
@@ -86,10 +96,15 @@ def _blob(entry: dict[str, Any]) -> Blob:
 
 
 def _is_index(said: Any) -> bool:
-    entries = said.get("manifests") if isinstance(said, dict) else None
-    return isinstance(entries, list) and all(isinstance(each, dict) and _is_entry(each) for each in entries)
+    if not _has(said, manifests=list, annotations=dict):
+        return False
+    return all(
+        _has(each, mediaType=str, digest=str, size=int, annotations=dict) for each in said["manifests"]
+    )
 
 
-def _is_entry(said: dict[str, Any]) -> bool:
-    kinds = (("mediaType", str), ("digest", str), ("size", int), ("annotations", dict))
-    return all(isinstance(said.get(key, {}), kind) for key, kind in kinds)
+def _has(said: Any, **kinds: type) -> bool:
+    """Say whether an object has these keys, and under each what it should be; annotations may be missing."""
+    return isinstance(said, dict) and all(
+        isinstance(said.get(key, {} if key == "annotations" else None), kind) for key, kind in kinds.items()
+    )

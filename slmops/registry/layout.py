@@ -152,10 +152,13 @@ class Layout:
             if self.names().get(name) != blob:
                 self._write_index(indexes.named(self.index(), name, blob, artifact_type, said))
 
-    def drop_names(self, names: Collection[str]) -> None:
-        """Let these names stand for nothing; their blobs stay until somebody sweeps."""
+    def drop_names(self, names: Collection[str], said: Mapping[str, str]) -> None:
+        """Let these names stand for nothing; their blobs stay until somebody sweeps.
+
+        `said` are annotations of the index itself, by which it remembers something of them.
+        """
         with self._locked():
-            self._write_index(indexes.without(self.index(), names))
+            self._write_index(indexes.remembering(indexes.without(self.index(), names), said))
 
     def require_free(self, name: str, blob: Blob) -> None:
         """Raise ReleaseError if `name` stands for another blob than this."""

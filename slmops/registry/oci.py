@@ -16,11 +16,13 @@ from slmops import digest as digests
 from slmops.artifact.manifest import INDEX_TYPE, MANIFEST_TYPE, Blob
 from slmops.errors import IntegrityError, RegistryError, ReleaseError, UnreachableError, UsageError
 from slmops.registry import referrers
-from slmops.registry.distribution import Answer, Distribution
+from slmops.registry.distribution import Answer, Distribution, number
 from slmops.registry.remote import Remote, Source
 
 CHUNK = 8 << 20
 """Bytes of a request's content: what fits goes in one, and what does not in several."""
+_LARGEST = 64 << 20
+"""Bytes of the largest chunk that a registry may want: it is held in memory."""
 _TRIES = 4
 """Times in a row that an upload may get no further."""
 _MANIFESTS = (MANIFEST_TYPE, INDEX_TYPE)
@@ -108,7 +110,8 @@ class OciRegistry:
                 f"{digests.short(blob.digest)}; a version never changes",
                 remedy="Push a new version, or to another repository.",
             )
-        self._put_manifest(tag_of(name), blob, b"".join(self.read(blob, 0)))
+        heard = self._http.ask("GET", _place(blob), headers=_accept(blob))
+        self._put_manifest(tag_of(name), blob, heard.content)
 
     def _manifest(self, reference: str) -> tuple[Blob, bytes] | None:
         """Return what a tag stands for, and its bytes."""
@@ -136,8 +139,10 @@ class OciRegistry:
         heard = self._http.ask("POST", "blobs/uploads/")
         if heard.status != HTTPStatus.ACCEPTED:
             raise self._http.refusal(heard, f"does not take {digests.short(blob.digest)}")
-        least = heard.headers.get("oci-chunk-min-length", "")
-        return _location(heard), int(least) if least.isdigit() else 0
+        least = number(heard.headers.get("oci-chunk-min-length", "")) or 0
+        if least > _LARGEST:
+            raise RegistryError(f"{self.where} wants chunks of {least} bytes; {_LARGEST} is the most")
+        return self._location(heard), least
 
     def _finish(self, place: str, blob: Blob, rest: bytes) -> None:
         """End an upload with the bytes that are left; the registry compares the digest."""
@@ -173,7 +178,7 @@ class OciRegistry:
                 raise UnreachableError(f"{self.where} stands elsewhere in an upload than it said")
             if heard.status not in {HTTPStatus.ACCEPTED, HTTPStatus.CREATED}:
                 raise self._http.refusal(heard, "does not take a chunk")
-            place, sent = _location(heard), sent + len(chunk)
+            place, sent = self._location(heard), sent + len(chunk)
         return place
 
     def _stands(self, place: str) -> tuple[str, int]:
@@ -181,11 +186,17 @@ class OciRegistry:
         heard = self._http.ask("GET", place)
         if heard.status not in {HTTPStatus.NO_CONTENT, HTTPStatus.ACCEPTED}:
             raise self._http.refusal(heard, "has forgotten an upload that was cut")
-        last = heard.headers.get("range", "").rpartition("-")[2]
-        if not last.isdigit():
+        last = number(heard.headers.get("range", "").rpartition("-")[2])
+        if last is None:
             raise RegistryError(f"{self.where} does not say how much of an upload it has")
         # "0-0" is what registries say of an upload of which nothing has come.
-        return _location(heard), int(last) + 1 if int(last) else 0
+        return self._location(heard), last + 1 if last else 0
+
+    def _location(self, heard: Answer) -> str:
+        said = heard.headers.get("location")
+        if not said:
+            raise RegistryError(f"{self.where} does not say where an upload goes on")
+        return str(self._http.place(heard.url, said))
 
 
 def tag_of(name: str) -> str:
@@ -199,13 +210,6 @@ def _place(blob: Blob) -> str:
 
 def _accept(blob: Blob) -> dict[str, str]:
     return {"Accept": blob.media_type if blob.media_type in _MANIFESTS else "*/*"}
-
-
-def _location(heard: Answer) -> str:
-    said = heard.headers.get("location")
-    if not said:
-        raise RegistryError(f"{heard.url.host} does not say where an upload goes on")
-    return str(heard.url.join(said))
 
 
 def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:

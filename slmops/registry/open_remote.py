@@ -1,7 +1,8 @@
 """Open another place where releases are kept: the kind of place that a URL names."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -24,7 +25,8 @@ def open_remote(url: str, *, plain_http: bool = False) -> Iterator[Remote]:
         )
     if parts.scheme == "file":
         # Its own layout's lock and order of writing are better than what fsspec has for files.
-        yield Folder(Layout(Path(unquote(parts.path))), url)
+        with _in_use(Layout(_path(url))) as layout:
+            yield Folder(layout, url)
         return
     try:
         if parts.scheme == "oci":
@@ -41,3 +43,17 @@ def open_remote(url: str, *, plain_http: bool = False) -> Iterator[Remote]:
         ) from error
     with found as remote:
         yield remote
+
+
+def _path(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc or not parts.path:
+        raise UsageError(f"expected file:///folder, the path whole and three slashes before it, got {url}")
+    return Path(unquote(parts.path))
+
+
+@contextmanager
+def _in_use(layout: Layout) -> Iterator[Layout]:
+    """Keep whoever else has a registry there from sweeping it; nobody sweeps what cannot be written."""
+    with layout.in_use() if os.access(layout.folder, os.W_OK) else nullcontext():
+        yield layout

@@ -19,9 +19,13 @@ from slmops.artifact.manifest import Artifact, Blob, Entry, Release
 from slmops.artifact.trust import Trust
 from slmops.errors import IntegrityError, ReleaseError
 from slmops.registry import catalog, referrers
+from slmops.registry import index as indexes
 from slmops.registry.catalog import Reference
 from slmops.registry.check_model import check_model
 from slmops.registry.layout import Layout
+
+HIGHEST_KEY = "dev.slmops.counter."
+"""With a release's name behind it, the annotation of the registry that says how far its counter has come."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,10 @@ def seal(
 
 def add_signature(layout: Layout, signed: Signed, key: Path) -> Signed:
     """Sign a release with one more key; once more with the same key changes nothing."""
-    keep_signatures(layout, signed.blob, [sign.sign(signed.index, key)])
-    return find(layout, catalog.parse(signed.release.reference))
+    signature = sign.sign(signed.index, key)
+    with layout.in_use():
+        keep_signatures(layout, signed.blob, [signature])
+        return find(layout, catalog.parse(signed.release.reference))
 
 
 def keep_signatures(layout: Layout, signed: Blob, signatures: Iterable[bytes]) -> None:
@@ -239,14 +245,24 @@ def _model_config(said: Description, files: tuple[tuple[str, Blob], ...], create
 
 
 def _counter(layout: Layout, reference: Reference) -> int:
-    """Return the counter of a release that is there, or the next above all of its name."""
+    """Return the counter of a release that is there, or the next above all that its name ever had."""
+    there = _counters(layout, reference.name)
+    return there[reference] if reference in there else highest(layout, reference.name) + 1
+
+
+def highest(layout: Layout, name: str) -> int:
+    """Return the highest counter that a release of this name has, or had before it was let go."""
+    gone = indexes.remembered(layout.index()).get(HIGHEST_KEY + name, "0")
+    return max(int(gone), *_counters(layout, name).values(), 0)
+
+
+def _counters(layout: Layout, name: str) -> dict[Reference, int]:
     names = layout.names()
-    counters = {
+    return {
         each: manifest.parse_release(layout.get(names[str(each)])).counter
         for each in references(layout)
-        if each.name == reference.name
+        if each.name == name
     }
-    return counters.get(reference, max(counters.values(), default=0) + 1)
 
 
 def _load_signatures(layout: Layout, names: Mapping[str, Blob], signed: Blob) -> tuple[bytes, ...]:

@@ -59,8 +59,8 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
             passed = _try(sender.session, parcel, finding.runtime, terms.strategy, tell)
         if passed:
             # Over a new connection: a device that can no longer be reached must not stay on the new release.
-            with Link(device, terms.trusted) as link:
-                agent.call(link, "confirm", {"slot": parcel.slot})
+            with Sender(partial(agent.session, device, terms.trusted)) as again:
+                again.call("confirm", {"slot": parcel.slot})
             tell(Told(name, Event.CONFIRM))
     except UnreachableError as error:
         tell(Told(name, Event.LOSE, str(error)))
@@ -68,6 +68,8 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
         tell(Told(name, Event.LEFT_OUT, str(error)))
     except SlmopsError as error:
         tell(Told(name, Event.REFUSE, str(error), {"code": error.code, "remedy": error.remedy}))
+    except OSError as error:
+        tell(Told(name, Event.REFUSE, f"a file cannot be read here: {error}"))
 
 
 def take_back(device: Device, slot: str, terms: Terms, tell: Tell) -> None:

@@ -13,6 +13,8 @@ from slmops.artifact.trust import ROLLOUT, SignedTrust, Trust
 from slmops.errors import IntegrityError, UsageError
 from slmops.rollout.write_bundle import FILE_NAME
 
+ANEW = "Write the bundle again: slmops bundle create."
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -31,9 +33,21 @@ class Checked:
 def check(folder: Path) -> Checked:
     """Return what a bundle is; raise IntegrityError when anything in it is not what was signed."""
     said = read(folder)
+    try:
+        return _checked(folder, said)
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{error.filename} is missing", remedy=ANEW) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{folder / FILE_NAME} has rotted: {error!r}", remedy=ANEW) from error
+
+
+def _checked(folder: Path, said: dict[str, Any]) -> Checked:
     signed = _trust(said["trust"])
     found = {name: _part(folder / name, part, signed.trust) for name, part in said["parts"].items()}
-    devices = {name: _until(signed.trust, name, each, said["parts"]) for name, each in said["devices"].items()}
+    slots = {
+        part["slot"]: digests.of_file(folder / name / "index.json") for name, part in said["parts"].items()
+    }
+    devices = {name: _until(signed.trust, name, each, slots) for name, each in said["devices"].items()}
     runtime = found.get("runtime")
     return Checked(
         release=found["model"][0],
@@ -52,7 +66,7 @@ def read(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{folder} is no bundle: it has no {FILE_NAME}") from error
     except (ValueError, TypeError) as error:
-        raise IntegrityError(f"{folder / FILE_NAME} has rotted", remedy="Write the bundle again.") from error
+        raise IntegrityError(f"{folder / FILE_NAME} has rotted", remedy=ANEW) from error
 
 
 def _trust(said: list[Any]) -> SignedTrust:
@@ -79,21 +93,22 @@ def _part(folder: Path, part: dict[str, str], trust: Trust) -> tuple[str, int]:
     for name, blob in built.files:
         path = folder / "files" / name
         if not path.is_file() or digests.of_file(path) != blob.digest:
-            raise IntegrityError(f"{path} has rotted", remedy="Write the bundle again.")
+            raise IntegrityError(f"{path} has rotted", remedy=ANEW)
     return release.reference, built.size
 
 
-def _until(trust: Trust, device: dict[str, Any], parts: dict[str, Any]) -> str | None:
-    """Return until when a device may install it."""
+def _until(trust: Trust, name: str, device: dict[str, Any], slots: dict[str, str]) -> str | None:
+    """Return until when a device may install it; `slots` holds the digest of the release of each."""
     if not trust.roles[ROLLOUT].keys:
         return None
     found = []
-    for name, part in parts.items():
-        signed = device["assignments"][name]
+    for part, signed in device["assignments"].items():
         document = signed["document"].encode()
         vouch.assignment(trust, document, sign.split(signed["signature"].encode()))
         assigned = assignments.parse(document)
-        if assigned.slot != part["slot"]:
-            raise IntegrityError(f"the assignment of {assigned.device} is for another artifact")
-        found.append(assigned.valid_until)
-    return min(found)
+        if assigned.device != name or slots.get(assigned.slot) != assigned.release:
+            raise IntegrityError(f"{name}: its assignment of the {part} is for another device or artifact")
+        found.append(assigned)
+    if {assigned.slot for assigned in found} != set(slots):
+        raise IntegrityError(f"{name}: it has no assignment for {len(slots)} releases", remedy=ANEW)
+    return min(assigned.valid_until for assigned in found)

@@ -6,13 +6,13 @@ One thread drives: it alone touches the machine, the assignments and the history
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Thread
-from typing import Protocol
+from typing import Any, Protocol
 
 from slmops.errors import SlmopsError
+from slmops.fleet.ask_all import ask_all
 from slmops.fleet.inventory import Device
 from slmops.fleet.strategy import at_most
 from slmops.rollout import apply, assignment, check, machine, verdict
@@ -46,6 +46,8 @@ class Outcome:
     messages: dict[str, str]
     number: int | None = None
     refusals: list[SlmopsError] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)
+    """Bytes of files that went to each device."""
 
     @property
     def exit_code(self) -> int:
@@ -62,14 +64,9 @@ def look_at_all(
     each: Callable[[Finding], None],
 ) -> list[Finding]:
     """Look at every device at once, `max_parallel` at a time; return what was found, in fleet order."""
-    with ThreadPoolExecutor(terms.strategy.max_parallel) as pool:
-        ahead = {pool.submit(check.look, device, order, terms.trusted): device for device in devices}
-        found: dict[str, Finding] = {}
-        while ahead:
-            for future in wait(ahead, return_when=FIRST_COMPLETED).done:
-                found[ahead.pop(future).name] = future.result()
-                each(future.result())
-    return [found[device.name] for device in devices]
+    return ask_all(
+        devices, lambda device: check.look(device, order, terms.trusted), terms.strategy.max_parallel, each
+    )
 
 
 class Drive:
@@ -81,6 +78,7 @@ class Drive:
         self.findings: dict[str, Finding] = {}
         self.states: dict[str, State] = {}
         self.messages: dict[str, str] = {}
+        self.evidence: dict[str, dict[str, Any]] = {}
         self.rollout = Rollout(waves=0)
         self.number: int | None = None
 
@@ -96,7 +94,8 @@ class Drive:
                 if self.number is not None:
                     self.history.moved(self.number, machine.State.INTERRUPTED.value, self.rollout.wave)
                 raise
-        return Outcome(self.rollout, self.states, self.messages, self.number, refusals)
+        sent = {name: said["sent"] for name, said in self.evidence.items() if "sent" in said}
+        return Outcome(self.rollout, self.states, self.messages, self.number, refusals, sent)
 
     def _judge_findings(self, findings: Sequence[Finding]) -> list[SlmopsError]:
         """Turn the rollout down when a device cannot take it, or when too many are out of reach."""
@@ -221,8 +220,10 @@ class Drive:
             self.states[name] = assignment.step(self.states[name], told.event)
             if told.message:
                 self.messages[name] = told.message
+            evidence = self.evidence.setdefault(name, {})
+            evidence |= told.said
             if self.number is not None:
-                self.history.told(self.number, name, self.states[name].value, told.message, told.said)
+                self.history.told(self.number, name, self.states[name].value, told.message, evidence)
         self.watcher.device(told, self.states[name])
 
     def _move(self, event: Event, waves: list[list[Device]]) -> None:

@@ -37,7 +37,7 @@ It checks every signature and every byte, installs the release, puts it on trial
 prompts. When they are answered as they must be, it stays; otherwise the device goes back to what it served
 before. It says which. To be cut off does no harm: run it again.
 
-{until}It needs Python 3.9 or newer and ssh-keygen.
+{names}It needs Python 3.9 or newer and ssh-keygen.
 """
 
 
@@ -129,5 +129,5 @@ def _readme(contents: Contents, said: dict[str, Any]) -> str:
         reference=said["release"],
         profile=contents.model.key,
         name=name,
-        until=names if name else "",
+        names=names if name else "",
     )

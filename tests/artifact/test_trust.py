@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops.artifact import amendment, trust
@@ -151,6 +151,7 @@ def test_the_comment_of_a_key_is_left_out():
     assert trust.key_text(public(1) + " me@here\n") == public(1)
 
 
+@settings(max_examples=40)
 @given(documents(), st.sets(st.integers(0, 9).map(print_of)))
 def test_the_first_document_is_believed_by_its_own_root_keys_alone(document, signed):
     enough = len(signed & set(document.roles[ROOT].keys)) >= document.roles[ROOT].threshold
@@ -162,6 +163,7 @@ def test_the_first_document_is_believed_by_its_own_root_keys_alone(document, sig
             trust.advance(None, document, signed)
 
 
+@settings(max_examples=60)
 @given(documents(), documents(), st.sets(st.integers(0, 9).map(print_of)))
 def test_a_document_gives_way_only_to_the_next_that_old_and_new_root_keys_signed(known, candidate, signed):
     def signs(document):
@@ -179,6 +181,7 @@ def test_a_document_gives_way_only_to_the_next_that_old_and_new_root_keys_signed
             trust.advance(known, candidate, signed)
 
 
+@settings(max_examples=30)
 @given(st.lists(documents(version=st.integers(1, 4)), max_size=8), st.sets(st.integers(0, 9).map(print_of)))
 def test_along_any_documents_the_version_never_falls_and_no_revoked_key_comes_back(offered, signed):
     known = None
@@ -241,6 +244,11 @@ def test_a_role_that_nobody_could_fill_is_refused():
         amendment.without(simple(1), print_of(7))
     with pytest.raises(IntegrityError, match="release has no key"):
         amendment.with_role(simple(1), RELEASE, remove=[print_of(1)])
+
+
+def test_more_rollout_keys_than_sign_an_assignment_are_not_asked_for():
+    with pytest.raises(IntegrityError, match="an assignment is signed by one key"):
+        amendment.with_role(simple(1), ROLLOUT, add=[public(7)], threshold=2)
 
 
 def test_the_rollout_role_alone_may_be_nobodys():

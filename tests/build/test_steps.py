@@ -9,6 +9,7 @@ from slmops.build.plan import Make
 from slmops.build.quantize_gguf import quantize_gguf
 from slmops.build.source import open_gguf
 from slmops.build.steps import Steps
+from slmops.errors import BuildError
 
 
 @pytest.fixture
@@ -37,6 +38,13 @@ def test_an_interrupted_build_leaves_nothing_half_made(source, tmp_path):
 
     assert cache.steps() == []
     assert not [folder for folder in cache.folder.iterdir() if folder.is_dir()]
+
+
+def test_scales_of_a_file_that_is_not_here_are_not_reused(checkpoint, tmp_path):
+    reusing = Make("gguf", "Q8_0", base=f"sha256:{'0' * 64}")
+
+    with pytest.raises(BuildError, match="reuses the scales of a file that is not here"):
+        Steps(checkpoint, Cache(tmp_path / "cache"), silent).models([reusing], None)
 
 
 def test_what_one_process_builds_two_build_as_well(source, tmp_path):

@@ -56,6 +56,16 @@ def test_a_version_that_is_there_is_refused(slmops):
     assert "--version" in ended.err
 
 
+@pytest.mark.usefixtures("released")
+def test_what_has_no_scales_to_reuse_is_said_before_anything_is_built(slmops, labelling):
+    words = ("quantize", labelling.source, *WORDS, "--dry-run", "--delta-base")
+
+    told = slmops(*words, "parrot:1.0.0")
+    assert told.code == 0
+    assert "parrot:1.0.0 is no base for a small delta: a text classifier is rounded as a whole" in told.err
+    assert "no release parrot:9" in slmops(*words, "parrot:9").err
+
+
 def test_a_profile_named_twice_is_refused_before_anything_is_built(slmops, model):
     ended = slmops("quantize", model, *WORDS, "--profile", "local:gguf:Q4_K_M", "--dry-run")
 

@@ -145,6 +145,7 @@ def test_two_releases_are_compared(slmops):
     assert found["sends"]["lacking"] == found["sends"]["whole"] > 3000
     assert found["sends"]["delta"] is None
     shown = slmops("release", "diff", "parrot:1.0.0", "parrot:1.1.0").out
+    assert "a" * 13 not in shown
     for words in ("local: 3 files differ, 0 do not", "golden prompts answered otherwise", "an update sends"):
         assert words in shown
 
@@ -166,6 +167,9 @@ def test_a_release_says_where_it_comes_from_and_what_it_is_made_of(slmops):
         (("push", "parrot:9", "file:///tmp/x"), 1, "no release parrot:9"),
         (("push", "parrot:1.0.0", "shelf"), 2, "expected oci://host/repository"),
         (("pull", "parrot", "file:///tmp/x"), 2, "expected NAME:VERSION"),
+        (("pull", "parrot:1@x", "file:///tmp/x"), 2, "release name"),
+        (("pull", "parrot@1", "file:///tmp/x"), 2, "expected NAME@CHANNEL"),
+        (("push", "parrot:1.0.0", "file://tmp"), 2, "three slashes"),
         (("channel", "set", "Stable", "parrot:1.0.0"), 2, "expected NAME@CHANNEL"),
         (("channel", "show", "parrot@beta"), 1, "no channel parrot@beta"),
         (("rm", "parrot:9", "-y"), 1, "no release parrot:9"),

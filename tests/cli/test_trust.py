@@ -118,6 +118,7 @@ def test_the_last_key_of_a_role_is_not_revoked(slmops, home):
 
     assert ended.code == 7
     assert "expected a threshold from 1 to its 0 keys" in ended.err
+    assert "slmops trust rotate --role release --add new" in ended.err
 
 
 def test_a_document_that_lacks_root_signatures_waits_for_them(slmops, shown, key, home):
@@ -149,9 +150,29 @@ def test_a_release_gets_a_second_signature_where_two_are_asked_for(slmops, shown
 
     signed = slmops("trust", "sign", "parrot:1.0.0")
 
-    assert "parrot:1.0.0 is signed by 2 release keys: devices accept it." in signed.err
+    assert "parrot:1.0.0: signatures of release keys 2, asked for 2; devices accept it." in signed.err
     assert slmops("release", "verify", "parrot:1.0.0").code == 0
     assert shown()["next"] == []
+
+
+def test_a_key_on_a_medium_that_is_away_is_not_held_and_ends_nothing(slmops, shown, key, home):
+    ours = key("ours")
+    slmops("trust", "init", "--root-key", ours)
+    ours.parent.rename(ours.parent.with_name("in-a-safe"))
+
+    assert {row["role"]: bool(row["held"]) for row in shown()["keys"]} == {
+        "root": False, "release": True, "rollout": True,
+    }  # fmt: skip
+    assert Keyring(home).key("release") == home / "keys" / "release"
+    assert "waits for root signatures" in slmops("trust", "rotate", "--expires", "1y").err
+
+
+def test_a_new_document_is_said_to_be_in_force_and_how_devices_learn_of_it(slmops):
+    slmops("trust", "init")
+
+    ended = slmops("trust", "rotate", "--expires", "1y")
+
+    assert "Trust document 2 is in force; devices learn of it with the next deployment." in ended.err
 
 
 def test_what_expires_soon_is_said(slmops, shown):
@@ -202,4 +223,12 @@ def test_a_release_is_exported_with_a_signature_of_its_own(slmops, tmp_path):
     }  # fmt: skip
     assert Path(said["public_key"]).read_text().startswith("-----BEGIN PUBLIC KEY")
     assert slmops("release", "export", "parrot:1.0.0", tmp_path / "out").code == 2
-    assert slmops("trust", "show").code == 0
+
+
+@pytest.mark.usefixtures("released")
+def test_a_release_is_exported_to_the_folder_one_is_in(slmops, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+
+    assert slmops("release", "export", "parrot:1.0.0", ".").code == 0
+    assert (tmp_path / "out.public.pem").is_file()

@@ -10,6 +10,7 @@ import pytest
 
 from slmops.device import activate, boots, journal, service
 from slmops.errors import DeviceError
+from slmops.wire import Request, render_request
 
 
 def answers(device, prompt="One and one?"):
@@ -336,6 +337,32 @@ def test_the_agent_and_its_supervisor_run_on_python_3_9(box, shop):
 def _version(python):
     done = subprocess.run([python, "--version"], capture_output=True, text=True, check=False)
     return done.stdout.strip().rpartition(".")[0]
+
+
+def test_what_was_proved_is_committed_though_what_comes_after_cannot_be_done(device, shop):
+    assert device.activate(shop.release())["outcome"] == "pass"
+    (device.places.trust / "seen.json").write_text("rotten")
+    (device.places.slots / ".strange").touch()
+
+    device.get("confirm", slot=shop.release().slot)
+
+    assert device.status()["standing"]["trial"] is None
+
+
+def test_a_release_whose_operator_hangs_up_goes_back_and_says_why(device, shop):
+    first, second = shop.release(), shop.release("2.0.0")
+    device.commit(first)
+    device.take(second)
+    words = [device.python, "-I", device.agent, device.places.root, "activate"]
+    said = {"slot": second.slot, "ready_seconds": 30.0, "gate_seconds": 30.0, "confirm_seconds": 60.0}
+    ends = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(words, **ends) as agent:
+        agent.stdout.close()
+        agent.communicate(render_request(Request("activate", said)))
+
+    standing = device.status()["standing"]
+    assert (standing["slot"], standing["trial"]) == (first.slot, None)
+    assert standing["failure"]["message"] == "the operator hung up before the gate was held"
 
 
 @pytest.mark.journey

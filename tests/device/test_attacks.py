@@ -530,6 +530,22 @@ def test_s7_fast_forward_root_brings_a_device_back_that_was_led_too_far(here, op
     prepare.make_ready(here, release(operator, 3))
 
 
+def test_s7_fast_forward_an_epoch_of_a_stolen_rollout_key_keeps_nobody_out_once_root_has_revoked_it(
+    here, operator
+):
+    prepare.make_ready(here, operator.said(assigned={"epoch": 2**53 - 1}))
+    stolen = sign.fingerprint(operator.folder / "rollout.pub")
+    fresh = (operator.folder / "stranger.pub").read_text()
+
+    operator.next(lambda document: amendment.with_role(document, trusts.ROLLOUT, [fresh], [stolen]))
+    trust.greet(here, operator.told())
+
+    prepare.make_ready(here, operator.said(assigned={"key": "stranger"}))
+    refused_epoch = operator.said(assigned={"key": "stranger", "epoch": operator.epoch - 1})
+    with pytest.raises(IntegrityError, match="the assignment is of epoch"):
+        prepare.make_ready(here, refused_epoch)
+
+
 @pytest.mark.parametrize("counter", [2**63, -1, "1e9", "01", "", "1 ", "٣"])
 def test_s7_fast_forward_a_counter_that_is_no_number_is_refused(here, operator, counter):
     index = json.loads(operator.index())

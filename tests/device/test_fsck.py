@@ -178,3 +178,21 @@ def test_a_device_whose_journal_is_lost_goes_on_serving(twice, until):
         until(lambda: device.serves() == second.slot)
         supervisor.terminate()
     assert device.daemon() != pid
+
+
+def test_what_cannot_be_mended_is_said_and_the_look_goes_on(device, shop):
+    """The slot that serves says that it runs from a runtime, and the slot of that holds none."""
+    parcel, other = shop.release(), shop.release("2.0.0")
+    device.commit(parcel)
+    device.end()
+    device.take(other)
+    settings = {"runtime": [], "runtime_slot": other.slot, "port": 0}
+    journal.append(device.places, "restarted", slot=parcel.slot, settings=settings)
+    device.places.current.unlink()
+
+    said = device.get("fsck", repair=True)
+
+    found = {each["where"]: each for each in said["findings"]}
+    assert "cannot be mended: slot" in found[f"runtimes/{other.slot}"]["wrong"]
+    assert found["current"]["mended"]
+    assert not said["clean"]

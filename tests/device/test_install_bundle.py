@@ -136,6 +136,8 @@ def test_an_assignment_for_another_device_is_refused(alone, written):
     code, said = alone(folder, "box")
 
     assert (code, "another device" in said) == (7, True), said
+    with pytest.raises(IntegrityError, match="another device"):
+        check_bundle.check(folder)
 
 
 def test_a_bundle_for_several_asks_a_new_device_for_its_name(alone, written, shop):
@@ -166,3 +168,44 @@ def test_a_bundle_is_written_over_a_bundle_and_over_nothing_else(written, tmp_pa
     (tmp_path / "stick-9.9.9/precious").touch()
     with pytest.raises(UsageError, match="no bundle"):
         written("9.9.9")
+
+
+def test_what_goes_on_trial_is_what_was_vouched_for_whatever_the_folder_says(alone, written, shop):
+    alone(written())
+    folder = written("2.0.0")
+    told = json.loads((folder / "bundle.json").read_text())
+    told["parts"]["model"]["slot"] = shop.release().slot
+    (folder / "bundle.json").write_text(json.dumps(told))
+
+    assert alone(folder)[0] == 0
+
+    assert alone.box.serves() == shop.release("2.0.0").slot
+
+
+def test_a_device_that_knows_its_name_takes_no_other(alone, written):
+    folder = written()
+    alone(folder)
+
+    code, said = alone(folder, "other")
+
+    assert (code, "this device is box, not other" in said) == (1, True), said
+
+
+@pytest.mark.parametrize("told", [b"{}", b"[]", b"{", b'{"devices": [], "parts": 1, "trust": {}}'])
+def test_a_folder_that_says_nonsense_is_refused_in_words_by_device_and_operator(alone, written, told):
+    folder = written()
+    (folder / "bundle.json").write_bytes(told)
+
+    code, said = alone(folder)
+
+    assert (code, said.startswith("error: ")) == (7, True), said
+    with pytest.raises(IntegrityError):
+        check_bundle.check(folder)
+
+
+def test_a_bundle_that_lacks_a_file_is_refused_by_its_name(written):
+    folder = written()
+    (folder / "model/index.json").unlink()
+
+    with pytest.raises(IntegrityError, match=r"model/index.json is missing"):
+        check_bundle.check(folder)

@@ -168,7 +168,16 @@ def test_an_agent_in_force_yields_to_one_that_greets(device):
     assert device.places.agent_link.resolve() == newer
 
 
+def test_an_agent_that_is_told_nothing_says_how_it_is_used(device):
+    done = subprocess.run([sys.executable, device.agent], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, "install FOLDER" in done.stderr) == (2, True)
+
+
 def test_retiring_a_device_that_serves_nothing_removes_all_of_it(device):
+    (device.places.root / ".new-0123").touch()
+    (device.places.root / ".agent.new").symlink_to("agent/none")
+
     device.get("retire")
 
     assert not device.places.root.exists()

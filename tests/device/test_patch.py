@@ -1,5 +1,7 @@
+import fcntl
 import os
 import random
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from slmops.artifact.manifest import CONFIG_TYPE, WEIGHT_TYPE, Artifact, Blob
 from slmops.delta.make_delta import make_delta
 from slmops.device import incoming, patch
 from slmops.device.places import read_json, write_json
+from slmops.wire import Request, render_request
 
 SIZE = 300_000
 NUMPY = [sys.executable]
@@ -187,6 +190,45 @@ def test_a_decoder_that_writes_without_end_is_stopped_at_the_files_size(patched,
 
     assert answer.said["code"] == "SLM-DEVICE"
     assert patched.left() == []
+
+
+def test_a_decoder_that_talks_without_end_is_stopped_too(patched, tmp_path):
+    talker = tmp_path / "talker"
+    talker.write_text("#!/bin/sh\nexec cat /dev/zero\n")
+    talker.chmod(0o755)
+    patched.send()
+    patched.runtime([str(talker)])
+
+    assert patched.patch().said["code"] == "SLM-DEVICE"
+    assert (patched.box.places.run / "decoder.log").stat().st_size == SIZE
+
+
+def test_nobody_writes_a_part_while_the_child_of_a_killed_agent_does(patched, tmp_path, until):
+    gate, slow = tmp_path / "gate", tmp_path / "slow"
+    os.mkfifo(gate)
+    slow.write_text(f"#!/bin/sh\nexec cat {gate}\n")
+    slow.chmod(0o755)
+    patched.send()
+    patched.runtime([str(slow)])
+    words = [sys.executable, "-I", str(patched.box.agent), str(patched.box.places.root), "patch"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as agent:
+        agent.stdin.write(render_request(Request("patch", patched.said())))
+        agent.stdin.flush()
+        with gate.open("wb"):
+            agent.kill()
+            agent.wait()
+            assert not is_free(incoming.part_of(patched.folder / "model"))
+
+    until(lambda: is_free(incoming.part_of(patched.folder / "model")))
+
+
+def is_free(part):
+    with part.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 def test_a_part_of_the_whole_file_gives_way_to_the_patched_one(patched):

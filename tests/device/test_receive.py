@@ -1,12 +1,15 @@
 import hashlib
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slmops import digest as digests
+from slmops import wire
 from slmops.artifact import manifest
 from slmops.artifact.manifest import CONFIG_TYPE, WEIGHT_TYPE, Artifact, Blob
 from slmops.device import incoming, line, receive
@@ -42,7 +45,7 @@ class Arrival:
     def compare(self, size, chunk=CHUNK):
         """Ask which chunks of the first `size` bytes are wrong, of an operator who has the whole file."""
         found = [
-            hashlib.sha256(self.whole[start : min(start + chunk, size)]).hexdigest()[: receive.DIGEST_DIGITS]
+            hashlib.sha256(self.whole[start : min(start + chunk, size)]).hexdigest()[: wire.CHUNK_DIGITS]
             for start in range(0, size, chunk)
         ]
         said = {"slot": self.slot, "name": "model", "size": size, "chunk": chunk, "digests": found}
@@ -188,6 +191,34 @@ def test_a_file_whose_arrival_was_never_told_is_not_sent_again(arrival):
     assert not arrival.part.exists()
 
 
+@pytest.mark.parametrize(("size", "count"), [(9501, 10), (-1, 0), (9500, 9), (9500, 11), (0, 1)])
+def test_chunks_that_do_not_make_up_what_is_compared_are_refused(arrival, size, count):
+    said = {"slot": arrival.slot, "name": "model", "size": size, "chunk": CHUNK, "digests": ["0"] * count}
+
+    with pytest.raises(DeviceError, match="expected the chunks of 9500 bytes"):
+        receive.compare(arrival.places, said)
+
+
+def test_a_part_that_got_its_name_while_somebody_waited_for_it_is_not_written_again(arrival, until):
+    """The end of a connection that was cut comes late, and whole, while another waits to send it again."""
+    with ThreadPoolExecutor() as pool:
+        with incoming.writing(arrival.place, arrival.blob) as file:
+            file.write(WHOLE)
+            file.flush()
+            later = pool.submit(arrival.take, 0, len(WHOLE), b"?" * len(WHOLE))
+            until(lambda: open_files().count(str(arrival.part)) == 2)
+            incoming.accept(arrival.place, arrival.blob)
+
+        assert later.result() == {"name": "model", "size": len(WHOLE), "whole": True}
+    assert arrival.place.read_bytes() == WHOLE
+    assert not arrival.part.exists()
+
+
+def open_files():
+    """The names of the files that this process has open."""
+    return [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+
+
 def test_no_more_is_read_than_belongs_to_the_range(arrival):
     source = io.BytesIO(WHOLE + b"the next request")
     said = {"slot": arrival.slot, "name": "model", "offset": 0, "length": len(WHOLE)}
@@ -201,11 +232,11 @@ def test_a_delta_lies_beside_what_it_makes_and_is_of_its_own_digest(arrival):
     delta = b"how they differ"
     said = {"delta": {"digest": digests.of_bytes(delta), "size": len(delta)}, "name": "model.delta"}
 
+    with pytest.raises(IntegrityError, match="thrown away"):
+        arrival.take(0, len(delta), delta[::-1], **said)
     assert arrival.take(0, len(delta), delta, **said)["whole"]
     (found,) = (path for path in arrival.folder.iterdir() if path.name.endswith(".delta"))
     assert found.read_bytes() == delta
-    with pytest.raises(IntegrityError, match="thrown away"):
-        arrival.take(0, len(delta), delta[::-1], **said)
 
 
 @pytest.mark.parametrize("size", [9500, 1 << 60, -1, "5", None])
@@ -262,10 +293,9 @@ def test_a_file_beyond_what_32_bits_count_is_taken_to_its_size_and_no_further(pl
 
 
 @pytest.mark.journey
-@pytest.mark.parametrize("size", [(2 << 30) + 1, (4 << 30) + 1])
-def test_the_last_byte_of_a_huge_file_counts(places, tmp_path, size):
+def test_the_last_byte_of_a_huge_file_counts(places, tmp_path):
     """The file is a hole but for its end, so it takes no room."""
-    huge = tmp_path / "huge"
+    huge, size = tmp_path / "huge", (4 << 30) + 1
     with huge.open("wb") as file:
         file.truncate(size - 1)
         file.seek(0, os.SEEK_END)

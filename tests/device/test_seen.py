@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from slmops.artifact.assignment import Assignment
 from slmops.artifact.manifest import Release
-from slmops.artifact.trust import Trust
+from slmops.artifact.trust import ROLLOUT, Role, Trust
 from slmops.device import seen as memory
 from slmops.device.seen import STEP, Seen
 from slmops.errors import IntegrityError
@@ -88,10 +88,23 @@ def test_a_trust_document_sets_time_and_floors_anew():
     )
     trust = Trust(2, "2026-01-01T00:00:00Z", None, {}, {}, (), {"demo": 4})
 
-    after = memory.believing(poisoned, trust)
+    after = memory.believing(poisoned, None, trust)
 
     assert after.newest == trust.created
     assert (after.floors, after.highest) == ({"demo": 4, "other": 3}, {"demo": 4})
+
+
+@pytest.mark.parametrize(
+    ("kept", "epoch"), [(["SHA256:x"], 9), (["SHA256:x", "SHA256:z"], 9), (["SHA256:z"], 0)]
+)
+def test_epochs_begin_anew_when_a_rollout_key_is_taken_away_and_only_then(kept, epoch):
+    def trusting(version, *keys):
+        role = Role(keys, 1)
+        return Trust(version, "2026-01-01T00:00:00Z", None, dict.fromkeys(keys, "k"), {ROLLOUT: role})
+
+    after = memory.believing(Seen("i", epoch=9), trusting(1, "SHA256:x"), trusting(2, *kept))
+
+    assert after.epoch == epoch
 
 
 def test_nonces_are_forgotten_one_after_another():

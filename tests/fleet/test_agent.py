@@ -282,6 +282,14 @@ def test_a_question_is_asked_again_in_a_protocol_that_an_older_agent_speaks(link
     assert agent.call(link, "status")["protocol"] == wire.PROTOCOL
 
 
+def test_an_agent_that_refuses_what_it_says_it_speaks_is_not_asked_for_ever(link, agent_of_ours):
+    refusal = {"code": "SLM-PROTOCOL", "message": "no", "least": wire.LEAST, "protocol": wire.PROTOCOL}
+    agent_of_ours(f"import json; print('\\x1e' + json.dumps({{'kind': 'failed', 'said': {refusal!r}}}))")
+
+    with pytest.raises(DeviceError, match="edge-1: no"):
+        agent.call(link, "status")
+
+
 @pytest.mark.parametrize(
     ("spoken", "kind", "remedy"),
     [((0, 1), NoAgentError, "slmops deploy"), ((98, 99), ProtocolError, "Update slmops here")],

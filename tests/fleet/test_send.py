@@ -180,6 +180,19 @@ def test_a_delta_that_does_not_become_its_file_is_followed_by_the_file(there, tm
     assert load.arrived()
 
 
+def test_a_delta_that_is_gone_meanwhile_is_followed_by_the_file_and_progress_fits(there, tmp_path):
+    load, told = Load(tmp_path, MIB), []
+    change = Change("sha256:" + "1" * 64, "sha256:" + "2" * 64, 15, tmp_path / "gone")
+
+    with sender(there()[0]) as bringing:
+        files = [replace(load.files[0], change=change)]
+        bringing.send(load.slot, files, lambda here, whole: told.append((here, whole)))
+
+    assert load.arrived()
+    assert all(here <= whole for here, whole in told)
+    assert "gone" in bringing.refused[0]
+
+
 def test_a_device_of_little_bandwidth_is_sent_no_more(there, tmp_path):
     load = Load(tmp_path, 100_000)
     device, _ = there()

@@ -54,6 +54,11 @@ def test_a_command_says_its_exit_code_and_its_lines(link):
     assert done.tail == "one\ntwo\nthree"
 
 
+def test_a_command_that_has_said_its_last_and_does_not_end_is_given_up(link):
+    with pytest.raises(UnreachableError, match="did not end within 1 s"):
+        heard(link, "exec >&- 2>&-; sleep 60", silence=1.0)
+
+
 def test_complaints_are_heard_too(link):
     done, lines = heard(link, "echo it broke >&2; exit 1")
 

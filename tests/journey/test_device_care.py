@@ -37,3 +37,5 @@ def test_a_device_is_bootstrapped_looked_at_and_left_as_it_was(operator, tmp_pat
 
     operator("device", "uninstall", "edge-1", "--fleet", fleet, "--yes")
     assert not place.exists()
+    operator("device", "uninstall", "edge-1", "--fleet", fleet, "--yes")
+    assert not place.exists(), "to ask twice does no harm"

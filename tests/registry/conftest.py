@@ -1,10 +1,15 @@
+import os
+from contextlib import ExitStack
+
 import pytest
 
 from slmops.artifact import description as descriptions
 from slmops.artifact import golden, sign
 from slmops.artifact.description import Description
 from slmops.artifact.golden import Golden
+from slmops.registry import oci, release
 from slmops.registry.layout import Layout
+from slmops.registry.open_remote import open_remote
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +64,17 @@ def folder(tmp_path):
         return where
 
     return make
+
+
+@pytest.fixture
+def signed(layout, folder, key):
+    """A release of two artifacts, one with a model larger than a request's content."""
+    folders = {"pi": folder("pi", model=os.urandom(2 * oci.CHUNK + 12345)), "nano": folder("nano")}
+    return release.publish(layout, folders, created="2025-01-01T00:00:00Z", key=key)
+
+
+@pytest.fixture
+def at():
+    """Open places, and close them when the test is over."""
+    with ExitStack() as open_ones:
+        yield lambda url: open_ones.enter_context(open_remote(url))

@@ -21,14 +21,20 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_siz
 VERSIONS = ["1.0.0", "1.1.0", "2.0.0-rc.1", "2.0.0"]
 
 
-def put(layout, version):
+def put(layout, version, counter=0):
     """Store a release that is signed by nobody who matters here."""
     empty = layout.put([b"{}"], manifest.CONFIG_TYPE)
-    held = Release("demo", version, AT, (("pi", Entry(Blob(manifest.MANIFEST_TYPE, empty.digest, 2), "x")),))
+    entry = Entry(Blob(manifest.MANIFEST_TYPE, empty.digest, 2), "x")
+    held = Release("demo", version, AT, (("pi", entry),), counter)
     blob = layout.put([manifest.render_release(held)], manifest.INDEX_TYPE)
     release.keep_signatures(layout, blob, [b"signature"])
     layout.set_name(f"demo:{version}", blob, manifest.RELEASE_TYPE)
     return Reference("demo", version)
+
+
+def found(layout, version):
+    """The release demo of a version."""
+    return release.find(layout, Reference("demo", version)).release
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def test_moves_that_cannot_be_read_are_refused(text):
         channel.moves(text)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.lists(st.tuples(st.sampled_from(["stable", "beta"]), st.sampled_from(VERSIONS)), max_size=8))
 def test_a_channel_stands_where_it_was_last_set_and_remembers_each_move(steps):
     with TemporaryDirectory() as folder:
@@ -125,10 +131,21 @@ def test_a_channel_that_another_tool_set_has_no_moves(layout):
 def test_a_pulled_channel_goes_forwards_alone(layout, offered, held_version):
     which = channels.set_channel(layout, "stable", Reference("demo", held_version), at=AT)
 
-    channels.require_forward(layout, which, Reference("demo", held_version))
+    channels.require_forward(layout, which, found(layout, held_version))
     with pytest.raises(ReleaseError, match="is not moved back") as told:
-        channels.require_forward(layout, which, Reference("demo", offered))
+        channels.require_forward(layout, which, found(layout, offered))
     assert told.value.remedy.endswith(f"slmops release channel set stable demo:{offered}.")
+
+
+def test_which_release_is_the_older_is_for_the_counters_to_say(layout):
+    for version, counter in (("2.0.0", 1), ("1.0.1", 2)):
+        put(layout, version, counter)
+    which = channels.set_channel(layout, "stable", Reference("demo", "2.0.0"), at=AT)
+
+    channels.require_forward(layout, which, found(layout, "1.0.1"))
+    channels.set_channel(layout, "stable", Reference("demo", "1.0.1"), at=AT)
+    with pytest.raises(ReleaseError, match=r"demo:1\.0\.1 here and for the older demo:2\.0\.0 there"):
+        channels.require_forward(layout, which, found(layout, "2.0.0"))
 
 
 @pytest.mark.usefixtures("held")

@@ -73,6 +73,14 @@ def test_an_update_never_sends_more_than_the_artifact(one, other, deltas):
     assert 0 <= found.sends(deltas) <= found.lacking <= found.whole
 
 
+def test_a_delta_for_a_file_that_is_there_under_another_name_saves_nothing():
+    kept, moved = (Blob("x", DIGESTS[0], 9), Blob("x", DIGESTS[1], 9))
+    before = Side(Artifact(CONFIG, (("a", kept), ("b", moved))), None)
+    after = Side(Artifact(CONFIG, (("a", kept), ("b", kept))), None)
+
+    assert compare("pi", before, after).sends({kept.digest: 3}) == 0
+
+
 def test_a_question_that_is_to_be_answered_otherwise_is_named():
     side = Side(Artifact(CONFIG, ()), SAID, (Golden("4", prompt="2+2="), Golden("x", prompt="gone")))
     after = replace(side, golden=(Golden("5", prompt="2+2="), Golden("y", prompt="new")))

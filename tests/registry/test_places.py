@@ -7,10 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
-from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,11 +17,11 @@ import fsspec
 import pytest
 
 from slmops import digest as digests
-from slmops.artifact import sign, vouch
-from slmops.artifact.manifest import Blob
+from slmops.artifact import manifest, sign, vouch
 from slmops.errors import IntegrityError, RegistryError, ReleaseError, UnreachableError, UsageError
 from slmops.registry import channels, oci, referrers, release
 from slmops.registry.catalog import Reference
+from slmops.registry.collect import collect
 from slmops.registry.folder import Folder
 from slmops.registry.layout import Layout
 from slmops.registry.open_remote import open_remote
@@ -40,13 +38,6 @@ def unheard(_count):
 
 
 @pytest.fixture
-def signed(layout, folder, key):
-    """A release of two artifacts, one with a model larger than a request's content."""
-    folders = {"pi": folder("pi", model=os.urandom(2 * oci.CHUNK + 12345)), "nano": folder("nano")}
-    return release.publish(layout, folders, created=CREATED, key=key)
-
-
-@pytest.fixture
 def publish(folder, key):
     """Publish demo of a version, for profile pi."""
 
@@ -60,13 +51,6 @@ def publish(folder, key):
 def judge(trust):
     """Believe the release key."""
     return lambda index, signatures: vouch.release(trust, index, signatures)
-
-
-@pytest.fixture
-def at():
-    """Open places, and close them when the test is over."""
-    with ExitStack() as open_ones:
-        yield lambda url: open_ones.enter_context(open_remote(url))
 
 
 @pytest.fixture
@@ -462,11 +446,108 @@ def test_a_channel_is_pulled_forwards_and_not_back(layout, shelf, other, fetch):
     channels.set_channel(other, "stable", DEMO, at=CREATED)
     which = channels.stand(other)[0][0]
     with pytest.raises(ReleaseError, match="it is not moved back"):
-        channels.require_forward(other, which, Reference("demo", "0.9.0"))
+        channels.require_forward(other, which, fetch(shelf, "demo:0.9.0").release)
+
+
+def test_a_place_that_says_an_index_is_something_else_does_not_have_its_content_swept(
+    shelf, other, trust, fetch
+):
+    lying = Lying(shelf, {})
+    lying.find = lambda name: replace(shelf.find(name), media_type="text/plain")
+
+    fetch(lying)
+    collect(other, dict)
+
+    release.verify(other, release.find(other, DEMO), trust)
+
+
+@pytest.mark.parametrize("name", ["demo:1:0", "demo:../1", "Demo:1.0.0"])
+def test_a_release_whose_name_nobody_can_give_is_refused_though_it_is_signed(signed, layout, key, name, desk):
+    called, _, version = name.partition(":")
+    odd = replace(signed.release, name=called, version=version)
+    index = manifest.render_release(odd)
+    blob = layout.put([index], manifest.INDEX_TYPE)
+    release.keep_signatures(layout, blob, [sign.sign(index, key)])
+    lying = Lying(Folder(layout, "here"), {})
+    lying.find = lambda _name: blob
+
+    with pytest.raises(UsageError, match=r"release (name|version)"):
+        desk.fetch(lying, name)
+    assert desk.other.names() == {}
+
+
+def test_more_signatures_than_anybody_needs_are_not_kept(shelf, other, layout, fetch):
+    signed = release.find(layout, DEMO)
+    mark = b"-----BEGIN SSH SIGNATURE-----\n%d\n-----END SSH SIGNATURE-----\n"
+    junk = b"".join(mark % number for number in range(200))
+    many = layout.put([signed.signatures[0] + junk], referrers.SIGNATURE_TYPE)
+    described = {
+        "artifactType": referrers.SIGNATURE_TYPE,
+        "layers": [{"mediaType": many.media_type, "digest": many.digest, "size": many.size}],
+    }
+    listed = layout.put([manifest.canonical(described)], manifest.MANIFEST_TYPE)
+    lying = Lying(shelf, {"referrers": lambda _subject: [listed]})
+    lying.read = lambda blob, start: Folder(layout, "").read(blob, start)
+
+    fetch(lying)
+
+    assert len(release.find(other, DEMO).signatures) == sign.MOST
+
+
+def test_what_lies_in_a_folder_is_not_swept_while_somebody_pushes_there(layout, signed, tmp_path):
+    there = Layout(tmp_path / "shelf")
+    there.put([b"a beginning"], "x")
+
+    with open_remote(f"file://{there.folder}") as remote:
+        push(layout, remote, DEMO, unheard)
+        with pytest.raises(ReleaseError, match="is in use"):
+            collect(there, dict)
+    assert collect(there, dict).files == 1
+    assert there.names()["demo:1.0.0"] == signed.blob
+
+
+def test_a_folder_that_is_not_there_is_not_made_by_looking(tmp_path, at):
+    assert at(f"file://{tmp_path / 'nothing'}").find("demo:1.0.0") is None
+    assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize(
-    "url", ["demo", "oci://", "oci://host", "oci://host/UPPER", "oci://user@host/demo", "nonsense://x"]
+    "entry",
+    [
+        {"mediaType": "x", "digest": 3, "size": 1},
+        {"mediaType": "x", "digest": "sha256:x", "size": "1"},
+        {"mediaType": None, "digest": "sha256:x", "size": 1},
+        {"mediaType": "x", "digest": "sha256:x", "size": 1, "annotations": []},
+        {"mediaType": "x", "digest": "sha256:x"},
+        "x",
+    ],
+)
+def test_an_index_of_strange_things_is_refused(tmp_path, entry, at):
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "index.json").write_text(json.dumps({"manifests": [entry]}))
+
+    with pytest.raises(IntegrityError, match="is no OCI image index"):
+        at(f"file://{tmp_path / 'shelf'}").find("demo:1.0.0")
+
+
+@pytest.mark.parametrize("said", [b"[" * 100_000, b'{"manifests": ' * 100_000, b"[]", b"3", b""])
+def test_an_index_or_a_list_that_is_none_is_refused(tmp_path, said, at):
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "index.json").write_bytes(said)
+
+    with pytest.raises(IntegrityError):
+        at(f"file://{tmp_path / 'shelf'}").find("demo:1.0.0")
+    for read in (referrers.listed, referrers.content):
+        with pytest.raises(IntegrityError):
+            read(said)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("demo", "oci://", "oci://host", "oci://host/UPPER", "oci://user@host/demo", "nonsense://x"),
+        *("file://", "file://shelf", "file://shelf/of/ours"),
+    ],
 )
 def test_a_url_that_names_no_place_is_refused(url, at):
     with pytest.raises(UsageError):
@@ -478,137 +559,3 @@ def test_a_registry_that_is_not_there_is_unreachable(at):
         free.bind(("127.0.0.1", 0))
         with pytest.raises(UnreachableError, match=r"127\.0\.0\.1"):
             at(f"oci://127.0.0.1:{free.getsockname()[1]}/demo").find("demo:1.0.0")
-
-
-class Fussy(BaseHTTPRequestHandler):
-    """A registry that wants a token, is busy at first, cuts a chunk, and lists referrers by its API."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_words):
-        """Keep quiet."""
-
-    def answer(self, status, body=b"", **headers):
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def handle_one(self):
-        state = self.server.state
-        length = int(self.headers.get("Content-Length", 0))
-        path = self.path.partition("?")[0]
-        if path == "/token":
-            state["tokens"] += 1
-            return self.answer(200, json.dumps({"token": f"t{state['tokens']}"}).encode())
-        if self.headers.get("Authorization") != f"Bearer t{state['valid']}":
-            self.rfile.read(length)
-            state["valid"] = state["tokens"] + 1
-            where = f"http://127.0.0.1:{self.server.server_port}/token"
-            return self.answer(401, WWW_Authenticate=f'Bearer realm="{where}",service="s",scope="x"')
-        if state["busy"] > 0:
-            self.rfile.read(length)
-            state["busy"] -= 1
-            return self.answer(503, Retry_After="0")
-        return self.work(path, length, state)
-
-    def work(self, path, length, state):  # noqa: PLR0911 - one for each thing that is asked
-        if self.command == "PATCH" and state["cuts"] > 0:
-            state["cuts"] -= 1
-            state["upload"] += self.rfile.read(length // 2)
-            self.close_connection = True
-            return self.connection.shutdown(socket.SHUT_RDWR)
-        body = self.rfile.read(length)
-        upload = "/v2/demo/blobs/uploads/1"
-        if self.command == "POST":
-            state["upload"] = b""
-            return self.answer(202, Location=upload)
-        if path == upload and self.command == "GET":
-            return self.answer(204, Location=upload, Range=f"0-{max(0, len(state['upload']) - 1)}")
-        if path == upload and self.command == "PATCH":
-            state["upload"] += body
-            return self.answer(202, Location=upload)
-        if path == upload and self.command == "PUT":
-            state["blobs"][digests.of_bytes(state["upload"] + body)] = state["upload"] + body
-            return self.answer(201)
-        if self.command == "PUT":
-            state["blobs"][digests.of_bytes(body)] = body
-            return self.answer(201, OCI_Subject="sha256:x")
-        found = state["blobs"].get(path.rpartition("/")[2])
-        if self.command == "GET" and "/referrers/" in path:
-            return self.answer(200, state["referrers"])
-        return self.answer(200, found) if found is not None else self.answer(404)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = handle_one  # noqa: N815 - names of http.server
-
-
-@pytest.fixture
-def fussy():
-    """A server of one repository, `demo`, whose state a test sets and reads."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Fussy)
-    server.state = {
-        "tokens": 0, "valid": -1, "busy": 0, "cuts": 0, "upload": b"", "blobs": {}, "referrers": b"{}",
-    }  # fmt: skip
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def there(fussy, at):
-    """The repository that the fussy server has."""
-    return at(f"oci://127.0.0.1:{fussy.server_port}/demo")
-
-
-def large():
-    data = os.urandom(2 * oci.CHUNK + 7)
-    return data, Blob("application/octet-stream", digests.of_bytes(data), len(data))
-
-
-def test_a_token_is_fetched_when_it_is_asked_for_and_again_when_it_has_expired(fussy, there):
-    assert not there.has(Blob("x", digests.of_bytes(b"x"), 1))
-    fussy.state["valid"] = -1
-    assert not there.has(Blob("x", digests.of_bytes(b"x"), 1))
-
-    assert fussy.state["tokens"] == 2
-
-
-def test_a_busy_registry_is_asked_again(fussy, there):
-    fussy.state["busy"] = 3
-
-    assert there.find("demo:1.0.0") is None
-
-
-@pytest.mark.parametrize("cuts", [0, 1, 3])
-def test_a_chunk_that_is_cut_is_gone_on_with_where_the_registry_stands(fussy, cuts, there):
-    data, blob = large()
-    fussy.state["cuts"], starts = cuts, []
-
-    def source(start):
-        starts.append(start)
-        yield data[start:]
-
-    there.send(blob, source)
-
-    assert fussy.state["blobs"] == {blob.digest: data}
-    assert starts == sorted(starts)
-    assert len(starts) == cuts + 1
-
-
-def test_a_list_of_referrers_that_is_none_is_refused(there):
-    with pytest.raises(IntegrityError, match="no OCI image index"):
-        there.referrers(Blob("x", digests.of_bytes(b"x"), 1))
-
-
-def test_where_the_referrers_api_is_there_a_signature_is_found_by_it(fussy, layout, signed, there):
-    (signature,) = referrers.of(layout.names(), signed.blob)
-    there.refer(signature, lambda _start: iter([layout.get(signature)]), signed.blob)
-    fussy.state["referrers"] = referrers.with_one(None, signature)
-
-    assert fussy.state["blobs"] == {signature.digest: layout.get(signature)}
-    assert there.referrers(signed.blob) == [signature]

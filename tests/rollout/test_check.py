@@ -2,7 +2,7 @@
 
 from slmops.artifact.manifest import Artifact, Blob
 from slmops.fleet.inventory import Device
-from slmops.rollout.check import Finding
+from slmops.rollout.check import Finding, kept_slots
 from slmops.rollout.order import ModelParcel, RuntimeParcel
 
 MODEL, ADAPTER = Blob("weights", "sha256:aa", 400_000), Blob("weights", "sha256:bb", 100_000)
@@ -31,3 +31,11 @@ def test_an_artifact_that_is_there_lacks_nothing():
 def test_a_runtime_bundle_comes_before_the_model_and_once():
     assert sent(runtime=RUNTIME) == 509_000
     assert sent(runtime=RUNTIME, whole=("22",)) == 500_000
+
+
+def test_a_device_on_trial_keeps_the_way_back_that_it_will_have_again():
+    before = {"slot": "22", "previous": "11", "settings": {"runtime_slot": "aa"}}
+    trial = {"slot": "33", "previous": "22", "settings": {"runtime_slot": "bb"}, "before": before}
+
+    assert kept_slots(trial) == ("33", "22", "11", "bb", "aa")
+    assert kept_slots({}) == ()
