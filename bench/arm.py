@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from _measure import ROOT, progress, save, show
+from _stock import stock
 
 from slmops.build.checkpoint import open_checkpoint
 from slmops.build.quantize_gguf import quantize_gguf
@@ -85,7 +86,7 @@ class Device:
             "deploy_s": round(deployed - began, 1),
             "answer_s": round(time.monotonic() - deployed, 1),
             "answer": answer,
-            "plan": plan,
+            "sent_bytes": plan["devices"][0]["sends"],
         }
 
     def logits(self, model: bytes, ids: bytes) -> Rows:
@@ -135,14 +136,6 @@ def read_here(model: Path) -> tuple[bytes, Rows]:
     return ids, _rows(_run(words, ids, PYTHONPATH=str(ROOT)), json.loads(ids))
 
 
-def stock(home: Path) -> None:
-    """Make the release and the runtime bundle."""
-    name, version = RELEASE.split(":")
-    words: Words = ["quantize", ROOT / "demo/model", "--profile", PROFILE, "--type", "Q8_0", "--name", name]
-    for line in ([*words, "--version", version], ["runtime", "build", "--profile", PROFILE]):
-        _run([sys.executable, "-m", "slmops.cli.app", *line], SLMOPS_HOME=str(home))
-
-
 def main() -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(
@@ -157,7 +150,7 @@ def main() -> None:
         room = Path(name)
         home = said.home or room / "home"
         if not said.home:
-            stock(home)
+            stock(home, [PROFILE], {RELEASE: "Q8_0"})
         models = {}
         for source, folder in sources:
             for type_ in types:

@@ -4,8 +4,9 @@
 
 `machine`: an ARM machine (qemu-system-aarch64, ext4) installs a release. To kill qemu would be too kind: only
 the guest's memory were lost, for what reached qemu's disk survives it. So qemu writes down all that the disk
-is told (blklogwrites), and each cut is a moment of that record: what was flushed is there, of what was told
-since each block is kept or lost by lot. That disk is booted, by its own kernel and systemd, and asked.
+is told (blklogwrites), and each cut is a moment of that record, as many in each phase of it: what was
+flushed is there, of what was told since each block is kept or lost by lot. That disk is booted, by its own
+kernel and systemd, and asked.
 
 `container`: kill -9 of process 1 of a device with systemd: every process ends at once, no write is lost.
 
@@ -27,13 +28,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from _disk_log import Lost, cut, read_log
 from _measure import ROOT, progress, save, show
+from _stock import stock
 
 OLD, NEW = "home-commands:1.0.0", "home-commands:1.0.1"
 QUESTION = "turn the kitchen lamp to forty percent"
@@ -149,13 +151,14 @@ def machine(home: Path, room: Path, cuts: int, again: int, lot: random.Random) -
     site.power("cut")
     (site.device / "drive").write_text(plain)
     writes = read_log(log)
-    first = next(n for n, write in enumerate(writes) if write.end > marks[0][0])
+    moments: dict[str, list[int]] = {}
+    for at, write in enumerate(writes, 1):
+        for name in [name for size, name in marks if size <= write.end][-1:]:
+            moments.setdefault(name, []).append(at)
     outcomes = []
-    for number, at in enumerate(sorted(lot.sample(range(first, len(writes) + 1), cuts)), 1):
+    for number, phase in zip(range(1, cuts + 1), cycle(moments), strict=False):
         subprocess.run(["cp", "--sparse=always", base, disk], check=True)
-        lost = cut(disk, log, writes, at, lot)
-        reached = writes[at - 1].end
-        phase = next(name for size, name in reversed(marks) if size <= max(reached, marks[0][0]))
+        lost = cut(disk, log, writes, lot.choice(moments[phase]), lot)
         outcomes.append(site.judged(phase, lost, again=number % again == 0))
         progress(f"machine {number}/{cuts}: {outcomes[-1]}")
         site.power("cut")
@@ -197,21 +200,6 @@ def _script(name: str, *words: object) -> None:
         sys.exit(f"{done.stdout}{done.stderr}\npower_cuts: {name} failed")
 
 
-def stock(home: Path) -> None:
-    """Make the two releases and the runtime bundles."""
-    operator = {**os.environ, "SLMOPS_HOME": str(home)}
-    profiles = ["--profile", "local", "--profile", "raspberry-pi-4-2gb"]
-    for reference, kind in ((OLD, "Q8_0"), (NEW, "Q4_K_M")):
-        name, version = reference.split(":")
-        words: list[str | Path] = ["quantize", ROOT / "demo/model", *profiles, "--type", kind, "--name", name]
-        _slmops([*words, "--version", version, "--golden", ROOT / "demo/model/golden.jsonl"], operator)
-    _slmops(["runtime", "build", *profiles, "--formats", "gguf"], operator)
-
-
-def _slmops(words: Sequence[str | Path], env: dict[str, str]) -> None:
-    subprocess.run([sys.executable, "-m", "slmops.cli.app", *words], check=True, env=env, stdout=sys.stderr)
-
-
 def main() -> None:
     """Cut, boot, count."""
     parser = argparse.ArgumentParser(
@@ -229,7 +217,7 @@ def main() -> None:
         room = Path(name)
         home = said.home or room / "home"
         if not said.home:
-            stock(home)
+            stock(home, ("local", "raspberry-pi-4-2gb"), {OLD: "Q8_0", NEW: "Q4_K_M"})
         for kind, work in (("container", container), ("machine", machine)):
             if said.only in {None, kind}:
                 try:

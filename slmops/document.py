@@ -42,7 +42,9 @@ def load(path: Path, model: type[M]) -> M:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DocumentError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise DocumentError(
+            f"{path}: {(error.strerror or str(error)).lower()}", remedy="Name a file that can be read."
+        ) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -5,12 +5,13 @@ free_port() {
 }
 
 await_ssh() { # until the sshd of $device speaks; two minutes at most
-  local n host port
+  local n host port log=$device/console.log
+  [ -e "$log" ] || log=$device/sshd.log
   read -r host port < "$device/place"
   for ((n = 0; n < 600; n++)); do
     if timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"; read -r -t 5 line <&3; [[ $line == SSH-* ]]' "$host" "$port" 2>/dev/null; then return; fi
-    running || fail "$name ended; see $device/console.log"
+    running || fail "$name ended; see $log"
     sleep 0.2
   done
-  fail "$name does not answer; see $device/console.log"
+  fail "$name does not answer; see $log"
 }

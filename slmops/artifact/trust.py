@@ -195,11 +195,15 @@ def check(trust: Trust) -> None:
         if lost:
             raise IntegrityError(f"{name} names keys that are unknown or revoked: {', '.join(lost)}")
         nobody = name == ROLLOUT and role == Role()
+        if not nobody and not role.keys:
+            raise IntegrityError(
+                f"the {name} role would have no key",
+                remedy=f"Add another first: slmops trust rotate --role {name} --add new.",
+            )
         if not nobody and not 1 <= role.threshold <= len(role.keys):
             raise IntegrityError(
                 f"{name}: expected a threshold from 1 to its {len(role.keys)} keys, got {role.threshold}",
-                remedy="Name more keys, or a lower --threshold; the last key goes once there is another: "
-                f"slmops trust rotate --role {name} --add new.",
+                remedy=f"Name more keys, or another --threshold: slmops trust rotate --role {name}.",
             )
     idle = sorted(set(trust.keys) - {key for role in trust.roles.values() for key in role.keys})
     if idle:

@@ -71,6 +71,9 @@ def build_runtime(order: Order, cache: Cache, to: Path, told: Progress) -> Runti
             remedy="Name a Python with slmops[daemon] in it as the `runtime` of such devices.",
         )
     pinned = {name: _version(name) for name in runtime_parts.packages(order.formats)}
+    if "gguf" in order.formats:
+        # What compiles is asked for before anything is fetched.
+        compiler.tools()
     wheels = [_packed(cache, name, file, told) for name, file in _fetched(cache, pinned, order, told).items()]
     if "gguf" in order.formats:
         pinned[LLAMA] = _version(LLAMA)

@@ -91,7 +91,7 @@ def _why(profile: DeviceProfile, best: Outcome, quality: Quality, *, among: int,
             f"{profile.name}; {best.make} is fastest: {loss}, {facts}"
         )
     if among == 1:
-        return f"{best.make} keeps the gate, and nothing else was to be had: {loss}, {facts}"
+        return f"{best.make} keeps the gate, the only one tried that {profile.name} can bear: {loss}, {facts}"
     if best.measured.kl_mean <= quality.enough:
         return (
             f"{best.make} is the smallest of {among} that {profile.name} can bear to keep the gate and be "

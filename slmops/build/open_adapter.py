@@ -117,7 +117,8 @@ def put_on(checkpoint: Checkpoint, adapter: Adapter) -> Adapted:
     if checkpoint.digest != adapter.base_digest:
         raise _not_its_base(
             adapter,
-            f"its digest is {digests.short(checkpoint.digest)}, not {digests.short(adapter.base_digest)}",
+            f"that one's digest is {digests.short(adapter.base_digest)}, this one's "
+            f"{digests.short(checkpoint.digest)}",
         )
     said = {each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)}
     return Adapted(**said, adapter=adapter)
@@ -126,7 +127,8 @@ def put_on(checkpoint: Checkpoint, adapter: Adapter) -> Adapted:
 def _not_its_base(adapter: Adapter, why: str) -> ModelError:
     return ModelError(
         f"{adapter.folder} was trained for another model, {adapter.base}: {why}",
-        remedy=f"Give the model it was trained for, {adapter.base}, as it was then.",
+        remedy=f"Give the model it was trained for, {adapter.base}, as it was then; to `slmops adapt`, the "
+        "release of that model: slmops release list.",
     )
 
 

@@ -18,6 +18,7 @@ from slmops.build.checkpoint import Checkpoint
 from slmops.build.recipe import Recipe
 from slmops.build.source import Source
 
+CARD = "README.md"
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})(?:/|$)")
 
@@ -30,7 +31,7 @@ def read_origin(source: Source) -> dict[str, str]:
     snapshot = _SNAPSHOT.search(str(source.folder))
     if snapshot:
         found["revision"] = snapshot[1]
-    if name := _license(source.folder / "README.md"):
+    if name := license_of(source.folder):
         found["license"] = name
     if (source.folder / ledger.FILE_NAME).is_file():
         found["ledger"] = digests.of_file(source.folder / ledger.FILE_NAME)
@@ -42,8 +43,9 @@ def recipe_digest(recipe: Recipe) -> str:
     return digests.of_bytes(canonical(_portable(recipe.model_dump(mode="json"))))
 
 
-def _license(card: Path) -> str | None:
-    """Return what a model card's front matter names as the license."""
+def license_of(folder: Path) -> str | None:
+    """Return what the front matter of a model folder's card names as the license."""
+    card = folder / CARD
     front = _FRONT.match(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
     if front is None:
         return None

@@ -28,7 +28,7 @@ VERBS: Final[dict[str, str]] = {
     "write-answers": "Let a teacher write answers to prompts, as data to distill from.",
     "evaluate": "Measure a model or an artifact: loss against another, tasks, speed, memory.",
     "release": "Releases in the registry: list, show, verify, compare, push, pull, keep or let go.",
-    "trust": "Whose releases devices accept: init, rotate, revoke, show, sign.",
+    "trust": "Whose releases devices accept: init, rotate, revoke, show, sign, export, import.",
     "runtime": "Runtime bundles, what the daemon needs on a device: build, list, show.",
     "bundle": "Bundles for devices with no link: create, show.",
     "device": "One device: trust, bootstrap, probe, check, clean, read its logs, remove slmops from it.",
@@ -60,6 +60,11 @@ class LazyVerbs(TyperGroup):
 
     asked_for_help = False
 
+    def __init__(self, *words: Any, **said: Any) -> None:
+        super().__init__(*words, **said)
+        # By these typer finds which verb was meant.
+        self.commands = {verb: TyperCommand(name=verb, help=help_) for verb, help_ in VERBS.items()}
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the verbs in the order of the table."""
         return list(VERBS)
@@ -69,7 +74,7 @@ class LazyVerbs(TyperGroup):
         if cmd_name not in VERBS:
             return None
         if self.asked_for_help:
-            return TyperCommand(name=cmd_name, help=VERBS[cmd_name])
+            return self.commands[cmd_name]
         try:
             module = importlib.import_module(f"slmops.cli.{cmd_name.replace('-', '_')}")
         except ModuleNotFoundError as error:

@@ -11,12 +11,12 @@ from slmops.artifact.runtime import Platform
 from slmops.cli import home
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, say, size, table
-from slmops.errors import UsageError
+from slmops.errors import ReleaseError, UsageError
 from slmops.fleet.inventory import AUTO, Device
 from slmops.fleet.load import find, load_fleet
 from slmops.fleet.strategy import Strategy
 from slmops.profile.load import load_profile
-from slmops.registry import catalog
+from slmops.registry import catalog, runtimes
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
 from slmops.rollout import check_bundle, write_bundle
@@ -56,7 +56,13 @@ def create(
         raise UsageError(f"--valid: expected a span such as 12h, 30d or 8w; got {valid!r}")
     devices = _devices(device or [], fleet, profile, runtime)
     layout = Layout(home.registry())
-    order = orders.take(layout, releases.find(layout, catalog.parse(release)), home.mandate())
+    signed = releases.find(layout, catalog.parse(release))
+    if any(runtimes.is_runtime(releases.artifact(layout, entry)) for _, entry in signed.release.artifacts):
+        raise ReleaseError(
+            f"{release} is a runtime bundle, not a release of a model",
+            remedy=f"Name a model's: `slmops release list`. The runtime goes with it: --runtime {release}",
+        )
+    order = orders.take(layout, signed, home.mandate())
     model = order.parcel(devices[0])
     bundled = order.runtime(devices[0], _platform(model.signed.release.entry(profile).arch, profile))
     strategy = load_fleet(fleet)[0].rollout if fleet is not None else Strategy()

@@ -108,7 +108,7 @@ def _roll_out(layout: Layout, fleet: Fleet, devices: list[Device], asked: Asked)
         _stoppable(terms.stop),
     ):
         outcome = Drive(fleet.name, order, terms, history=history, watcher=follow).run(findings)
-    _show_outcome(release, findings, outcome, output)
+    _show_outcome(release, order.signed.release.reference, findings, outcome, output)
     return outcome
 
 
@@ -223,17 +223,22 @@ def _raise_first(findings: list[Finding]) -> None:
         raise reasons[0]
 
 
-def _show_outcome(release: str, findings: list[Finding], outcome: Outcome, output: Form) -> None:
+def _show_outcome(
+    asked: str, reference: str, findings: list[Finding], outcome: Outcome, output: Form
+) -> None:
     end = outcome.rollout.state.value
+    release = reference if asked == reference else f"{asked} ({reference})"
     if output is Form.JSON:
         emit(
             {
-                "release": release,
+                "release": reference,
                 "rollout": outcome.number,
                 "state": end,
                 "devices": {name: state.value for name, state in outcome.states.items()},
                 "messages": outcome.messages,
                 "sent": outcome.sent,
+                "whole_because": outcome.whole_because,
+                "next": outcome.remedies,
                 "refusals": [
                     {"code": refusal.code, "message": str(refusal), "remedy": refusal.remedy}
                     for refusal in outcome.refusals
@@ -247,6 +252,8 @@ def _show_outcome(release: str, findings: list[Finding], outcome: Outcome, outpu
     if outcome.rollout.state is State.UNREACHABLE:
         names = ",".join(f"!{name}" for name in _lost(findings))
         say(f"More are out of reach than max_unreachable allows. Leave them out: -l '{names}'")
+    for remedy in outcome.remedies:
+        say(f"next  {remedy}")
     number = f" See `slmops rollout show {outcome.number}`." if outcome.number is not None else ""
     if outcome.exit_code == 0:
         took = f", {size(sum(outcome.sent.values()))} sent" if outcome.sent else ""

@@ -38,6 +38,8 @@ def trust(
     """
     shown = [(device, shown_key(device, home.known_hosts())) for device in targets(host, fleet)]
     names = [known_hosts.name_of(device.host, device.port) for device, _ in shown]
+    for name, (device, key) in zip(names, shown, strict=True):
+        known_hosts.refuse_other(known_hosts.files(device.known_hosts, home.known_hosts()), name, key)
     marks = [
         (name, key.get_name(), known_hosts.fingerprint(key))
         for name, (_, key) in zip(names, shown, strict=True)

@@ -61,7 +61,7 @@ class Follow:
         if row is not None:
             done = 100.0 if state in assignment.ENDS else _share(told.said, state)
             self._bars.update(row, completed=done, note=note)
-        if told.event is not None and (row is None or not err.is_terminal or state in assignment.BAD):
+        if _is_kept(told, state) or (told.event is not None and (row is None or not err.is_terminal)):
             self._print(f"  {told.device:<16} {note}")
 
     def _print(self, text: str) -> None:
@@ -69,6 +69,12 @@ class Follow:
             self._bars.console.print(text, markup=False)
         else:
             say(text)
+
+
+def _is_kept(told: Told, state: State) -> bool:
+    """Say whether a line stays where bars come and go: what went otherwise than it should."""
+    ends_badly = told.event is not None and state in {*assignment.BAD, State.LOST}
+    return ends_badly or told.said.get("step") == "cut" or bool(told.said.get("whole_because"))
 
 
 def _share(said: dict[str, Any], state: State) -> float:
@@ -86,6 +92,8 @@ def _note(told: Told, state: State) -> str:
         return f"golden prompt {said['number']} of {said['of']}"
     if told.event is None and said.get("step") == "sending":
         return f"sending {said['what']}: {size(said['done'])} of {size(said['whole'])}"
+    if told.event is None and said.get("step") == "cut":
+        return f"the link broke; trying again ({said['times']} of {said['most']})"
     if "sent" in said:
         return "; ".join([f"{state.value}: {size(said['sent'])} sent", *said["whole_because"]])
     if told.event is None:

@@ -28,6 +28,10 @@ PURPOSE = {
     RELEASE: "signs your releases",
     ROLLOUT: "tells devices what they get",
 }
+CARRY = (
+    "Carry it to who holds the root key: slmops trust export FILE here; there slmops trust import FILE, "
+    "slmops trust sign, slmops trust export FILE; and here slmops trust import FILE."
+)
 
 
 class Keyring:
@@ -40,11 +44,12 @@ class Keyring:
 
     def chain(self) -> tuple[SignedTrust, ...]:
         """Return the trust documents, oldest first; the first is made where there is a release key alone."""
-        found = self._documents()
+        found = self.kept()
         if not found and not self.pending.exists() and not (self.keys / "release.pub").exists():
             raise MissingPartError(
                 f"no trust document in {self.documents}, and no release key in {self.keys}",
-                remedy="Set SLMOPS_HOME to where your releases were made; or begin: slmops trust init.",
+                remedy="Set SLMOPS_HOME to where your releases were made. Another's fleet: slmops trust "
+                "export FILE there, slmops trust import FILE here. A fleet of your own: slmops trust init.",
             )
         return found or self.begin()
 
@@ -54,7 +59,7 @@ class Keyring:
 
     def key(self, role: str) -> Path:
         """Return a key of a role, as ssh-keygen takes it; all that is missing is made on first use."""
-        trust = (self._documents() or self.begin())[-1].trust
+        trust = (self.kept() or self.begin())[-1].trust
         held = self.held()
         asked = trust.roles[role].keys
         for print_ in asked:
@@ -62,8 +67,9 @@ class Keyring:
                 return held[print_]
         raise MissingPartError(
             f"no {role} key of trust document {trust.version} is held here: {', '.join(asked)}",
-            remedy=f"Put it in {self.keys}, its .pub beside it; or name another: "
-            f"slmops trust rotate --role {role} --add new.",
+            remedy=f"Put it in {self.keys}, its .pub beside it. Or have one of your own: "
+            f"slmops trust rotate --role {role} --add new; without the root key it waits in {self.pending}. "
+            + CARRY,
         )
 
     def held(self) -> dict[str, Path]:
@@ -99,7 +105,7 @@ class Keyring:
 
     def has_begun(self) -> bool:
         """Say whether there is a trust document, or one that waits for signatures."""
-        return bool(self._documents()) or self.pending.exists()
+        return bool(self.kept()) or self.pending.exists()
 
     def begin(
         self,
@@ -122,14 +128,14 @@ class Keyring:
         self.enact(amendment.first(now(), expires, public, asked or {}))
         self._require_nothing_waits()
         say("Keep a copy of those keys safe. `slmops trust show` shows who is trusted with what.")
-        return self._documents()
+        return self.kept()
 
     def enact(self, candidate: Trust, before: Iterable[bytes] = ()) -> bool:
         """Sign a document with all that is held; say whether it is in force, or waits for more signatures.
 
         `before` are signatures that it has already.
         """
-        there = self._documents()
+        there = self.kept()
         known = there[-1].trust if there else None
         trusts.advance(known, candidate, [*candidate.keys, *(known.keys if known else ())])
         roots = {*candidate.roles[ROOT].keys, *(known.roles[ROOT].keys if known else ())}
@@ -149,6 +155,26 @@ class Keyring:
         self.pending.unlink(missing_ok=True)
         return True
 
+    def follow(self, fresh: Iterable[SignedTrust], waiting: SignedTrust | None) -> None:
+        """Keep documents that lead on from those here, and what waits after them."""
+        self.documents.mkdir(parents=True, exist_ok=True)
+        for signed in fresh:
+            _write(self.documents / f"{signed.trust.version}.json", trusts.said(signed))
+        if waiting is None:
+            self.pending.unlink(missing_ok=True)
+        else:
+            _write(self.pending, trusts.said(waiting))
+
+    def kept(self) -> tuple[SignedTrust, ...]:
+        """Return the trust documents that are here, oldest first; none is made."""
+        there = sorted(self.documents.glob("[0-9]*.json"), key=lambda path: int(path.stem))
+        return tuple(map(_read, there))
+
+    def first_key(self) -> str | None:
+        """Return the fingerprint of the release key that a first document would be made of."""
+        public = self.keys / "release.pub"
+        return sign.fingerprint(public) if public.is_file() else None
+
     def waiting(self) -> SignedTrust | None:
         """Return the next document, while it lacks signatures."""
         return _read(self.pending) if self.pending.exists() else None
@@ -159,10 +185,6 @@ class Keyring:
                 f"the first trust document waits for root signatures in {self.pending}",
                 remedy="Have it signed: slmops trust sign --key KEY.",
             )
-
-    def _documents(self) -> tuple[SignedTrust, ...]:
-        there = sorted(self.documents.glob("[0-9]*.json"), key=lambda path: int(path.stem))
-        return tuple(map(_read, there))
 
     def _free(self, role: str) -> str:
         taken = {path.name for path in self.keys.glob("*")}

@@ -36,10 +36,11 @@ def list_(output: Output = Form.TABLE) -> None:
     """List every release, newest version first."""
     layout = Layout(home.registry())
     found = [releases.find(layout, reference) for reference in releases.references(layout)]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "release": signed.release.reference,
             "digest": signed.blob.digest,
+            "counter": signed.release.counter,
             "created": signed.release.created,
             "profiles": [profile for profile, _ in signed.release.artifacts],
         }
@@ -49,9 +50,10 @@ def list_(output: Output = Form.TABLE) -> None:
         emit(rows)
         return
     shown = [
-        (r["release"], digests.short(str(r["digest"])), r["created"], ", ".join(r["profiles"])) for r in rows
+        (r["release"], r["counter"], digests.short(r["digest"]), r["created"], ", ".join(r["profiles"]))
+        for r in rows
     ]
-    table(("release", "digest", "created", "profiles"), shown)
+    table(("release", "counter", "digest", "created", "profiles"), shown)
 
 
 @app.command()
@@ -88,12 +90,17 @@ def show(name: Name, output: Output = Form.TABLE) -> None:
             {
                 "release": signed.release.reference,
                 "digest": signed.blob.digest,
+                "counter": signed.release.counter,
                 "created": signed.release.created,
                 "artifacts": artifacts,
             }
         )
         return
-    out.print(f"{signed.release.reference}  {signed.blob.digest}  {signed.release.created}")
+    out.print(
+        f"{signed.release.reference}  {signed.blob.digest}  {signed.release.created}  "
+        f"counter {signed.release.counter}",
+        soft_wrap=True,
+    )
     table(
         ("profile", "arch", "format", "type", "size", "memory", "KL (nats)", "top-1", "digest"),
         [_row(each) for each in artifacts],

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from slmops import digest as digests
 from slmops.artifact import description as descriptions
 from slmops.artifact import golden as goldens
 from slmops.artifact.manifest import Artifact, Entry
@@ -12,9 +13,13 @@ from slmops.cli.render import Form, Output, brief, emit, out, say, size, table
 from slmops.errors import ReleaseError
 from slmops.registry import release as releases
 from slmops.registry.channels import resolve
-from slmops.registry.comparison import Difference, Side, compare
+from slmops.registry.comparison import Difference, Fact, Side, compare
 from slmops.registry.deltas import Deltas
 from slmops.registry.layout import Layout
+
+_FIGURES = "measured."
+_FIRST = ("type", "memory_bytes", f"{_FIGURES}kl_mean", f"{_FIGURES}top1")
+"""What people look for before all else."""
 
 
 def diff(
@@ -23,6 +28,9 @@ def diff(
     profile: Annotated[list[str] | None, typer.Option(help="Only this profile; repeatable.")] = None,
     deltas: Annotated[
         bool, typer.Option("--deltas", help="Make the deltas too, and say what an update sends with them.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Show every figure that differs; JSON always has them.")
     ] = False,
     output: Output = Form.TABLE,
 ) -> None:
@@ -34,21 +42,26 @@ def diff(
     layout = Layout(home.registry())
     one = dict(releases.find(layout, resolve(layout, before)).release.artifacts)
     other = dict(releases.find(layout, resolve(layout, after)).release.artifacts)
-    shared = [name for name in one if name in other and name in (profile or one)]
-    if not shared:
+    there = f"{before} has {', '.join(one)}; {after} has {', '.join(other)}"
+    shared = [name for name in one if name in other]
+    strange = [name for name in profile or [] if name not in shared]
+    if strange:
         raise ReleaseError(
-            f"{before} and {after} share no profile{' of these' if profile else ''}: "
-            f"{', '.join(one)}; {', '.join(other)}",
+            f"not both have the profile {', '.join(strange)}: {there}",
+            remedy=f"Give one that both have: {', '.join(shared)}." if shared else None,
         )
+    if not shared:
+        raise ReleaseError(f"no profile is in both: {there}")
     found = []
     for name in shared:
-        difference = compare(name, _side(layout, one[name]), _side(layout, other[name]))
-        found.append((difference, _deltas(layout, difference) if deltas else None))
+        if name in (profile or shared):
+            difference = compare(name, _side(layout, one[name]), _side(layout, other[name]))
+            found.append((difference, _deltas(layout, one[name], difference) if deltas else None))
     if output is Form.JSON:
         emit({"before": before, "after": after, "profiles": [_said(*each) for each in found]})
         return
     for difference, sizes in found:
-        _show(difference, sizes)
+        _show(difference, sizes, every=every)
     for name in [*(n for n in one if n not in other), *(n for n in other if n not in one)]:
         say(f"{name}: {'removed' if name in one else 'added'}.")
 
@@ -68,13 +81,14 @@ def _golden(layout: Layout, built: Artifact, name: str | None) -> tuple[goldens.
     return tuple(goldens.read(layout.get(dict(built.files)[name]).decode()))
 
 
-def _deltas(layout: Layout, difference: Difference) -> dict[str, int]:
-    """Return the size of each delta that is worth sending, by the digest of what it makes."""
+def _deltas(layout: Layout, before: Entry, difference: Difference) -> dict[str, int]:
+    """Return the size of each delta that a deployment would send, by the digest of what it makes."""
     made, kept = {}, Deltas(layout)
     with layout.in_use():
         for change in difference.files:
-            if change.before is not None and change.after is not None:
-                delta = kept.make(change.before, change.after)
+            if change.after is not None:
+                base = kept.base([digests.hexdigits(before.blob.digest)], change.name, change.after)
+                delta = kept.make(base, change.after) if base is not None else None
                 if delta is not None:
                     made[delta.target] = delta.size
     return made
@@ -106,28 +120,42 @@ def _said(difference: Difference, sizes: dict[str, int] | None) -> dict[str, Any
     }
 
 
-def _show(difference: Difference, sizes: dict[str, int] | None) -> None:
+def _show(difference: Difference, sizes: dict[str, int] | None, *, every: bool) -> None:
     out.print(
         f"[bold]{difference.profile}[/]: {len(difference.files)} files differ, {difference.same} do not"
     )
     rows: list[tuple[Any, ...]] = [
+        ("an update sends, with nothing there", None, size(difference.whole)),
+        ("an update sends, of whole files", None, size(difference.lacking)),
+    ]
+    if sizes is not None:
+        rows.append(("an update sends, with deltas", None, size(difference.sends(sizes))))
+    rows += [
         (change.name, change.before and size(change.before.size), change.after and size(change.after.size))
         for change in difference.files
     ]
-    rows += [
-        (fact.what, _cell(fact.what, fact.before), _cell(fact.what, fact.after)) for fact in difference.facts
-    ]
+    first = sorted((fact for fact in difference.facts if fact.what in _FIRST), key=_place)
+    rest = [fact for fact in difference.facts if fact.what not in _FIRST]
+    told = [fact for fact in rest if every or not fact.what.startswith(_FIGURES)]
     counts = (
         ("golden prompts added", len(difference.golden_added)),
         ("golden prompts removed", len(difference.golden_removed)),
         ("golden prompts answered otherwise", len(difference.golden_changed)),
     )
+    rows += map(_line, first)
     rows += [(what, None, count) for what, count in counts if count]
-    rows.append(("an update sends, with nothing there", None, size(difference.whole)))
-    rows.append(("an update sends, of whole files", None, size(difference.lacking)))
-    if sizes is not None:
-        rows.append(("an update sends, with deltas", None, size(difference.sends(sizes))))
+    rows += map(_line, told)
     table(("what", "before", "after"), rows)
+    if len(told) < len(rest):
+        say(f"{difference.profile}: {len(rest) - len(told)} more measured figures differ: --all.")
+
+
+def _place(fact: Fact) -> int:
+    return _FIRST.index(fact.what)
+
+
+def _line(fact: Fact) -> tuple[str, str | None, str | None]:
+    return fact.what, _cell(fact.what, fact.before), _cell(fact.what, fact.after)
 
 
 def _cell(what: str, value: Any) -> str | None:

@@ -11,6 +11,7 @@ from slmops.artifact import manifest, vouch
 from slmops.cli import home, release_channel
 from slmops.cli.options import Yes, ask_first
 from slmops.cli.render import Form, Output, emit, out, progress, say, size, table
+from slmops.errors import IntegrityError, MissingPartError
 from slmops.registry import catalog, channel, channels, served
 from slmops.registry import pull as pulling
 from slmops.registry import push as pushing
@@ -35,6 +36,11 @@ Release = Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The releas
 _UNTOUCHED = frozenset({"waiting", "skipped"})
 """States of devices to which a rollout has sent nothing."""
 
+_BRING = (
+    "Have whoever made the release write their trust documents (slmops trust export FILE), and take them "
+    "here: slmops trust import FILE."
+)
+
 
 def add_to(app: typer.Typer) -> None:
     """Make these verbs of `slmops release`."""
@@ -50,7 +56,7 @@ def push(name: Release, url: Url, plain_http: PlainHttp = False, output: Output 
     """
     layout = Layout(home.registry())
     reference = channels.resolve(layout, name)
-    with open_remote(url, plain_http=plain_http) as remote:
+    with open_remote(url, plain_http=plain_http, make=True) as remote:
         with progress(transient=True) as bar:
             moved = pushing.push(layout, remote, reference, _counted(bar, f"pushing {reference}"))
         if "@" in name:
@@ -68,6 +74,9 @@ def pull(name: Release, url: Url, plain_http: PlainHttp = False, output: Output 
     which = channel.parse(name) if "@" in name else None
     if which is None:
         catalog.parse(name)
+    ring = home.keyring()
+    if not ring.has_begun() and ring.first_key() is None:
+        raise MissingPartError(f"nobody is trusted here yet to have signed {name}", remedy=_BRING)
     with open_remote(url, plain_http=plain_http) as remote, progress(transient=True) as bar:
         moved = pulling.pull(layout, remote, name, _judge, _counted(bar, f"pulling {name}"))
     if which is not None:
@@ -146,7 +155,10 @@ def protected() -> dict[str, str]:
 
 def _judge(index: bytes, signatures: Sequence[bytes]) -> None:
     """Raise IntegrityError unless a release that came from elsewhere is signed as is asked for here."""
-    vouch.release(home.keyring().trust(), index, signatures)
+    try:
+        vouch.release(home.keyring().trust(), index, signatures)
+    except IntegrityError as error:
+        raise IntegrityError(str(error), remedy=f"Where its maker has newer keys: {_BRING}") from error
 
 
 def _counted(bar: Progress, what: str) -> Told:

@@ -3,15 +3,16 @@
 import json
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from slmops.cli import home
 from slmops.cli.options import verb
-from slmops.cli.render import Form, Output, ago, emit, out, table
+from slmops.cli.render import Form, Output, ago, emit, out, size, table
 from slmops.errors import UsageError
 from slmops.rollout.history import History
+from slmops.rollout.told import remedies
 
 app = verb("Past and present rollouts: list, show.", group=True)
 
@@ -50,16 +51,24 @@ def show(
         return
     out.print(f"rollout {entry.id}: {entry.release} to {entry.fleet}, {entry.state}")
     table(
-        ("device", "wave", "state", "message"),
-        [(x.device, x.wave or None, x.state, x.message) for x in lines],
+        ("device", "wave", "state", "sent", "message"),
+        [(x.device, x.wave or None, x.state, _sent(x.evidence), x.message) for x in lines],
     )
+    for remedy in remedies(line.evidence for line in lines):
+        out.print(f"next  {remedy}", markup=False, soft_wrap=True)
     for line in lines:
+        for why in line.evidence.get("whole_because", []):
+            out.print(f"{line.device}: {why}", markup=False, soft_wrap=True)
         for failed in line.evidence.get("failed", []):
             out.print(f"\n{line.device} was asked  {failed['question']}", markup=False)
             out.print(f"  expected  {_plain(failed['expected'])}", markup=False)
             out.print(f"  answered  {failed['answer']}", markup=False)
         for text in line.evidence.get("log", [])[-8:]:
             out.print(f"{line.device} log  {text}", markup=False)
+
+
+def _sent(evidence: dict[str, Any]) -> str | None:
+    return size(evidence["sent"]) if "sent" in evidence else None
 
 
 def _plain(expected: object) -> str:

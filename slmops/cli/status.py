@@ -82,6 +82,8 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         return {**row, "health": "unknown", "remark": str(error)}
     standing, release = said["standing"], said["release"] or {}
     health = "healthy" if said["healthy"] else "unhealthy"
+    if release.get("damage"):
+        health = "damaged"
     if standing["trial"] is not None:
         health = "on trial"
     return {
@@ -98,7 +100,7 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         "memory": said.get("memory"),
         "memory_predicted": release.get("memory_bytes"),
         "model": {key: release.get(key) for key in ("model_bytes", "context", "predicted")},
-        "remark": release.get("damage") or _remark(health, standing),
+        "remark": _damage(release.get("damage")) or _remark(health, standing),
         "failure": standing.get("failure"),
         "kept": [f"sha256:{slot}" for slot in kept_slots(standing)],
     }
@@ -106,6 +108,10 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
 
 def _type(release: dict[str, Any]) -> str | None:
     return f"{release['format']} {release['type']}" if release.get("format") else None
+
+
+def _damage(said: str | None) -> str:
+    return f"{said}: slmops deploy sends the rotten files again" if said else ""
 
 
 def _remark(health: str, standing: dict[str, Any]) -> str:

@@ -10,16 +10,16 @@ import typer
 from slmops.artifact import amendment, sign, vouch
 from slmops.artifact import trust as trusts
 from slmops.artifact.trust import RELEASE, ROLES, ROLLOUT, ROOT, Trust
-from slmops.cli import home
-from slmops.cli.keyring import Keyring, now, until
-from slmops.cli.options import verb
+from slmops.cli import carry_trust, home
+from slmops.cli.keyring import CARRY, Keyring, now, until
+from slmops.cli.options import Yes, ask_first, verb
 from slmops.cli.render import Form, Output, emit, out, say, table
 from slmops.errors import IntegrityError, UsageError
 from slmops.registry import catalog
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
 
-app = verb("Whose releases devices accept: init, rotate, revoke, show, sign.", group=True)
+app = verb("Whose releases devices accept: init, rotate, revoke, show, sign, export, import.", group=True)
 Keys = Annotated[list[Path] | None, typer.Option(help="A key, or the .pub of an agent's; again for more.")]
 Expires = Annotated[
     str | None, typer.Option(metavar="SPAN", help="How long the document is good for: 90d, 1y; or never.")
@@ -72,8 +72,12 @@ def rotate(
     expires: Expires = None,
     floor: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=COUNTER", help="Let devices take a release as old as this one again."),
+        typer.Option(
+            metavar="NAME=COUNTER",
+            help="Let devices take a release as old as this one again; `slmops release list` has counters.",
+        ),
     ] = None,
+    yes: Yes = False,
     output: Output = Form.TABLE,
 ) -> None:
     """Make the next trust document: other keys, another threshold, more time, a lower floor.
@@ -90,7 +94,10 @@ def rotate(
         raise UsageError(f"--role: expected one of {', '.join(ROLES)}, got {role!r}")
     ring, trust = _ready()
     ends = until(expires) if expires else trust.expires
-    after = amendment.following(trust, now(), ends, dict(map(_floor, floor or [])))
+    floors = dict(map(_floor, floor or []))
+    if not yes:
+        _require_known(floors)
+    after = amendment.following(trust, now(), ends, floors)
     if role is not None:
         gone = [_named(ring, each, trust.keys) for each in remove or []]
         fresh = [ring.make(role) if each == "new" else ring.take(Path(each), role) for each in add or []]
@@ -146,8 +153,48 @@ def sign_(
     if output is Form.JSON:
         emit({"release": release, "signed_by": sorted(who), "lacking": lacking})
     else:
-        verdict = f"devices accept it once it has {lacking} more" if lacking else "devices accept it"
+        verdict = f"it lacks {lacking} more" if lacking else "enough release keys have signed it"
         say(f"{release}: signatures of release keys {len(who)}, asked for {asked}; {verdict}.")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write them, as JSON.")],
+) -> None:
+    """Write the trust documents to a file for another operator: public halves of keys alone.
+
+    The document that waits for root signatures goes along. They take it with `slmops trust import FILE`.
+    """
+    ring = home.keyring()
+    trust = carry_trust.write(ring, file)
+    waits = ", and the one that waits for root signatures" if ring.waiting() else ""
+    out.print(
+        f"{file} has the trust documents up to {trust.version}{waits}: slmops trust import {file}",
+        soft_wrap=True,
+    )
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `slmops trust export FILE` wrote.")],
+    yes: Yes = False,
+    output: Output = Form.TABLE,
+) -> None:
+    """Take trust documents from another operator: the first ones here, or newer ones that lead on.
+
+    Where there are none yet, compare the fingerprints of the root keys with the other operator first.
+    Documents of another fleet are refused. Signatures of the one that waits are put together; `slmops trust
+    sign` adds yours.
+    """
+    ring, carried = home.keyring(), carry_trust.read(file)
+    if not ring.kept():
+        for print_ in carried.roots:
+            say(f"root key  {print_}")
+        if not yes:
+            ask_first("Believe these root keys from now on?")
+    fresh = carry_trust.join(ring, carried)
+    say(f"Trust document {fresh[-1].version} is in force here." if fresh else "No document there is newer.")
+    show(output)
 
 
 @app.command()
@@ -165,6 +212,7 @@ def show(output: Output = Form.TABLE) -> None:
         for role in ROLES
         for print_ in trust.roles[role].keys
     ]
+    changes = _changes(trust, waiting.trust) if waiting else []
     next_ = [*_next(trust), *([_waits(waiting.trust)] if waiting else [])]
     if output is Form.JSON:
         emit(
@@ -177,6 +225,7 @@ def show(output: Output = Form.TABLE) -> None:
                 "revoked": trust.revoked,
                 "floors": trust.floors,
                 "pending": waiting.trust.version if waiting else None,
+                "changes": changes,
                 "next": next_,
             }
         )
@@ -191,6 +240,10 @@ def show(output: Output = Form.TABLE) -> None:
     )
     for print_ in trust.revoked:
         out.print(f"revoked  {print_}")
+    for name, floor in trust.floors.items():
+        out.print(f"floor    {name}={floor}: devices take releases from this counter on")
+    for line in changes:
+        out.print(f"pending  {line}")
     for line in next_:
         say(line)
 
@@ -215,7 +268,25 @@ def _enact(ring: Keyring, candidate: Trust, output: Form, before: Iterable[bytes
 
 
 def _waits(candidate: Trust) -> str:
-    return f"Trust document {candidate.version} waits for root signatures: slmops trust sign --key KEY."
+    return (
+        f"Trust document {candidate.version} waits for root signatures: slmops trust sign --key KEY. {CARRY}"
+    )
+
+
+def _changes(trust: Trust, after: Trust) -> list[str]:
+    """Return what the document that waits says otherwise: whoever signs it reads this first."""
+    found = []
+    for role in ROLES:
+        one, other = trust.roles[role], after.roles[role]
+        found += [f"{role} gets key {key}" for key in other.keys if key not in one.keys]
+        found += [f"{role} loses key {key}" for key in one.keys if key not in other.keys]
+        if one.threshold != other.threshold:
+            found.append(f"{role} needs {other.threshold} signatures, not {one.threshold}")
+    found += [f"{key} is revoked" for key in after.revoked if key not in trust.revoked]
+    found += [f"devices take {name} from counter {floor} on" for name, floor in after.floors.items()]
+    if trust.expires != after.expires:
+        found.append(f"good until {after.expires or 'replaced'}")
+    return found
 
 
 def _next(trust: Trust) -> list[str]:
@@ -249,6 +320,16 @@ def _named(ring: Keyring, said: str, keys: Iterable[str]) -> str:
     raise UsageError(
         f"expected one key that is called {said!r}, there are {len(found)}", remedy="See slmops trust show."
     )
+
+
+def _require_known(floors: Iterable[str]) -> None:
+    known = sorted({reference.name for reference in releases.references(Layout(home.registry()))})
+    for name in floors:
+        if name not in known:
+            raise UsageError(
+                f"the registry has no release {name}; known: {', '.join(known) or 'none'}",
+                remedy="Name one of `slmops release list`; or add --yes where the release lies elsewhere.",
+            )
 
 
 def _floor(said: str) -> tuple[str, int]:

@@ -9,8 +9,12 @@ Law: threads wait, they do not spin; a device has other work to do.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+# Before the import: with it ONNX Runtime makes a device id for its maker, and would send to it.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import onnxruntime

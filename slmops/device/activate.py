@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from slmops.device import boots, gate, journal, runtimes, service, slots, supervise, talk, trust
+from slmops.device import boots, damage, gate, journal, runtimes, service, slots, supervise, talk, trust
 from slmops.device.gate import Verdict
 from slmops.device.places import Places
 from slmops.device.trial import Standing, expired
@@ -40,6 +40,7 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
         # Who ends a trial that nobody confirms must be there before the trial begins.
         service.ensure(places, places.read_config())
         standing = _put_to_the_proof(places, slot, said)
+        damage.forget(places, slot)
         slots.point(places, standing)
         service.nudge(places)
         verdict = _proved(places, slot, said, note)
@@ -54,7 +55,7 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
 
 
 def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standing:
-    """Begin the slot's trial; a committed slot is left as it is, or started anew when it does not answer."""
+    """Begin the slot's trial; a committed slot is left as it is, unless it does not answer or had rotted."""
     standing = journal.standing(places)
     settings = _settings(places, said)
     runs_from = (standing.settings or {}).get("runtime_slot")
@@ -63,7 +64,7 @@ def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standi
             places, "activated", slot, said["ready_seconds"] + said["gate_seconds"], settings=settings
         )
     serving = talk.ready(places) or {}
-    if serving.get("digest") == f"sha256:{slot}":
+    if serving.get("digest") == f"sha256:{slot}" and slot not in damage.known(places):
         return standing
     return journal.append(places, "restarted", slot=slot, settings=settings)
 

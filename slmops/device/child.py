@@ -62,7 +62,7 @@ def start(places: Places, config: dict[str, Any], slot: str, since: float) -> Ch
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=runtimes.environment(config),
+            env=runtimes.environment(places, config),
             cwd=str(places.root),
             start_new_session=True,
             preexec_fn=_unblock,  # noqa: PLW1509 - the supervisor has one thread

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from slmops import digest as digests
-from slmops.device import journal, leftovers, line, runtimes, service, slots, supervise, trust
+from slmops.device import damage, journal, leftovers, line, runtimes, service, slots, supervise, trust
 from slmops.device.places import Places, read_json
 from slmops.device.trial import Standing, going_back
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
+
+REPAIR = "slmops device fsck --repair"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def fsck(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told_of(finding: Finding) -> dict[str, Any]:
-    advice = finding.advice or ("slmops device fsck --repair" if finding.mend else "")
+    advice = finding.advice or (REPAIR if finding.mend else "")
     return {"where": finding.where, "wrong": finding.wrong, "mended": False, "advice": advice}
 
 
@@ -120,10 +122,16 @@ def _slot(places: Places, slot: str) -> Iterator[Finding]:
         return
     if slot not in [digests.hexdigits(entry.blob.digest) for _, entry in entries]:
         yield _rotten(places, slot, "the release it came with does not list it")
+    elif slot != journal.standing(places).slot:
+        damage.forget(places, slot)
+    elif slot in damage.known(places):
+        wrong = "its files are whole again, and its daemon was started on the rotten ones"
+        yield Finding(f"slots/{slot}", wrong, partial(_restart, places, slot))
 
 
 def _rotten(places: Places, slot: str, wrong: str) -> Finding:
-    """Return what is to be done about a slot that has rotted."""
+    """Remember that a slot has rotted; return what is to be done about it."""
+    slots.note_rotten(places, slot, wrong)
     standing, where = journal.standing(places), f"slots/{slot}"
     back = going_back(standing).slot
     if slot not in slots.needed(standing):
@@ -141,6 +149,12 @@ def _leave(places: Places, slot: str) -> None:
     service.nudge(places)
     if slot not in slots.needed(standing):
         slots.drop(places, slot)
+
+
+def _restart(places: Places, slot: str) -> None:
+    journal.append(places, "restarted", slot=slot, settings=journal.standing(places).settings)
+    damage.forget(places, slot)
+    service.nudge(places)
 
 
 def _forget(places: Places, slot: str) -> None:

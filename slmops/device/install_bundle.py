@@ -19,7 +19,18 @@ from typing import Any
 from slmops import __version__, wire
 from slmops import digest as digests
 from slmops.artifact import sign
-from slmops.device import activate, journal, prepare, receive, renew, service, stage, supervise, trust
+from slmops.device import (
+    activate,
+    by_hand,
+    journal,
+    prepare,
+    receive,
+    renew,
+    service,
+    stage,
+    supervise,
+    trust,
+)
 from slmops.device.places import Places, read_json, write, write_json
 from slmops.errors import DeviceError, DoesNotFitError, IntegrityError, SlmopsError
 from slmops.profile.sizes import human_size
@@ -28,6 +39,9 @@ from slmops.wire import Request
 WENT_BACK = 5
 """Exit code of a release that did not pass: the device serves what it served."""
 INTERRUPTED = 130
+ANEW = "Have the bundle written again: slmops bundle create."
+LINES = 8
+"""Of the daemon's log that a person is shown."""
 
 
 def main(places: Places, words: list[str]) -> int:
@@ -47,15 +61,17 @@ def main(places: Places, words: list[str]) -> int:
         return 2
     except SlmopsError as error:
         _tell(f"error: {error}")
-        if error.remedy:
-            _tell(f"next: {error.remedy}")
+        # What an operator is to do about a release is nothing that a person with a stick can.
+        remedy = ANEW if error.remedy == IntegrityError.remedy else error.remedy
+        if remedy:
+            _tell(f"next: {remedy}")
         return error.exit_code
     except OSError as error:
         _tell(f"error: {error}")
         return 1
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         _tell(f"error: the bundle is not what `slmops bundle create` writes: {error!r}")
-        _tell("next: Have it written again.")
+        _tell(f"next: {ANEW}")
         return IntegrityError.exit_code
     except KeyboardInterrupt:
         _tell("stopped: what serves is as it was, or goes back by itself. Run it again to install.")
@@ -65,7 +81,7 @@ def main(places: Places, words: list[str]) -> int:
 def _read(folder: Path) -> dict[str, Any]:
     said = read_json(folder / "bundle.json")
     if said is None:
-        raise IntegrityError(f"{folder} holds no whole bundle", remedy="Have it written again.")
+        raise IntegrityError(f"{folder} holds no whole bundle", remedy=ANEW)
     return said
 
 
@@ -122,6 +138,12 @@ def _introduce(places: Places, said: dict[str, Any], name: str | None) -> str:
     key = said["parts"]["model"]["key"]
     if known["profile"] != key:
         raise DoesNotFitError(f"the bundle is for devices of profile {key}, this is a {known['profile']}")
+    told = said["devices"]
+    if known["device"] not in told and any(any(each["assignments"].values()) for each in told.values()):
+        raise DeviceError(
+            f"this device is {known['device']}; the bundle is for {', '.join(told)}",
+            remedy=f"Have one written for it: slmops bundle create --device {known['device']} ...",
+        )
     return str(known["device"])
 
 
@@ -141,6 +163,8 @@ def _bring(places: Places, folder: Path, said: dict[str, Any], part: str, name: 
     )
     for each in prepared["missing"]:
         _tell(f"  {each['name']} ({human_size(each['size'])})")
+        if (folder / "files" / each["name"]).stat().st_size != each["size"]:
+            raise IntegrityError(f"{each['name']} is not as long as was signed", remedy=ANEW)
         told = {"slot": prepared["slot"], "name": each["name"], "offset": 0, "length": each["size"]}
         with (folder / "files" / each["name"]).open("rb") as file:
             receive.take(places, told, file.read)
@@ -155,9 +179,14 @@ def _try(places: Places, said: dict[str, Any], slots: dict[str, str]) -> int:
     verdict = activate.activate(places, told, lambda said: None)
     if verdict["outcome"] != "pass":
         _tell(f"went back: {verdict['message']} ({verdict['code']})")
+        for text in verdict["evidence"].get("log", [])[-LINES:]:
+            _tell(f"  {text}")
+        _tell(f"next: Read {places.log}")
         return WENT_BACK
     activate.confirm(places, slots["model"])
     _tell(f"{said['release']} serves: {verdict['message']}")
+    for text in by_hand.after_install(places):
+        _tell(text)
     return 0
 
 

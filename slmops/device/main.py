@@ -3,6 +3,7 @@
     python3 agent.pyz ROOT serve     request lines on standard input, replies on standard output
     python3 agent.pyz ROOT VERB      one request, and the exit code says how it ended
     python3 agent.pyz ROOT install DIR [NAME]    what somebody brought in a folder: `install_bundle`
+    python3 agent.pyz ROOT status                and what else a person may type: `by_hand`
 
 `supervise` alone takes no request: it is what systemd, or `service`, starts.
 Law: a verb reads its own module and what that needs, and no other; a slow device starts an agent often.
@@ -21,6 +22,7 @@ from typing import Any
 
 from slmops import __version__, wire
 from slmops.device import line
+from slmops.device.disk import FREE_SOME
 from slmops.device.places import Places
 from slmops.errors import DeviceError, DoesNotFitError, ProtocolError, SlmopsError
 from slmops.wire import Reply
@@ -57,11 +59,14 @@ A handler that tells something meanwhile says `line.note({...})`; one that takes
 """
 
 
+HANDS = ("status", "logs", "fsck", "retire")
+"""Verbs that a person at the device may type, who sends no request."""
+
+
 def main(words: list[str]) -> int:
     """Answer requests; return the exit code."""
     if len(words) < WORDS:
-        sys.stderr.write(f"slmops agent {__version__}; usage: python3 agent.pyz ROOT install FOLDER [NAME]\n")
-        return 2
+        return _by_hand(Places(Path()), ["--help"])
     root, verb = Path(words[0]).absolute(), words[1]
     os.umask(0o077)
     places = Places(root)
@@ -72,9 +77,21 @@ def main(words: list[str]) -> int:
         return 0
     if verb == "install":
         return int(importlib.import_module("slmops.device.install_bundle").main(places, words[2:]))
+    if sys.stdin.isatty():
+        return _by_hand(places, words[1:])
     line.open_up()
-    if verb != "serve":
-        return _answer(places, line.hear())
+    return _serve(places) if verb == "serve" else _once(places, words[1:])
+
+
+def _once(places: Places, words: list[str]) -> int:
+    """Answer the one request there is, or a person, who sends none."""
+    said = line.hear()
+    if not said and (words[0] in HANDS or words[0] not in VERBS):
+        return _by_hand(places, words)
+    return _answer(places, said)
+
+
+def _serve(places: Places) -> int:
     # An operator who is gone hears no answer; what was done stays done.
     with suppress(BrokenPipeError, TimeoutError):
         while said := line.hear():
@@ -82,6 +99,10 @@ def main(words: list[str]) -> int:
             if not line.settle():
                 break
     return 0
+
+
+def _by_hand(places: Places, words: list[str]) -> int:
+    return int(importlib.import_module("slmops.device.by_hand").main(places, words))
 
 
 def _answer(places: Places, said: bytes) -> int:
@@ -102,7 +123,7 @@ def _answered(places: Places, said: bytes) -> tuple[Reply, int]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         kind = DoesNotFitError if full else DeviceError
-        return _refusal(kind(f"{verb}: {error}", remedy="")), kind.exit_code
+        return _refusal(kind(f"{verb}: {error}", remedy=FREE_SOME if full else "")), kind.exit_code
 
 
 def _handle(places: Places, request: wire.Request) -> dict[str, Any]:

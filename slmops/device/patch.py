@@ -88,7 +88,7 @@ def able(places: Places) -> bool:
         try:
             done = subprocess.run(
                 _decoder(places, settings),
-                env=runtimes.environment(settings), check=False, timeout=PATIENCE,
+                env=runtimes.environment(places, settings), check=False, timeout=PATIENCE,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         except (IntegrityError, OSError, subprocess.TimeoutExpired):
@@ -107,7 +107,11 @@ def _apply(places: Places, paths: list[str], held: int, *, mapped: int, size: in
     """
     settings, patience = _settings(places), PATIENCE + size / SLOWEST
     words = [*_decoder(places, settings), *paths]
-    environment = {**runtimes.environment(settings), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **runtimes.environment(places, settings),
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     with (places.run / "decoder.log").open("w+b") as told:
         with subprocess.Popen(
             words, env=environment, stdin=subprocess.DEVNULL, stdout=told, stderr=told, pass_fds=(held,)

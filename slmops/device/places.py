@@ -9,6 +9,7 @@ ROOT/runtimes/<slot>/                     the runtime bundle in a slot, unpacked
 ROOT/current, ROOT/previous               links to slots
 ROOT/journal.jsonl                        what was decided, in order
 ROOT/committed.json                       what was committed last: a second copy
+ROOT/rotten.json                          what was found rotten, until it is whole again
 ROOT/reserve                              bytes of disk that the journal may take when there are no others
 ROOT/run/, ROOT/log/, ROOT/spool/         the living processes' own
 """
@@ -41,6 +42,7 @@ class Places:
         self.journal = root / "journal.jsonl"
         self.committed = root / "committed.json"
         self.reserve = root / "reserve"
+        self.rotten = root / "rotten.json"
         self.lock = root / "lock"
         self.run = root / "run"
         self.supervisor = root / "run" / "supervisor.json"
@@ -65,7 +67,17 @@ class Places:
                 "previous",
                 "journal.jsonl",
             ),
-            *("committed.json", "reserve", "run", "log", "spool", "lock", "agent", "agent.pyz"),
+            *(
+                "committed.json",
+                "reserve",
+                "rotten.json",
+                "run",
+                "log",
+                "spool",
+                "lock",
+                "agent",
+                "agent.pyz",
+            ),
         )
         return torn + [self.root / name for name in names]
 

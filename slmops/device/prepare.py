@@ -13,7 +13,7 @@ from typing import Any
 from slmops import digest as digests
 from slmops.artifact import manifest
 from slmops.artifact.manifest import Artifact
-from slmops.device import borrow, incoming, journal, patch, slots, trust
+from slmops.device import borrow, disk, incoming, journal, patch, slots, trust
 from slmops.device.places import Places, write
 from slmops.device.stage import is_whole
 from slmops.errors import DoesNotFitError, IntegrityError
@@ -70,14 +70,9 @@ def _missing(places: Places, folder: Path, built: Artifact) -> list[dict[str, An
 
 
 def _refuse_full_disk(places: Places, needed: int, files: int) -> None:
-    disk = os.statvfs(str(places.root))
-    free = disk.f_bavail * disk.f_frsize
-    if needed + DISK_RESERVE > free:
-        short = needed + DISK_RESERVE - free
-        raise DoesNotFitError(
-            f"disk: {short / 1e6:.1f} MB short ({needed / 1e6:.1f} MB to come, {DISK_RESERVE / 1e6:.0f} MB "
-            f"kept free, {free / 1e6:.1f} MB free)"
-        )
+    if needed + DISK_RESERVE > disk.free(places):
+        raise disk.full(places, "disk", needed)
+    found = os.statvfs(str(places.root))
     # A file system that makes inodes as it needs them counts none.
-    if disk.f_files and files + INODE_RESERVE > disk.f_favail:
-        raise DoesNotFitError(f"disk: {disk.f_favail} inodes free, {files + INODE_RESERVE} needed")
+    if found.f_files and files + INODE_RESERVE > found.f_favail:
+        raise DoesNotFitError(f"disk: {found.f_favail} inodes free, {files + INODE_RESERVE} needed")

@@ -7,17 +7,20 @@ Laws: no byte beyond what the signed manifest allows is written; a part grows wi
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from slmops.device import incoming, line
+from slmops.artifact.manifest import Blob
+from slmops.device import disk, incoming, line
 from slmops.device.places import Places
 from slmops.errors import DeviceError, IntegrityError
 from slmops.wire import CHUNK_DIGITS
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 SYNC = 16 << 20
 """Bytes after which what came is synced: so much a power cut costs, and so long a slow disk stalls."""
 
@@ -75,8 +78,21 @@ def take(places: Places, said: dict[str, Any], read: Callable[[int], bytes | mem
     come; after the last one the file takes its name, if its digest holds. `read(most)` gives the bytes.
     Returns {name, size: bytes that are here, whole}.
     """
-    name, offset, length = said["name"], said["offset"], said["length"]
     place, blob = incoming.place_of(places, said)
+    try:
+        return _taken(said, place, blob, read)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        part = incoming.part_of(place)
+        here = part.stat().st_size if part.exists() else 0
+        raise disk.full(places, f"{said['name']}: the disk is full", blob.size - here) from error
+
+
+def _taken(
+    said: dict[str, Any], place: Path, blob: Blob, read: Callable[[int], bytes | memoryview]
+) -> dict[str, Any]:
+    name, offset, length = said["name"], said["offset"], said["length"]
     if min(offset, length) < 0 or offset + length > blob.size:
         raise IntegrityError(f"{name}: bytes {offset} to {offset + length} of a file of {blob.size}")
     with incoming.writing(place, blob) as file:

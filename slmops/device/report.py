@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from slmops import __version__
-from slmops.device import child, journal, slots, talk, trust
+from slmops.device import child, damage, journal, slots, talk, trust
 from slmops.device.places import Places, read_json
 from slmops.errors import IntegrityError
 from slmops.telemetry import spool
@@ -14,7 +14,11 @@ from slmops.telemetry.summary import quantile, summarise
 
 
 def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    """Return release, digest, health, since when, the last failure and the telemetry's summary."""
+    """Return release, digest, health, since when, the last failure and the telemetry's summary.
+
+    `slots` names those that are whole, as far as is known; a release's `damage` says what was found rotten.
+    """
+    rotten = damage.known(places)
     standing = journal.standing(places)
     serving = talk.ready(places)
     spooled = spool.read(places.spool)
@@ -27,8 +31,8 @@ def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
         "previous": _release(places, standing.previous),
         "healthy": serving is not None and serving.get("digest") == f"sha256:{standing.slot}",
         "port": talk.port(places),
-        "slots": slots.names(places) if places.slots.is_dir() else [],
-        "held": slots.held(places) if places.slots.is_dir() else [],
+        "slots": [name for name in slots.names(places) if name not in rotten],
+        "held": slots.held(places),
         "daemon": read_json(places.daemon) or {},
         "memory": _memory(places, standing.slot),
         "telemetry": asdict(seen),
@@ -55,6 +59,7 @@ def _release(places: Places, slot: str | None) -> dict[str, Any] | None:
         "model_bytes": size,
         "context": said.context,
         "predicted": said.predicted,
+        "damage": damage.known(places).get(slot, {}).get("wrong"),
     }
 
 

@@ -38,6 +38,8 @@ COMPILED = "compiled.json"
 _TRY = (
     "import importlib, sys; sys.path.insert(0, sys.argv[1]); list(map(importlib.import_module, sys.argv[2:]))"
 )
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""ONNX Runtime's; without it, it keeps a device id for its maker as soon as it is imported."""
 _STRANGE = re.compile(r"(PYTHON|LD_|GGML_|LLAMA_).*")
 """Names of what would change from outside which code is run."""
 
@@ -85,10 +87,16 @@ def python_words(places: Places, settings: dict[str, Any]) -> list[str]:
     return [_python(described.python) or sys.executable, "-I", "-S", "-B", str(folder)]
 
 
-def environment(settings: dict[str, Any]) -> dict[str, str]:
-    """Return the environment to run it in; a bundle hears nothing that changes which code is run."""
-    bundled = settings.get("runtime_slot") is not None
-    return {name: said for name, said in os.environ.items() if not (bundled and _STRANGE.fullmatch(name))}
+def environment(places: Places, settings: dict[str, Any]) -> dict[str, str]:
+    """Return the environment to run it in; a bundle hears nothing that changes which code is run.
+
+    What libraries keep for a user goes to the device's own folder. A bundle looks for nothing in the home; a
+    Python of the device may have its packages there.
+    """
+    kept, bundled = str(places.run / "cache"), settings.get("runtime_slot") is not None
+    heard = {name: said for name, said in os.environ.items() if not (bundled and _STRANGE.fullmatch(name))}
+    own = {"XDG_CACHE_HOME": kept, NO_TELEMETRY: "1", **({"HOME": kept} if bundled else {})}
+    return {**heard, **own}
 
 
 def description(places: Places, slot: str) -> Runtime:
@@ -173,7 +181,7 @@ def _fill(places: Places, slot: str, described: Runtime, folder: Path, note: Not
         left -= _unpack_wheel(wheel, folder, left)
     shutil.copyfile(str(places.files(slot) / FILE_NAME), str(folder / FILE_NAME))
     note({"step": "trying"})
-    _see_it_import(described, folder)
+    _see_it_import(places, described, folder)
 
 
 def _wheels(places: Places, slot: str) -> list[Path]:
@@ -221,14 +229,14 @@ def _unpack_file(source: IO[bytes], path: Path, most: int) -> int:
     return written
 
 
-def _see_it_import(described: Runtime, folder: Path) -> None:
+def _see_it_import(places: Places, described: Runtime, folder: Path) -> None:
     """Import what the daemon will, which also compiles it; write down the digests of what that made."""
     python = _python(described.python) or sys.executable
     done = subprocess.run(
         [python, "-I", "-S", "-c", _TRY, str(folder), *described.imports],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env=environment({"runtime_slot": folder.name}),
+        env=environment(places, {"runtime_slot": folder.name}),
         check=False,
     )
     if done.returncode:

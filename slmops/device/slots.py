@@ -16,7 +16,7 @@ from slmops.artifact import description as descriptions
 from slmops.artifact import manifest
 from slmops.artifact.description import Description
 from slmops.artifact.manifest import Artifact, Blob, Release
-from slmops.device import boots
+from slmops.device import boots, damage
 from slmops.device.places import Places, read_json, sync_folder, write_json
 from slmops.device.trial import Standing
 from slmops.errors import IntegrityError
@@ -58,8 +58,16 @@ def names(places: Places) -> list[str]:
 
 
 def held(places: Places) -> list[str]:
-    """Return the digests of the files in all slots; a slot that has rotted holds nothing."""
-    return sorted({blob.digest for slot in names(places) for _, blob in holding(places, slot)})
+    """Return the digests of the files in all slots, but those that were found rotten."""
+    rotten = damage.known(places)
+    return sorted(
+        {
+            blob.digest
+            for slot in names(places)
+            for _, blob in holding(places, slot)
+            if blob.digest not in rotten.get(slot, {}).get("files", ())
+        }
+    )
 
 
 def holding(places: Places, slot: str) -> tuple[tuple[str, Blob], ...]:
@@ -76,6 +84,20 @@ def verify(places: Places, slot: str) -> None:
         path = places.files(slot) / name
         if not path.is_file() or digests.of_file(path) != blob.digest:
             raise IntegrityError(f"slot {slot[:12]}: {name} has rotted")
+
+
+def note_rotten(places: Places, slot: str, wrong: str) -> None:
+    """Remember that a slot has rotted, and which of its files have; all of them are read."""
+    files = [blob.digest for name, blob in holding(places, slot) if not _is(places.files(slot) / name, blob)]
+    damage.remember(places, slot, wrong, files)
+
+
+def _is(path: Path, blob: Blob) -> bool:
+    """Say whether a file can be read and is what it must be."""
+    try:
+        return digests.of_file(path) == blob.digest
+    except OSError:
+        return False
 
 
 def is_whole(places: Places, slot: str) -> bool:
@@ -157,6 +179,7 @@ def drop(places: Places, slot: str) -> None:
     places.slot(slot).rename(leaving)
     sync_folder(places.slots)
     remove(leaving)
+    damage.forget(places, slot)
 
 
 def remove(folder: Path) -> None:

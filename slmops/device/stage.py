@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slmops.device import incoming, journal, slots
+from slmops.device import damage, incoming, journal, slots
 from slmops.device.places import Places, sync_folder
 from slmops.errors import IntegrityError
 
@@ -24,6 +24,7 @@ def make_slot(places: Places, slot: str) -> None:
     if is_whole(places, slot):
         if folder.exists():
             slots.remove(folder)
+        _note_whole(places, slot)
         return
     names = _names(places, slot, folder)
     fresh = places.slots / f".{slot}"
@@ -37,11 +38,28 @@ def make_slot(places: Places, slot: str) -> None:
         os.link(str(folder / f".{name}"), str(fresh / name))
     sync_folder(fresh / "files")
     sync_folder(fresh)
+    _put_in_place(places, slot, fresh)
+    slots.remove(folder)
+    _note_whole(places, slot)
+
+
+def _put_in_place(places: Places, slot: str, fresh: Path) -> None:
+    """Give a slot its name; a rotten one is removed after, that no power cut finds neither for long."""
+    rotten = places.slots / f".gone-{slot}"
+    if rotten.exists():
+        slots.remove(rotten)
     if places.slot(slot).exists():
-        slots.drop(places, slot)
+        places.slot(slot).rename(rotten)
     fresh.rename(places.slot(slot))
     sync_folder(places.slots)
-    slots.remove(folder)
+    if rotten.exists():
+        slots.remove(rotten)
+
+
+def _note_whole(places: Places, slot: str) -> None:
+    """Forget that a slot had rotted; of one that serves `activate` does, for its daemon has the old files."""
+    if slot != journal.standing(places).slot:
+        damage.forget(places, slot)
 
 
 def _names(places: Places, slot: str, folder: Path) -> list[str]:

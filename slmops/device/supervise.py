@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from slmops.device import boots, journal, slots
+from slmops.device import boots, journal, leftovers, slots
 from slmops.device import child as children
 from slmops.device.places import Places, read_json, write_json
 from slmops.device.trial import Standing, expired, going_back
@@ -42,6 +42,7 @@ def run(places: Places) -> None:
     if lock is None:
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    _tidy(places)
     agent = in_force(places) or ""
     if not _Watch(places).until_told(agent):
         os.set_inheritable(lock, True)
@@ -49,6 +50,13 @@ def run(places: Places) -> None:
         os.execv(  # noqa: S606 - the same process, with the agent that is now in force
             sys.executable, [sys.executable, str(places.agent_link), str(places.root), "supervise"]
         )
+
+
+def _tidy(places: Places) -> None:
+    """Remove what a power cut left half made, unless a verb is at work or the disk cannot be written."""
+    with suppress(DeviceError, OSError), journal.locked(places, wait=0.0):
+        for path in leftovers.torn(places):
+            leftovers.remove(path)
 
 
 def in_force(places: Places) -> str | None:
@@ -201,6 +209,9 @@ class _Watch:
         asked = (standing.slot, standing.since)
         if asked not in self.rotten:
             whole = slots.is_whole(self.places, standing.slot)
+            if not whole:
+                with suppress(OSError):
+                    slots.note_rotten(self.places, standing.slot, "its files have rotted")
             self.rotten = {asked: not whole and slots.is_whole(self.places, back)}
         return self.rotten[asked]
 

@@ -53,9 +53,13 @@ def in_force(places: Places) -> Trust:
 
 
 def told(places: Places) -> dict[str, Any] | None:
-    """Return {version, digest} of the document in force, for a status."""
+    """Return {version, digest, floors} for a status: the document in force, the floors by release name."""
     found = current(places)
-    return {"version": found.trust.version, "digest": found.digest} if found else None
+    if found is None:
+        return None
+    # Memory that has rotted says nothing here: a status is answered all the same.
+    floors = (read_json(places.trust / "seen.json") or {}).get("floors", {})
+    return {"version": found.trust.version, "digest": found.digest, "floors": floors}
 
 
 def greet(places: Places, said: list[Any]) -> dict[str, Any]:

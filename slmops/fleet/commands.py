@@ -45,7 +45,9 @@ def lacks(runtime: Sequence[str], modules: Sequence[str]) -> str:
     """Print which Python modules the runtime lacks, on one line."""
     find = (
         "import importlib.util as u, sys; "
-        "print('\\nlacks:', *[name for name in sys.argv[1:] if u.find_spec(name) is None])"
+        # Of a package that is not there no module can be looked for.
+        "there = lambda name: ('.' not in name or there(name.rpartition('.')[0])) and u.find_spec(name); "
+        "print('\\nlacks:', *[name for name in sys.argv[1:] if not there(name)])"
     )
     # `exec` takes even a first word such as NAME=value or `if` for a program.
     program = place(runtime[0]) if runtime[0].startswith("~/") else f"''{shlex.quote(runtime[0])}"

@@ -38,22 +38,38 @@ def read(paths: tuple[Path, ...]) -> paramiko.HostKeys:
     return keys
 
 
+def files(own: str | None, trusted: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the files that say which key a device must show: its `own`, then those `trusted` for all."""
+    return (*((Path(own),) if own else ()), *trusted)
+
+
 def trust(path: Path, name: str, key: paramiko.PKey) -> None:
     """Write down that `name` shows `key`; raise HostKeyError when the file says otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         read.cache_clear()
-        held = read((path,)).lookup(name)
-        known = held.get(key.get_name()) if held is not None else None
-        if known is not None and known != key:
-            raise changed(name, fingerprint(key), fingerprint(known), path)
-        if known is None:
+        refuse_other((path,), name, key)
+        if _held(path, name, key.get_name()) is None:
             file.seek(0)
             text = file.read()
             file.write("\n" if text and not text.endswith("\n") else "")
             file.write(f"{name} {key.get_name()} {key.get_base64()}\n")
     read.cache_clear()
+
+
+def refuse_other(paths: tuple[Path, ...], name: str, key: paramiko.PKey) -> None:
+    """Raise HostKeyError when one of these files says that `name` shows another key of this kind."""
+    for path in paths:
+        known = _held(path, name, key.get_name())
+        if known is not None and known != key:
+            raise changed(name, fingerprint(key), fingerprint(known), path)
+
+
+def _held(path: Path, name: str, kind: str) -> paramiko.PKey | None:
+    """Return the key of a kind that a file holds for a host."""
+    keys = read((path,)).lookup(name)
+    return None if keys is None else keys.get(kind)
 
 
 def _entries(path: Path, revoked: set[str]) -> list[HostKeyEntry]:

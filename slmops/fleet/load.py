@@ -24,6 +24,15 @@ def find(devices: list[Device], name: str) -> Device:
     raise DocumentError(f"the fleet has no device {name!r}; it has {there}", remedy="Name one of those.")
 
 
+def require_identity(device: Device) -> None:
+    """Raise DocumentError when the private key that a fleet file names for a device is not there."""
+    if device.identity is not None and not Path(device.identity).is_file():
+        raise DocumentError(
+            f"{device.name}: the key file {device.identity} is not there",
+            remedy="Correct `identity` in the fleet file; it is relative to that file.",
+        )
+
+
 def _anchored(device: Device, folder: Path) -> Device:
     return replace(
         device,

@@ -24,6 +24,7 @@ def lacking(link: Link, modules: Sequence[str]) -> str:
     done = link.run(commands.lacks(link.device.python, modules), (), lines.append)
     found = [line for line in lines if line.startswith("lacks:")]
     if done.code != 0 or not found:
-        return f"{runtime} does not start: {done.tail.strip()[-200:] or f'exit code {done.code}'}"
+        last = done.tail.strip().splitlines()[-1:] or [f"exit code {done.code}"]
+        return f"{runtime} does not start: {last[0][-200:]}"
     missing = found[0].split()[1:]
     return f"{runtime} lacks {', '.join(missing)}" if missing else ""

@@ -61,7 +61,8 @@ class Outgoing:
 class Sender:
     """A way to a device that outlives its connections. Use it in a `with`.
 
-    `connect` opens a session; `stop` is called between pieces and raises when nothing more is to be done.
+    `connect` opens a session; `stop` is called between pieces and raises when nothing more is to be done;
+    `cut` hears how many times the link broke without progress between, each time before it is tried again.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Sender:
         connect: Callable[[], AbstractContextManager[Session]],
         stop: Callable[[], None] = lambda: None,
         *,
+        cut: Callable[[int], None] = lambda times: None,
         first_pause: float = 0.5,
     ) -> None:
-        self._connect, self._stop, self._first_pause = connect, stop, first_pause
+        self._connect, self._stop, self._cut, self._first_pause = connect, stop, cut, first_pause
         self._stack = ExitStack()
         self._session: Session | None = None
         self._cuts, self._reached = 0, False
@@ -133,7 +135,7 @@ class Sender:
             self._send({**said, "name": f"{said['name']}.delta"}, change.size, change.path, tell)
             self.call("patch", {**said, "base": change.base}, silence=2 * HASHING)
         except (IntegrityError, DeviceError, FileNotFoundError) as error:
-            self.refused.append(str(error))
+            self.refused.append(f"{said['name']} went whole: {error}")
             return False
         return True
 
@@ -205,6 +207,7 @@ class Sender:
         self._cuts += 1
         if self._cuts > TRIES or not self._reached or isinstance(error, HostKeyError):
             raise error
+        self._cut(self._cuts)
         until = time.monotonic() + min(self._first_pause * 2 ** (self._cuts - 1), LONGEST_PAUSE)
         while time.monotonic() < until:
             self._stop()

@@ -6,6 +6,7 @@ link on which nothing moves is given up; a device is never sent more than its ba
 
 import codecs
 import getpass
+import logging
 import shlex
 import socket
 import time
@@ -23,6 +24,10 @@ import paramiko
 from slmops.errors import DeviceError, HostKeyError, UnreachableError
 from slmops.fleet import address, known_hosts
 from slmops.fleet.inventory import Device
+from slmops.fleet.load import require_identity
+
+# What breaks is raised as our own errors; paramiko would print its traceback beside them.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 
 PIECE = (1 << 15) - 64
 """What fits into one packet: paramiko keeps 64 bytes of OpenSSH's 32 KiB for what goes around it."""
@@ -52,7 +57,8 @@ class Link:
     """An SSH connection to one device; host keys are checked strictly. Use it in a `with`."""
 
     def __init__(self, device: Device, trusted: tuple[Path, ...], *, stall: float = STALL) -> None:
-        """Connect; `trusted` are known_hosts files. Raise UnreachableError, or HostKeyError."""
+        """Connect; `trusted` are known_hosts files. Raise UnreachableError, HostKeyError, DocumentError."""
+        require_identity(device)
         self.device, self.stall = device, stall
         self._sent_until = 0.0
         self._gate = _gate(device, trusted)
@@ -146,7 +152,8 @@ class Link:
     def _connect(self, trusted: tuple[Path, ...]) -> None:
         device, client = self.device, self._client
         name = known_hosts.name_of(device.host, device.port)
-        for kind, key in (known_hosts.read(_files(device, trusted)).lookup(name) or {}).items():
+        files = known_hosts.files(device.known_hosts, trusted)
+        for kind, key in (known_hosts.read(files).lookup(name) or {}).items():
             client.get_host_keys().add(name, kind, key)
         client.set_missing_host_key_policy(_Refuse())
         try:
@@ -333,10 +340,6 @@ def _gate(device: Device, trusted: tuple[Path, ...]) -> Link | None:
         known_hosts=device.known_hosts, connect_timeout=device.connect_timeout,
     )  # fmt: skip
     return Link(gate, trusted)
-
-
-def _files(device: Device, trusted: tuple[Path, ...]) -> tuple[Path, ...]:
-    return (*((Path(device.known_hosts),) if device.known_hosts else ()), *trusted)
 
 
 def _way(device: Device, gate: Link | None) -> socket.socket | paramiko.Channel:

@@ -1,6 +1,6 @@
 """Amounts of bytes as people write them: "8GiB", "512 MiB", "10.2GB/s"; and rates for people.
 
-KiB, MiB, GiB, TiB count in 1024s; kB, MB, GB, TB in 1000s; a bare number is bytes.
+KiB, MiB, GiB, TiB count in 1024s; kB (or KB), MB, GB, TB in 1000s; a bare number is bytes.
 Knows nothing of what the bytes are for.
 
 Laws: `parse_size(exact_size(n)) == n` for every n >= 0, and likewise for rates; what is for people rounds.
@@ -21,12 +21,13 @@ UNITS = {
     "MB": 10**6,
     "KiB": 1 << 10,
     "kB": 10**3,
+    "KB": 10**3,
     "B": 1,
 }
-SIZE_PATTERN = r"[0-9]+(\.[0-9]+)? ?([TGM]i?B|KiB|kB|B)?"
+SIZE_PATTERN = r"[0-9]+(\.[0-9]+)? ?([TGM]i?B|KiB|[kK]B|B)?"
 RATE_PATTERN = SIZE_PATTERN + "/s"
 _TWO_DIGITS = 10
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([TGM]i?B|KiB|kB|B)?")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([TGM]i?B|KiB|[kK]B|B)?")
 
 
 def parse_size(said: object) -> int:

@@ -33,7 +33,17 @@ def open_store(url: str) -> Iterator[Remote]:
     except ImportError as error:
         raise MissingPartError(f"{url}: {error}", remedy=f"{error}.") from error
     except ValueError as error:
-        raise UsageError(f"{url}: {error}") from error
+        raise UsageError(
+            f"{url}: {error}",
+            remedy="Give oci://host/repository, file:///folder, s3://bucket/folder, or another of fsspec's.",
+        ) from error
+    except OSError as error:
+        # Some stores connect when they are opened.
+        raise UnreachableError(
+            f"{url} does not answer: {error}",
+            remedy="Check host, port and credentials; expected oci://host/repository, file:///folder or "
+            "s3://bucket/folder.",
+        ) from error
     yield Store(files, path, url)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import Any
 
-from slmops.errors import SlmopsError, UnreachableError
+from slmops.errors import HostKeyError, SlmopsError, UnreachableError
 from slmops.fleet import agent
 from slmops.fleet.agent import Session
 from slmops.fleet.inventory import Device
-from slmops.fleet.send import Sender
+from slmops.fleet.send import TRIES, Sender
 from slmops.fleet.ssh import Link
 from slmops.fleet.strategy import Strategy
 from slmops.rollout.assignment import Event
@@ -22,6 +22,9 @@ from slmops.rollout.told import Tell, Told
 
 SLACK = 60.0
 """Seconds over a stage's own deadline that the operator waits to hear of its end."""
+
+
+GO_ON = "Run the same again when the link is better: it goes on where it was."
 
 
 class StoppedError(SlmopsError):
@@ -50,7 +53,11 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
     try:
         parcel = order.parcel(device)
         stop = partial(_stop_if_told, terms.stop)
-        with Sender(partial(agent.session, device, terms.trusted), stop) as sender:
+
+        def cut(times: int) -> None:
+            tell(Told(name, None, "", {"step": "cut", "times": times, "most": TRIES}))
+
+        with Sender(partial(agent.session, device, terms.trusted), stop, cut=cut) as sender:
             tell(Told(name, Event.SEND))
             took = Delivery(sender, finding, order.mandate, terms.offers, tell).stage()
             tell(Told(name, Event.STAGE, said=took))
@@ -63,7 +70,8 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
                 again.call("confirm", {"slot": parcel.slot})
             tell(Told(name, Event.CONFIRM))
     except UnreachableError as error:
-        tell(Told(name, Event.LOSE, str(error)))
+        remedy = error.remedy if isinstance(error, HostKeyError) else GO_ON
+        tell(Told(name, Event.LOSE, str(error), {"code": error.code, "remedy": remedy}))
     except StoppedError as error:
         tell(Told(name, Event.LEFT_OUT, str(error)))
     except SlmopsError as error:
@@ -78,7 +86,7 @@ def take_back(device: Device, slot: str, terms: Terms, tell: Tell) -> None:
         with Link(device, terms.trusted) as link:
             answer = go_back(link, slot, terms.strategy, even_to_none=True)
     except SlmopsError as error:
-        tell(Told(device.name, Event.JAM, str(error)))
+        tell(Told(device.name, Event.JAM, str(error), {"code": error.code, "remedy": error.remedy}))
         return
     event = Event.RETURN if answer["outcome"] == "pass" else Event.JAM
     tell(Told(device.name, event, str(answer["message"])))

@@ -1,10 +1,12 @@
 """Look at a device before anything is sent: can it be reached, can it bear the release, has it got it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from slmops.artifact.runtime import Platform
+from slmops.artifact.trust import Trust
 from slmops.errors import DoesNotFitError, HostKeyError, IntegrityError, SlmopsError, UnreachableError
 from slmops.fleet import agent, probe
 from slmops.fleet.agent import NoAgentError
@@ -48,9 +50,9 @@ class Finding:
     slots: tuple[str, ...] = ()
     """The slots that it serves and may return to, runtime bundles' among them."""
     whole: tuple[str, ...] = ()
-    """All slots that it has."""
+    """All slots that it has, but those that it knows to be rotten."""
     held: frozenset[str] = frozenset()
-    """Digests of the files in its slots."""
+    """Digests of the files in its slots, but those that it knows to be rotten."""
 
     @property
     def goes(self) -> bool:
@@ -80,6 +82,7 @@ def look(device: Device, order: Order, trusted: tuple[Path, ...]) -> Finding:
 def _look(link: Link, order: Order, parcel: ModelParcel) -> Finding:
     told = _status(link)
     _refuse_other_trust(link, order, told)
+    refuse_below_floor(link.device, parcel, told, [signed.trust for signed in order.mandate.chain])
     have = probe.facts(link)
     runtime = order.runtime(link.device, platform) if (platform := _platform(have)) else None
     finding = _found(link.device, parcel, runtime, told)
@@ -98,10 +101,17 @@ def _look(link: Link, order: Order, parcel: ModelParcel) -> Finding:
     reasons = [*short, *([lacking] if lacking else [])]
     if not reasons:
         return finding
-    remedy = f"Run `slmops runtime build --platform {platform}`, then the same again." if lacking else None
+    remedy = runtime_remedy(link.device, platform) if lacking else None
     return replace(
         finding, refusal=DoesNotFitError(f"{link.device.name}: {'; '.join(reasons)}", remedy=remedy)
     )
+
+
+def runtime_remedy(device: Device, platform: Platform | None) -> str:
+    """Return what to do about a daemon that has nothing to run from on a device."""
+    if device.bundle is None:
+        return "Correct `runtime` in the fleet file, or say auto; a Python named there needs slmops[daemon]."
+    return f"Run `slmops runtime build --platform {platform}`, then the same again."
 
 
 def _found(
@@ -144,6 +154,25 @@ def _refuse_other_trust(link: Link, order: Order, told: dict[str, Any]) -> None:
         )
 
 
+def refuse_below_floor(device: Device, parcel: Parcel, told: dict[str, Any], chain: Sequence[Trust]) -> None:
+    """Raise IntegrityError for a release below a device's floor, unless the device may return to it.
+
+    `chain` are the operator's trust documents, oldest first: those the device lacks set its floor anew.
+    """
+    release, trusted = parcel.signed.release, told.get("trust") or {}
+    floor = trusted.get("floors", {}).get(release.name, 0)
+    for trust in chain:
+        if trust.version > trusted.get("version", 0):
+            floor = trust.floors.get(release.name, floor)
+    if release.counter < floor and parcel.slot not in kept_slots(told.get("standing") or {}):
+        raise IntegrityError(
+            f"{device.name}: {release.reference} is older than what this device may go back to: its counter "
+            f"is {release.counter}, the floor is {floor}",
+            remedy="Build it again as a new version, or let root lower the floor: "
+            f"slmops trust rotate --floor {release.name}={release.counter}.",
+        )
+
+
 def _platform(have: DeviceFacts) -> Platform | None:
     """Return for which runtime bundles a device is, or None where it has no Python."""
     if have.arch is None or have.python is None:
@@ -167,10 +196,14 @@ def _status(link: Link) -> dict[str, Any]:
 
 
 def _is_current(told: dict[str, Any], parcel: Parcel, runtime: Parcel | None) -> bool:
+    """Say whether a device serves this artifact from this runtime, committed, healthy, and both whole."""
     standing = told.get("standing") or {}
     runs_from = (standing.get("settings") or {}).get("runtime_slot")
+    serves = {each.slot for each in (parcel, runtime) if each}
     return bool(
         standing.get("slot") == parcel.slot
+        and serves <= set(told["slots"])
+        and not (told.get("release") or {}).get("damage")
         and standing["trial"] is None
         and told["healthy"]
         and runs_from == (runtime and runtime.slot)

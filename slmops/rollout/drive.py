@@ -6,7 +6,7 @@ One thread drives: it alone touches the machine, the assignments and the history
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from slmops.rollout.check import Finding
 from slmops.rollout.history import History
 from slmops.rollout.machine import Event, Rollout
 from slmops.rollout.order import Order
-from slmops.rollout.told import Tell, Told
+from slmops.rollout.told import Tell, Told, remedies
 from slmops.rollout.verdict import Verdict
 from slmops.rollout.waves import cut
 
@@ -46,8 +46,25 @@ class Outcome:
     messages: dict[str, str]
     number: int | None = None
     refusals: list[SlmopsError] = field(default_factory=list)
-    sent: dict[str, int] = field(default_factory=dict)
-    """Bytes of files that went to each device."""
+    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What was told of each device."""
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """Return the bytes of files that went to each device."""
+        return {name: said["sent"] for name, said in self.evidence.items() if "sent" in said}
+
+    @property
+    def whole_because(self) -> dict[str, list[str]]:
+        """Return for each device why files went to it whole that were to go as a delta."""
+        return {
+            name: said["whole_because"] for name, said in self.evidence.items() if said.get("whole_because")
+        }
+
+    @property
+    def remedies(self) -> list[str]:
+        """Return what can be done about devices that failed or were lost, each once."""
+        return remedies(self.evidence.values())
 
     @property
     def exit_code(self) -> int:
@@ -94,8 +111,7 @@ class Drive:
                 if self.number is not None:
                     self.history.moved(self.number, machine.State.INTERRUPTED.value, self.rollout.wave)
                 raise
-        sent = {name: said["sent"] for name, said in self.evidence.items() if "sent" in said}
-        return Outcome(self.rollout, self.states, self.messages, self.number, refusals, sent)
+        return Outcome(self.rollout, self.states, self.messages, self.number, refusals, self.evidence)
 
     def _judge_findings(self, findings: Sequence[Finding]) -> list[SlmopsError]:
         """Turn the rollout down when a device cannot take it, or when too many are out of reach."""
@@ -216,6 +232,8 @@ class Drive:
 
     def _hear(self, told: Told) -> None:
         name = told.device
+        # Wherever it is shown, the device's name stands before it.
+        told = replace(told, message=told.message.removeprefix(f"{name}: "))
         if told.event is not None:
             self.states[name] = assignment.step(self.states[name], told.event)
             if told.message:

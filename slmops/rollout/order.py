@@ -100,8 +100,13 @@ def take(layout: Layout, signed: Signed, mandate: Mandate) -> Order:
     parcels = {}
     for profile, entry in signed.release.artifacts:
         common = _common(layout, signed, profile, entry)
-        described = releases.description(layout, releases.artifact(layout, entry))
-        parcels[profile] = ModelParcel(*common, description=described)
+        built = releases.artifact(layout, entry)
+        if runtimes.is_runtime(built):
+            raise ReleaseError(
+                f"{signed.release.reference} is a runtime bundle, not a release of a model",
+                remedy="Give a model's (slmops release list); `runtime` in the fleet file names a bundle.",
+            )
+        parcels[profile] = ModelParcel(*common, description=releases.description(layout, built))
     return Order(layout, signed, mandate, parcels)
 
 

@@ -1,6 +1,6 @@
 """What the thread that works on a device tells the one that drives the rollout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,3 +18,8 @@ class Told:
 
 
 Tell = Callable[[Told], None]
+
+
+def remedies(evidence: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the remedies in what was told of devices, each once."""
+    return list(dict.fromkeys(said["remedy"] for said in evidence if said.get("remedy")))

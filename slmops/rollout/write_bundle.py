@@ -37,6 +37,18 @@ It checks every signature and every byte, installs the release, puts it on trial
 prompts. When they are answered as they must be, it stays; otherwise the device goes back to what it served
 before. It says which. To be cut off does no harm: run it again.
 
+Afterwards, with ~/.slmops/agent.pyz in place of this folder's:
+
+    python3 ~/.slmops/agent.pyz ~/.slmops status      what serves, on which port of 127.0.0.1, and what
+                                                      starts it after a boot (systemd, or your crontab)
+    python3 ~/.slmops/agent.pyz ~/.slmops logs        what its daemon wrote down
+    python3 ~/.slmops/agent.pyz ~/.slmops fsck        whether every byte is as it was
+    python3 ~/.slmops/agent.pyz ~/.slmops retire --yes    stop it, and remove all of it
+
+To ask it (the API of OpenAI; PORT is in ~/.slmops/run/port too):
+
+    curl http://127.0.0.1:PORT/v1/completions -H 'Content-Type: application/json' -d '{{"prompt": "Hello"}}'
+
 {names}It needs Python 3.9 or newer and ssh-keygen.
 """
 

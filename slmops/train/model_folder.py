@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from slmops.artifact import golden as goldens
+from slmops.build.read_origin import CARD, license_of
 from slmops.build.sketch import SIDE_FILES, Sketch
 from slmops.errors import BuildError
 
@@ -41,7 +42,8 @@ def write_model(folder: Path, model: Any, source: Sketch, files: Mapping[str, by
         shutil.rmtree(room, ignore_errors=True)
         room.mkdir(parents=True)
         _save(model, source, room)
-        beside = {name: _bytes(source.folder / name) for name in BESIDE} | dict(files or {})
+        beside = {name: _bytes(source.folder / name) for name in BESIDE} | _terms(source, folder)
+        beside |= dict(files or {})
         for name, data in beside.items():
             if data:
                 (room / name).write_bytes(data)
@@ -78,6 +80,15 @@ def _put(room: Path, folder: Path) -> None:
         # safetensors writes for its own user alone.
         file.chmod(READABLE)
         file.replace(folder / file.name)
+
+
+def _terms(source: Sketch, folder: Path) -> dict[str, bytes]:
+    """Return the license that goes along, where the source says one; a card that is there already stays."""
+    found = {file.name: file.read_bytes() for file in source.folder.glob("LICENSE*") if file.is_file()}
+    name = license_of(source.folder)
+    if name is not None and not (folder / CARD).exists():
+        found[CARD] = f"---\nlicense: {json.dumps(name)}\n---\n\nUnder the license of its source.\n".encode()
+    return found
 
 
 def _bytes(file: Path) -> bytes:

@@ -143,7 +143,7 @@ def test_an_adapter_of_a_matrix_stored_the_other_way_round_is_turned(own):
 def test_an_adapter_of_another_model_is_refused(own):
     origin = json.loads((own / "adapter.json").read_text())
     (own / "adapter.json").write_text(json.dumps({**origin, "base_digest": "sha256:" + "0" * 64}))
-    with pytest.raises(ModelError, match="was trained for another model, demo: its digest is"):
+    with pytest.raises(ModelError, match="was trained for another model, demo: that one's digest is"):
         adapted(own)
 
 

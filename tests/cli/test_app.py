@@ -89,6 +89,18 @@ def test_an_unknown_verb_is_a_usage_error_that_names_it(slmops):
     assert "No such command 'fly'" in ended.err
 
 
+def test_a_verb_that_was_nearly_typed_is_named(slmops):
+    assert "Did you mean 'deploy'" in slmops("deploi").err
+
+
+def test_a_fleet_file_that_is_not_there_is_said_to_be_that(slmops):
+    ended = slmops("status", "/nowhere/fleet.yaml")
+
+    assert ended.code == 2
+    assert "/nowhere/fleet.yaml: no such file" in ended.err
+    assert "schema" not in ended.err
+
+
 @pytest.mark.parametrize(
     "words",
     [["deploy"], ["ask", "fleet.yaml"], ["release", "show"]],

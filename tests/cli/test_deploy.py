@@ -1,16 +1,24 @@
 """What is written down of a fleet that was looked at: what its devices may return to is never collected."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from slmops.cli import home
-from slmops.cli.deploy import _remember
+from slmops.cli.deploy import _remember, _show_outcome
+from slmops.cli.follow import Follow
+from slmops.cli.render import Form
 from slmops.errors import DeviceError
 from slmops.fleet.inventory import Device
 from slmops.registry import served
+from slmops.rollout.assignment import State as Assigned
 from slmops.rollout.check import Finding
+from slmops.rollout.drive import Outcome
+from slmops.rollout.history import History
+from slmops.rollout.machine import Rollout, State
 from slmops.rollout.order import ModelParcel
+from slmops.rollout.told import Told
 
 FLEET = SimpleNamespace(name="plant")
 PARCEL = ModelParcel(None, "pi", "33", b"", None, {}, None)
@@ -46,3 +54,53 @@ def test_a_device_that_does_not_take_the_release_keeps_what_it_has(remembered):
 
 def test_of_a_device_that_was_not_seen_to_the_end_what_was_known_stays(remembered):
     assert remembered(Finding(EDGE, refusal=DeviceError("its agent broke"))) == ("sha256:11",)
+
+
+def ended(state, **how):
+    return Outcome(Rollout(waves=1, state=state), {"edge": Assigned.LOST}, {}, 7, **how)
+
+
+def test_a_channel_is_told_with_the_version_that_it_stood_for(capsys):
+    _show_outcome("home@stable", "home:1.2.0", [], ended(State.SUCCEEDED), Form.TABLE)
+    _show_outcome("home:1.2.0", "home:1.2.0", [], ended(State.SUCCEEDED), Form.TABLE)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "home@stable (home:1.2.0): succeeded.",
+        "home:1.2.0: succeeded.",
+    ]
+
+
+def test_an_end_says_what_to_do_next_and_json_why_files_went_whole(capsys):
+    evidence = {
+        "edge": {"sent": 9, "whole_because": ["it is rotten"], "remedy": "Go on."},
+        "b": {"remedy": "Go on."},
+    }
+
+    _show_outcome("a:1", "a:1", [], ended(State.PAUSED, evidence=evidence), Form.TABLE)
+    assert capsys.readouterr().err.count("next  Go on.") == 1
+
+    _show_outcome("a:1", "a:1", [], ended(State.PAUSED, evidence=evidence), Form.JSON)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["whole_because"], said["next"]) == ({"edge": ["it is rotten"]}, ["Go on."])
+
+
+def test_a_rollout_that_is_shown_says_what_was_sent_and_what_to_do(slmops, home):
+    home.mkdir()
+    history = History(home / "rollouts.sqlite")
+    number = history.begin("plant", "a:1", "sha256:00", [[], ["edge", "other"]])
+    said = {"sent": 2_000_000, "whole_because": ["model.gguf went whole: it is rotten"], "remedy": "Go on."}
+    history.told(number, "edge", "lost", "cut", said)
+    history.told(number, "other", "lost", "cut", {"remedy": "Go on."})
+
+    shown = slmops("rollout", "show").out
+
+    assert "2.00 MB" in shown
+    assert "edge: model.gguf went whole: it is rotten" in shown
+    assert shown.count("next  Go on.") == 1
+
+
+def test_a_link_that_breaks_is_told_of_while_it_is_tried_again(capsys):
+    with Follow(0) as follow:
+        follow.device(Told("edge", None, "", {"step": "cut", "times": 3, "most": 8}), Assigned.SENDING)
+
+    assert "the link broke; trying again (3 of 8)" in capsys.readouterr().err

@@ -68,8 +68,29 @@ def test_a_release_of_somebody_else_is_not_pulled(slmops, shelf, home, tmp_path,
 
     assert ended.code == 7
     assert "the signature does not hold" in ended.err
+    assert "slmops trust import FILE" in ended.err
     assert listed(slmops) == []
     assert home.exists()
+
+
+@pytest.mark.usefixtures("released")
+def test_a_home_that_trusts_nobody_is_told_to_import_before_it_pulls(slmops, shelf, tmp_path, monkeypatch):
+    slmops("release", "push", "parrot:1.0.0", shelf)
+    monkeypatch.setenv("SLMOPS_HOME", str(tmp_path / "empty"))
+
+    ended = slmops("release", "pull", "parrot:1.0.0", shelf)
+
+    assert ended.code == 1
+    assert "slmops trust import FILE" in ended.err
+    assert "init" not in ended.err
+
+
+@pytest.mark.usefixtures("two")
+def test_counters_are_shown(slmops):
+    listed_ = json.loads(slmops("release", "list", "-o", "json").out)
+    assert [row["counter"] for row in listed_] == [2, 1]
+    assert json.loads(slmops("release", "show", "parrot:1.1.0", "-o", "json").out)["counter"] == 2
+    assert "counter 2" in slmops("release", "show", "parrot:1.1.0").out
 
 
 @pytest.mark.usefixtures("two")
@@ -145,6 +166,8 @@ def test_two_releases_are_compared(slmops):
     assert found["sends"]["lacking"] == found["sends"]["whole"] > 3000
     assert found["sends"]["delta"] is None
     shown = slmops("release", "diff", "parrot:1.0.0", "parrot:1.1.0").out
+    order = [shown.index(what) for what in ("an update sends", "model.gguf", "type", "measured.kl_mean")]
+    assert order == sorted(order)
     assert "a" * 13 not in shown
     for words in ("local: 3 files differ, 0 do not", "golden prompts answered otherwise", "an update sends"):
         assert words in shown
@@ -175,7 +198,15 @@ def test_a_release_says_where_it_comes_from_and_what_it_is_made_of(slmops):
         (("rm", "parrot:9", "-y"), 1, "no release parrot:9"),
         (("rm", "parrot:1.0.0"), 2, "no terminal to ask on"),
         (("gc", "--keep", "0"), 2, "greater than or equal to 1"),
-        (("diff", "parrot:1.0.0", "parrot:1.0.0", "--profile", "x"), 1, "share no profile"),
+        (("push", "parrot:1.0.0", "file:///proc/foo"), 2, "file:///proc/foo cannot be written"),
+        (("push", "parrot:1.0.0", "nowhere://x/y"), 2, "oci://host/repository"),
+        (("push", "parrot:1.0.0", "ftp://127.0.0.1:1/y"), 6, "does not answer"),
+        (("pull", "parrot:1.0.0", "file:///no/such"), 2, "no registry in /no/such: there is no such folder"),
+        (
+            ("diff", "parrot:1.0.0", "parrot:1.0.0", "--profile", "x"),
+            1,
+            "not both have the profile x: parrot:1.0.0 has local",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(slmops, words, code, says):

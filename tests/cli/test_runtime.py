@@ -1,28 +1,37 @@
 """slmops runtime, as far as nothing is built."""
 
 import json
+import sys
 
 import pytest
 
 from slmops.artifact import runtime, sign
-from slmops.artifact.runtime import Runtime
+from slmops.artifact.runtime import Platform, Runtime
+from slmops.build.build_runtime import Order, build_runtime
+from slmops.build.cache import Cache
+from slmops.errors import MissingPartError
 from slmops.registry import runtimes
 from slmops.registry.layout import Layout
+
+CREATED = "2026-01-01T00:00:00Z"
 
 
 @pytest.fixture
 def kept(home, tmp_path):
     """A bundle in the registry."""
     folder, key = tmp_path / "bundle", tmp_path / "key"
+    write_bundle(folder)
+    sign.make_key(key, "test")
+    runtimes.publish(Layout(home / "registry"), {"aarch64-cp311": folder}, created=CREATED, key=key)
+
+
+def write_bundle(folder):
     folder.mkdir()
     said = Runtime(
         "runtime", "1.0.0", "aarch64", "3.11", "2.28", ["onnx"], [], 2000000, 9, {"numpy": "2.4.6"}
     )
     (folder / runtime.FILE_NAME).write_bytes(runtime.render(said))
     (folder / "numpy-2.4.6-py3-none-any.whl").write_bytes(b"x" * 1000)
-    sign.make_key(key, "test")
-    folders = {"aarch64-cp311": folder}
-    runtimes.publish(Layout(home / "registry"), folders, created="2026-01-01T00:00:00Z", key=key)
 
 
 def test_a_dry_run_says_for_which_machines(slmops):
@@ -74,3 +83,32 @@ def test_bundles_are_listed_and_shown(slmops, kept):  # noqa: ARG001 - it must b
     shown = slmops("runtime", "show", "runtime:1.0.0").out
     assert "glibc 2.28" in shown
     assert "numpy-2.4.6-py3-none-any.whl" in shown
+
+
+def test_a_bundle_given_as_the_release_to_deploy_is_refused_saying_what_it_is(slmops, home, tmp_path):
+    key = home / "keys" / "release"
+    slmops("trust", "init")
+    folder, fleet = tmp_path / "bundle", tmp_path / "fleet.yaml"
+    write_bundle(folder)
+    runtimes.publish(Layout(home / "registry"), {"aarch64-cp311": folder}, created=CREATED, key=key)
+    fleet.write_text("name: plant\ndevices: [{name: edge, host: 127.0.0.1, port: 1}]\n")
+
+    ended = slmops("deploy", fleet, "--release", "runtime:1.0.0", "--yes")
+
+    assert ended.code == 1
+    assert "runtime:1.0.0 is a runtime bundle, not a release of a model" in ended.err
+    assert "`runtime` in the fleet file" in ended.err
+
+
+def test_what_compiles_is_missed_before_anything_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ziglang", None)
+    told = []
+
+    with pytest.raises(MissingPartError, match="ziglang") as missed:
+        build_runtime(
+            Order("runtime", "1.0.0", Platform("aarch64", "3.11"), ("gguf",)),
+            Cache(tmp_path), tmp_path, lambda *said: told.append(said),
+        )  # fmt: skip
+
+    assert "pip install -e '.[runtime]'" in missed.value.remedy
+    assert told == list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import pytest
 from slmops.artifact import sign
 from slmops.artifact import trust as trusts
 from slmops.cli.keyring import Keyring
+from slmops.errors import MissingPartError
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_the_last_key_of_a_role_is_not_revoked(slmops, home):
     ended = slmops("trust", "revoke", home / "keys" / "release")
 
     assert ended.code == 7
-    assert "expected a threshold from 1 to its 0 keys" in ended.err
+    assert "the release role would have no key" in ended.err
     assert "slmops trust rotate --role release --add new" in ended.err
 
 
@@ -150,7 +151,10 @@ def test_a_release_gets_a_second_signature_where_two_are_asked_for(slmops, shown
 
     signed = slmops("trust", "sign", "parrot:1.0.0")
 
-    assert "parrot:1.0.0: signatures of release keys 2, asked for 2; devices accept it." in signed.err
+    assert (
+        "parrot:1.0.0: signatures of release keys 2, asked for 2; enough release keys have signed it."
+        in signed.err
+    )
     assert slmops("release", "verify", "parrot:1.0.0").code == 0
     assert shown()["next"] == []
 
@@ -186,7 +190,11 @@ def test_what_expires_soon_is_said(slmops, shown):
 
 def test_root_lowers_a_floor(slmops, shown):
     slmops("trust", "init")
-    assert slmops("trust", "rotate", "--floor", "demo=3").code == 0
+    strange = slmops("trust", "rotate", "--floor", "demo=3")
+    assert strange.code == 2
+    assert "the registry has no release demo; known: none" in strange.err
+    assert slmops("trust", "rotate", "--floor", "demo=3", "--yes").code == 0
+    assert "demo=3" in slmops("trust", "show").out
 
     assert shown()["floors"] == {"demo": 3}
 
@@ -211,6 +219,93 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(slmops, shown, words
     assert ended.code == 2
     assert said in ended.err
     assert shown()["version"] == 1
+
+
+@pytest.fixture
+def second(tmp_path, monkeypatch):
+    """Be the operator of a home: the first, or another."""
+
+    def be(name):
+        monkeypatch.setenv("SLMOPS_HOME", str(tmp_path / name))
+        return tmp_path / name
+
+    return be
+
+
+def test_a_second_operator_gets_trust_by_a_file_without_private_keys(slmops, shown, second, tmp_path):
+    slmops("trust", "init")
+    slmops("trust", "rotate", "--expires", "1y")
+    file = tmp_path / "trust.json"
+    assert slmops("trust", "export", file).code == 0
+    assert "PRIVATE" not in file.read_text()
+    roots = keys(shown(), "root")
+
+    second("other")
+    asked = slmops("trust", "import", file)
+    assert asked.code == 2
+    assert roots.pop() in asked.err
+    assert "--yes" in asked.err
+    assert slmops("trust", "import", file, "--yes").code == 0
+    assert (shown()["version"], {row["held"] for row in shown()["keys"]}) == (2, {""})
+    assert "No document there is newer" in slmops("trust", "import", file).err
+
+
+def test_a_rollout_key_of_a_second_operator_is_signed_for_by_the_root_holder(slmops, shown, second, tmp_path):
+    file = tmp_path / "trust.json"
+    slmops("trust", "init")
+    slmops("trust", "export", file)
+    other = second("other")
+    slmops("trust", "import", file, "--yes")
+    with pytest.raises(MissingPartError) as lacking:
+        Keyring(other).key("rollout")
+    assert "slmops trust export FILE" in lacking.value.remedy
+
+    slmops("trust", "rotate", "--role", "rollout", "--add", "new")
+    assert slmops("trust", "export", file).code == 0
+    second("home")
+    assert slmops("trust", "import", file).code == 0
+    said = shown()
+    assert (said["version"], said["pending"]) == (1, 2)
+    (change,) = said["changes"]
+    assert change == f"rollout gets key {print_of(other / 'keys' / 'rollout')}"
+    assert slmops("trust", "sign").code == 0
+    slmops("trust", "export", file)
+
+    second("other")
+    assert slmops("trust", "import", file).code == 0
+    assert (shown()["version"], shown()["pending"]) == (2, None)
+    assert Keyring(other).key("rollout") == other / "keys" / "rollout"
+
+
+@pytest.mark.parametrize("begin", [1, 2])
+def test_documents_of_another_line_are_not_taken(slmops, shown, second, tmp_path, begin):
+    file = tmp_path / "trust.json"
+    second("other")
+    slmops("trust", "init")
+    slmops("trust", "rotate", "--expires", "1y")
+    slmops("trust", "export", file)
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said | {"documents": said["documents"][begin - 1 :]}))
+    second("home")
+    slmops("trust", "init")
+    before = shown()
+
+    ended = slmops("trust", "import", file, "--yes")
+
+    assert ended.code == 7
+    assert "do not lead on" in ended.err
+    assert shown() == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"type": "x", "documents": [], "pending": null}'])
+def test_a_file_that_holds_no_trust_documents_is_said_to(slmops, tmp_path, text):
+    (tmp_path / "trust.json").write_text(text)
+
+    ended = slmops("trust", "import", tmp_path / "trust.json", "--yes")
+
+    assert ended.code == 7
+    assert "slmops trust export FILE" in ended.err
+    assert slmops("trust", "import", tmp_path / "none").code == 2
 
 
 @pytest.mark.usefixtures("released")

@@ -282,6 +282,18 @@ def test_a_supervisor_that_is_killed_is_replaced_by_the_next_activation(device, 
 
 
 @pytest.mark.journey
+def test_a_boot_removes_what_a_power_cut_left_half_made(device, shop, until):
+    device.commit(shop.release())
+    device.end()
+    torn = device.places.root / ".new-0123456789ab"
+    torn.write_bytes(b"half")
+
+    with device.supervise() as supervisor:
+        until(lambda: not torn.exists())
+        supervisor.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.journey
 def test_a_supervisor_that_takes_over_leaves_one_daemon(device, shop, until):
     device.commit(shop.release())
     os.kill(device.supervisor(), signal.SIGKILL)

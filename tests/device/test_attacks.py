@@ -748,6 +748,15 @@ def test_a_device_from_before_trust_documents_follows_the_key_it_knows_to_the_ne
     assert not places.signers.exists()
 
 
+def test_a_status_tells_the_floors_and_is_answered_when_they_have_rotted(places, operator):
+    operator.next(lambda document: replace(document, floors={"demo": 3}))
+    trust.greet(places, operator.told())
+    assert trust.told(places)["floors"] == {"demo": 3}
+
+    (places.trust / "seen.json").write_text("{")
+    assert trust.told(places)["floors"] == {}
+
+
 def test_a_device_from_before_trust_documents_follows_no_other_key(places, operator):
     legacy(places, operator, "stranger")
 

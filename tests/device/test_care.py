@@ -1,10 +1,16 @@
 """What a device says of itself, what it wrote down, and how its agent gives way to another."""
 
+import io
 import os
 import subprocess
 
 import pytest
 
+from slmops import digest as digests
+from slmops.artifact import manifest
+from slmops.artifact.manifest import CONFIG_TYPE, WEIGHT_TYPE, Artifact, Blob
+from slmops.device import receive
+from slmops.errors import DoesNotFitError
 from slmops.profile.reading import facts_from
 
 
@@ -108,3 +114,27 @@ def _fill(path):
                 file.write(b"\1" * 4096)
         except OSError:
             pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_disk_that_fills_while_a_file_comes_is_told_in_bytes_with_what_to_do(places):
+    whole = b"1" * (3 << 20)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", places.incoming], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        blob = Blob(WEIGHT_TYPE, digests.of_bytes(whole), len(whole))
+        config = Blob(CONFIG_TYPE, digests.of_bytes(b"{}"), 2)
+        described = manifest.render_artifact(Artifact(config, (("model", blob),)))
+        slot = digests.hexdigits(digests.of_bytes(described))
+        (places.incoming / slot).mkdir()
+        (places.incoming / slot / ".manifest.json").write_bytes(described)
+        said = {"slot": slot, "name": "model", "offset": 0, "length": len(whole)}
+
+        with pytest.raises(DoesNotFitError, match=r"model: the disk is full: .* to come, .* free") as told:
+            receive.take(places, said, io.BytesIO(whole).read)
+        assert "slmops device gc" in told.value.remedy
+    finally:
+        subprocess.run(["umount", "-l", places.incoming], check=True)

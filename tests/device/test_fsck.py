@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from slmops.device import journal, slots
+from slmops.device import journal, prepare, slots
+from slmops.rollout.check import _is_current
+from slmops.rollout.order import ModelParcel
 
 
 def rot(path):
@@ -17,6 +19,11 @@ def rot(path):
 
 def wrong(device, **said):
     return [(each["where"], each["mended"]) for each in device.get("fsck", **said)["findings"]]
+
+
+def current(said, parcel):
+    """Whether a rollout would leave the device as it is."""
+    return _is_current(said, ModelParcel(None, "local", parcel.slot, b"", parcel.built, {}, None), None)
 
 
 @pytest.fixture
@@ -196,3 +203,54 @@ def test_what_cannot_be_mended_is_said_and_the_look_goes_on(device, shop):
     assert "cannot be mended: slot" in found[f"runtimes/{other.slot}"]["wrong"]
     assert found["current"]["mended"]
     assert not said["clean"]
+
+
+def test_what_rotted_and_has_no_way_back_is_told_sent_again_and_served_anew(device, shop):
+    parcel = shop.release()
+    device.commit(parcel)
+    pid, model = device.daemon(), dict(parcel.built.files)["model.gguf"].digest
+    assert current(device.status(), parcel)
+    rot(device.places.files(parcel.slot) / "model.gguf")
+    assert wrong(device, repair=True) == [(f"slots/{parcel.slot}", False)]
+
+    said = device.status()
+    assert "model.gguf has rotted" in said["release"]["damage"]
+    assert (parcel.slot in said["slots"], model in said["held"], len(said["held"])) == (False, False, 3)
+    assert not current(said, parcel)
+
+    missing = prepare.make_ready(device.places, parcel.said())["missing"]
+    assert [each["name"] for each in missing] == ["model.gguf"]
+    assert device.activate(parcel)["outcome"] == "pass"
+
+    said = device.status()
+    assert (said["release"]["damage"], current(said, parcel)) == (None, True)
+    assert device.daemon() != pid
+    assert wrong(device) == []
+
+
+def test_a_daemon_of_files_that_were_put_right_is_started_anew_by_fsck(device, shop, until):
+    parcel = shop.release()
+    device.commit(parcel)
+    pid = device.daemon()
+    rot(device.places.files(parcel.slot) / "model.gguf")
+    wrong(device)
+    device.take(parcel)
+
+    assert device.status()["release"]["damage"]
+    assert wrong(device, repair=True) == [(f"slots/{parcel.slot}", True)]
+
+    until(lambda: device.daemon() not in (None, pid) and device.serves() == parcel.slot)
+    assert wrong(device) == []
+    assert device.status()["release"]["damage"] is None
+
+
+def test_a_slot_that_was_not_read_right_once_is_remembered_only_until_it_is(twice):
+    device, first, _ = twice
+    path = device.places.files(first.slot) / "model.gguf"
+    rot(path)
+    wrong(device)
+    assert first.slot not in device.status()["slots"]
+    rot(path)
+
+    assert wrong(device) == []
+    assert first.slot in device.status()["slots"]

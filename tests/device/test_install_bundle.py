@@ -87,7 +87,7 @@ def test_a_device_with_no_link_installs_proves_and_commits_by_itself(alone, writ
     code, said = alone(written())
 
     assert code == 0, said
-    assert said.splitlines()[-1] == "parrot:1.0.0 serves: 2 of 2 golden prompts passed"
+    assert "parrot:1.0.0 serves: 2 of 2 golden prompts passed" in said.splitlines()
     assert alone.box.serves() == shop.release().slot
     assert alone.box.status()["standing"]["trial"] is None
 
@@ -209,3 +209,56 @@ def test_a_bundle_that_lacks_a_file_is_refused_by_its_name(written):
 
     with pytest.raises(IntegrityError, match=r"model/index.json is missing"):
         check_bundle.check(folder)
+
+
+def test_a_device_of_another_name_is_told_whom_the_bundle_is_for(alone, written):
+    alone(written())
+
+    code, said = alone(written("2.0.0", names=("kiosk-1", "kiosk-2")))
+
+    assert code == 1
+    assert "this device is box; the bundle is for kiosk-1, kiosk-2" in said
+    assert "slmops bundle create --device box" in said
+
+
+def test_a_daemon_that_does_not_start_is_told_with_its_last_words(alone, written):
+    code, said = alone(written(exit=1))
+
+    assert code == 5
+    assert "starting slot" in said
+    assert f"next: Read {alone.box.places.log}" in said
+
+
+@pytest.mark.parametrize("length", [2, None])
+def test_a_tampered_stick_is_to_be_written_again(alone, written, length):
+    folder = written()
+    model = folder / "model/files/model.gguf"
+    model.write_bytes(b" " * (length or model.stat().st_size))
+
+    _, said = alone(folder)
+
+    assert "next: Have the bundle written again" in said
+    assert "release verify" not in said
+
+
+def test_after_an_install_a_person_sees_where_to_ask_and_may_look_and_remove(alone, written):
+    _, said = alone(written())
+    port = str(alone.box.status()["port"])
+    assert port in said
+    assert "after boot: " in said
+
+    def typed(*words):
+        command = [sys.executable, alone.box.agent, alone.box.places.root, *words]
+        done = subprocess.run(command, capture_output=True, text=True, input="", timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = typed("status")
+    assert (code, "parrot:1.0.0" in said, "healthy" in said, port in said) == (0, True, True, True)
+    assert "starting slot" in typed("logs")[1]
+    assert typed("fsck") == (0, "all is as it was left\n")
+    code, said = typed("stauts")
+    assert (code, "retire --yes" in said) == (2, True)
+    assert typed("--help")[0] == 2
+    assert typed("retire")[0] == 2
+    assert typed("retire", "--yes")[0] == 0
+    assert not alone.box.places.root.exists()

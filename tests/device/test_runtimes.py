@@ -111,15 +111,25 @@ def test_nothing_but_the_bundle_and_the_standard_library_is_on_the_path(places, 
     assert not any("site-packages" in path or path == str(tmp_path) for path in found)
 
 
-def test_a_bundle_hears_nothing_that_changes_which_code_runs(monkeypatch):
+def test_a_bundle_hears_nothing_that_changes_which_code_runs(places, monkeypatch):
     for name in ("PYTHONHOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH", "GGML_BACKEND_PATH"):
         monkeypatch.setenv(name, "/nowhere")
     monkeypatch.setenv("TZ", "UTC")
 
-    heard = runtimes.environment({"runtime_slot": "a" * 64})
+    heard = runtimes.environment(places, {"runtime_slot": "a" * 64})
     assert heard["TZ"] == "UTC"
     assert not any(value == "/nowhere" for value in heard.values())
-    assert runtimes.environment({"runtime_slot": None}) == dict(os.environ)
+    assert runtimes.environment(places, {"runtime_slot": None}).items() >= {"LD_PRELOAD": "/nowhere"}.items()
+
+
+def test_what_libraries_keep_for_a_user_stays_in_the_folder_of_the_device(places):
+    bundled, plain = (runtimes.environment(places, {"runtime_slot": slot}) for slot in ("a" * 64, None))
+
+    assert (
+        bundled["HOME"] == bundled["XDG_CACHE_HOME"] == plain["XDG_CACHE_HOME"] == str(places.run / "cache")
+    )
+    assert plain["HOME"] == os.environ["HOME"]
+    assert bundled["ORT_DISABLE_TELEMETRY"] == plain["ORT_DISABLE_TELEMETRY"] == "1"
 
 
 def test_a_python_of_the_device_is_left_as_it_is(places):

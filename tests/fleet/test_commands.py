@@ -205,3 +205,9 @@ def test_a_place_is_quoted_but_for_the_home(path, text):
 @given(WORDS, WORDS)
 def test_every_command_is_one_word_for_sh(root, verb):
     assert commands.agent(root, verb).startswith("sh -c '")
+
+
+def test_a_module_whose_package_is_not_there_is_lacking_like_any_other(tmp_path):
+    done = run(commands.lacks([sys.executable], ["no_such.module.deep", "json.decoder"]), tmp_path)
+
+    assert done.stdout == b"\nlacks: no_such.module.deep\n"

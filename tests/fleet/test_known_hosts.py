@@ -158,3 +158,13 @@ def test_an_unknown_key_says_what_to_compare_and_what_to_run(keys):
     assert isinstance(error, UnreachableError)
     assert str(error) == f"the host key of {NAME} is unknown (it shows {known_hosts.fingerprint(keys[0])})"
     assert f"slmops device trust {NAME}" in error.remedy
+
+
+def test_a_key_that_another_file_pins_otherwise_is_refused_naming_the_file(keys, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    known_hosts.trust(theirs, NAME, keys[0])
+
+    with pytest.raises(HostKeyError, match=str(theirs)):
+        known_hosts.refuse_other((ours, theirs), NAME, keys[1])
+    known_hosts.refuse_other((ours, theirs), NAME, keys[0])
+    known_hosts.refuse_other((ours, theirs), "another", keys[1])

@@ -13,7 +13,7 @@ from slmops.artifact import manifest
 from slmops.artifact.manifest import CONFIG_TYPE, WEIGHT_TYPE, Artifact, Blob
 from slmops.errors import IntegrityError, UnreachableError
 from slmops.fleet import agent
-from slmops.fleet.send import Change, Outgoing, Sender, _spans
+from slmops.fleet.send import TRIES, Change, Outgoing, Sender, _spans
 
 MIB = 1 << 20
 
@@ -71,13 +71,16 @@ def test_the_smallest_files_arrive(there, tmp_path, size):
 def test_twenty_cuts_in_one_transfer_cost_few_bytes_more(there, tmp_path):
     load = Load(tmp_path, 24 * MIB)
     device, way = there(*[MIB + 100_000] * 20)
+    heard = []
     # As a real link does, this one bears less than the device takes: little is under way when it breaks.
-    with sender(replace(device, bandwidth=8 * MIB)) as bringing:
+    with sender(replace(device, bandwidth=8 * MIB), cut=heard.append) as bringing:
         bringing.send(load.slot, load.files, ignore)
 
     assert load.arrived()
     assert not way.cuts
     assert way.sent <= 1.05 * 24 * MIB
+    assert len(heard) >= 20
+    assert set(heard) <= set(range(1, TRIES + 1))
 
 
 def test_a_reboot_in_the_middle_costs_only_what_the_disk_had_not(there, tmp_path):

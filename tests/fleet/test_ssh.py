@@ -1,16 +1,19 @@
 """The one door to the network, through real sshd devices on loopback."""
 
 import hashlib
+import os
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import paramiko
 import pytest
 
-from slmops.errors import DeviceError, HostKeyError, SlmopsError, UnreachableError
+from slmops.errors import DeviceError, DocumentError, HostKeyError, SlmopsError, UnreachableError
 from slmops.fleet import address, known_hosts
 from slmops.fleet.ssh import PIECE, Link, shown_key
 
@@ -219,7 +222,12 @@ def test_a_user_the_device_does_not_know_is_refused_saying_so(devices):
 
 
 def test_a_key_file_that_is_not_there_is_named(devices, tmp_path):
-    assert str(tmp_path / "id") in str(refused(replace(devices[0], identity=str(tmp_path / "id"))))
+    missing = str(tmp_path / "id")
+
+    with pytest.raises(DocumentError, match=missing) as told, Link(replace(devices[0], identity=missing), ()):
+        pass
+
+    assert "`identity` in the fleet file" in told.value.remedy
 
 
 def test_a_key_that_needs_a_passphrase_is_called_that(devices, tmp_path):
@@ -379,3 +387,44 @@ def test_a_link_encrypts_and_authenticates_in_one_pass(link):
 def test_a_line_without_end_is_refused_not_kept(link):
     with pytest.raises(DeviceError, match="a line of more than 32 MiB"):
         link.run("tr '\\0' x < /dev/zero")
+
+
+def close_one(server):
+    server.accept()[0].close()
+
+
+@pytest.mark.parametrize("verb", ["status", "device trust --fleet"])
+def test_a_server_that_closes_at_once_is_told_of_in_our_words_alone(devices, tmp_path, verb):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=close_one, args=(server,), daemon=True).start()
+        fleet = tmp_path / "fleet.yaml"
+        fleet.write_text(
+            f"name: plant\ndefaults: {{identity: {devices[0].identity}}}\n"
+            f"devices: [{{name: edge-1, host: 127.0.0.1, port: {server.getsockname()[1]}}}]\n"
+        )
+        words = [sys.executable, "-m", "slmops", *verb.split(), str(fleet)]
+        home = {**os.environ, "SLMOPS_HOME": str(tmp_path / "home")}
+        done = subprocess.run(words, env=home, capture_output=True, text=True, check=False)
+
+    assert done.returncode == UnreachableError.exit_code
+    assert "edge-1 is unreachable" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_key_pinned_in_the_fleets_own_file_is_never_overridden(devices, stranger, tmp_path):
+    device, pinned = devices[0], tmp_path / "pinned"
+    name = known_hosts.name_of(device.host, device.port)
+    known_hosts.trust(pinned, name, paramiko.PKey.from_path(stranger))
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(
+        "name: plant\ndefaults: {known_hosts: pinned}\n"
+        f"devices: [{{name: edge-1, host: {device.host}, port: {device.port}}}]\n"
+    )
+    words = [sys.executable, "-m", "slmops", "device", "trust", "edge-1", "-f", str(fleet), "--yes"]
+    home = {**os.environ, "SLMOPS_HOME": str(tmp_path / "home")}
+
+    done = subprocess.run(words, env=home, capture_output=True, text=True, check=False)
+
+    assert done.returncode == HostKeyError.exit_code
+    assert str(pinned) in done.stderr
+    assert not (tmp_path / "home" / "known_hosts").exists()

@@ -1,6 +1,7 @@
 """Bad input gets a clear error and loses nothing."""
 
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from slmops.artifact import description as descriptions
-from slmops.artifact import sign
 from slmops.registry import release as releases
 from slmops.registry.layout import Layout
 
@@ -169,9 +169,9 @@ def test_a_runtime_without_the_daemons_packages_is_named_before_transfer(operato
 def test_a_device_refuses_a_release_signed_by_another_key_than_it_knows(operator, tmp_path):
     fleet = operator.fleet(1, tmp_path / "fleet")
     operator("deploy", fleet, "--release", "home-commands:1.0.0", "--yes")
-    (operator.home / "keys/release").unlink()
-    (operator.home / "keys/release.pub").unlink()
-    sign.make_key(operator.home / "keys/release", "another")
+    for of_the_first in ("keys", "trust"):
+        shutil.rmtree(operator.home / of_the_first)
+    operator("trust", "init")
     assert "signature" in operator("deploy", fleet, "--release", "home-commands:1.0.1", "--yes", exits=7)
 
     published(operator, tmp_path / "artifact")

@@ -13,6 +13,7 @@ from slmops.profile.sizes import exact_rate, exact_size, human_rate, human_size,
         ("1.5GB", 1_500_000_000),
         ("64KiB", 65536),
         ("64kB", 64000),
+        ("64KB", 64000),
         ("12B", 12),
         ("12", 12),
         (12, 12),
@@ -34,6 +35,7 @@ def test_what_is_no_size_is_refused(said):
 
 def test_rates_say_per_second():
     assert parse_rate("10.2GB/s") == 10_200_000_000
+    assert parse_rate("40KB/s") == parse_rate("40kB/s") == 40_000
     assert parse_rate(5) == 5
     for said in ("10.2GB", "fast/s", "/s", -1):
         with pytest.raises(ValueError, match=r"expected a rate like 10\.2GB/s"):
@@ -51,6 +53,7 @@ def test_exact_sizes_are_short():
     assert exact_size(10_200_000_000) == "10.2GB"
     assert exact_rate(10_200_000_000) == "10.2GB/s"
     assert exact_size(1023) == "1023B"
+    assert exact_size(64_000) == "64kB"
 
 
 def test_sizes_for_people_are_rounded():

@@ -77,4 +77,4 @@ def signed(layout, folder, key):
 def at():
     """Open places, and close them when the test is over."""
     with ExitStack() as open_ones:
-        yield lambda url: open_ones.enter_context(open_remote(url))
+        yield lambda url: open_ones.enter_context(open_remote(url, make=True))

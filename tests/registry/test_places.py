@@ -498,7 +498,7 @@ def test_what_lies_in_a_folder_is_not_swept_while_somebody_pushes_there(layout, 
     there = Layout(tmp_path / "shelf")
     there.put([b"a beginning"], "x")
 
-    with open_remote(f"file://{there.folder}") as remote:
+    with open_remote(f"file://{there.folder}", make=True) as remote:
         push(layout, remote, DEMO, unheard)
         with pytest.raises(ReleaseError, match="is in use"):
             collect(there, dict)
@@ -506,8 +506,12 @@ def test_what_lies_in_a_folder_is_not_swept_while_somebody_pushes_there(layout, 
     assert there.names()["demo:1.0.0"] == signed.blob
 
 
-def test_a_folder_that_is_not_there_is_not_made_by_looking(tmp_path, at):
-    assert at(f"file://{tmp_path / 'nothing'}").find("demo:1.0.0") is None
+def test_a_folder_that_is_not_there_is_not_made_by_looking(tmp_path):
+    with (
+        pytest.raises(UsageError, match="there is no such folder"),
+        open_remote(f"file://{tmp_path / 'nothing'}"),
+    ):
+        pass
     assert not (tmp_path / "nothing").exists()
 
 

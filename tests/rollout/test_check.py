@@ -1,8 +1,15 @@
 """What a look at a device finds that it lacks."""
 
-from slmops.artifact.manifest import Artifact, Blob
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from slmops.artifact.manifest import Artifact, Blob, Release
+from slmops.artifact.runtime import Platform
+from slmops.errors import IntegrityError
 from slmops.fleet.inventory import Device
-from slmops.rollout.check import Finding, kept_slots
+from slmops.rollout.check import Finding, kept_slots, refuse_below_floor, runtime_remedy
 from slmops.rollout.order import ModelParcel, RuntimeParcel
 
 MODEL, ADAPTER = Blob("weights", "sha256:aa", 400_000), Blob("weights", "sha256:bb", 100_000)
@@ -39,3 +46,41 @@ def test_a_device_on_trial_keeps_the_way_back_that_it_will_have_again():
 
     assert kept_slots(trial) == ("33", "22", "11", "bb", "aa")
     assert kept_slots({}) == ()
+
+
+def test_a_release_below_the_floor_is_refused_in_the_plan_with_the_way_on():
+    signed = SimpleNamespace(release=Release("parrot", "1.0.0", "2026-01-01T00:00:00Z", (), 3))
+    old, device = replace(PARCEL, signed=signed), Device("edge", "edge")
+    told = {"trust": {"floors": {"parrot": 5}}, "standing": {"slot": "11", "previous": None}}
+
+    with pytest.raises(IntegrityError, match="its counter is 3, the floor is 5") as refused:
+        refuse_below_floor(device, old, told, [])
+
+    assert "slmops trust rotate --floor parrot=3" in refused.value.remedy
+    for lets_in in (
+        {"trust": {"floors": {"parrot": 3}}},
+        {"trust": {"floors": {"other": 5}}},
+        {"trust": None},
+        {},
+        {**told, "standing": {"slot": "11", "previous": "00"}},
+    ):
+        refuse_below_floor(device, old, lets_in, [])
+
+
+def test_a_floor_that_root_lowered_since_is_the_one_that_will_hold():
+    signed = SimpleNamespace(release=Release("parrot", "1.0.0", "2026-01-01T00:00:00Z", (), 3))
+    old, device = replace(PARCEL, signed=signed), Device("edge", "edge")
+    told = {"trust": {"version": 2, "floors": {"parrot": 5}}}
+    lowered = SimpleNamespace(version=3, floors={"parrot": 3})
+    later = SimpleNamespace(version=4, floors={})
+
+    refuse_below_floor(device, old, told, [lowered, later])
+    with pytest.raises(IntegrityError):
+        refuse_below_floor(device, old, {"trust": {**told["trust"], "version": 3}}, [lowered, later])
+
+
+def test_a_python_that_the_fleet_file_names_is_mended_there_and_a_bundle_is_built():
+    platform, named = Platform("aarch64", "3.11"), Device("edge", "edge", runtime=("/nope/python",))
+
+    assert "Correct `runtime` in the fleet file" in runtime_remedy(named, platform)
+    assert "runtime build --platform aarch64-cp311" in runtime_remedy(Device("edge", "edge"), platform)

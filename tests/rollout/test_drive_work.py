@@ -6,7 +6,7 @@ from slmops.fleet.inventory import Device
 from slmops.fleet.strategy import Strategy
 from slmops.rollout.apply import Terms
 from slmops.rollout.assignment import Event, State
-from slmops.rollout.drive import Drive
+from slmops.rollout.drive import Drive, Outcome
 from slmops.rollout.history import History
 from slmops.rollout.machine import Rollout
 from slmops.rollout.machine import State as Stage
@@ -117,3 +117,20 @@ def test_a_device_that_a_stop_left_out_makes_no_wave_sick(tmp_path):
 
     assert state is Stage.INTERRUPTED
     assert devices["a"] is State.COMMITTED
+
+
+def test_an_end_says_what_went_whole_and_each_remedy_once(tmp_path):
+    drive, devices = driven(tmp_path, dict.fromkeys("ab", State.WAITING), Stage.ROLLING, max_failures=2)
+
+    def fails(device, tell):
+        tell(Told(device.name, Event.SEND))
+        tell(Told(device.name, Event.STAGE, said={"sent": 9, "whole_because": ["it is rotten"]}))
+        tell(Told(device.name, Event.REFUSE, f"{device.name}: no room", {"remedy": "Make room."}))
+
+    drive._work(devices, fails)
+    end = Outcome(drive.rollout, drive.states, drive.messages, evidence=drive.evidence)
+
+    assert end.sent == {"a": 9, "b": 9}
+    assert end.whole_because["b"] == ["it is rotten"]
+    assert end.remedies == ["Make room."]
+    assert end.messages == {"a": "no room", "b": "no room"}

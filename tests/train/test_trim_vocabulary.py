@@ -20,6 +20,7 @@ from slmops.build.quantize_classifier import quantize_classifier
 from slmops.build.quantize_gguf import quantize_gguf
 from slmops.build.quantize_onnx import quantize_onnx
 from slmops.build.read_labelled import Reader
+from slmops.build.read_origin import license_of
 from slmops.build.vocabulary import is_byte_level
 from slmops.errors import BuildError, DocumentError, ModelError, UsageError
 from slmops.train.model_folder import write_model
@@ -135,6 +136,21 @@ def english(tmp_path):
 def written(trimmed, source, folder):
     write_model(folder, trimmed.model, source, trimmed.files)
     return open_teacher(str(folder))
+
+
+def test_the_license_goes_along_and_a_card_that_is_there_stays(tmp_path, english):
+    source = write(tmp_path / "whole", next(iter(KINDS.values()))())
+    (source.folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n\nThe whole.\n")
+    (source.folder / "LICENSE").write_text("Apache License")
+    made = trim(source, load_weights(source), [english])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+
+    found = [written(made, source, tmp_path / name).folder for name in ("trimmed", "mine")]
+
+    assert license_of(found[0]) == "apache-2.0"
+    assert (found[0] / "LICENSE").read_text() == "Apache License"
+    assert (found[1] / "README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize("kind", KINDS)
