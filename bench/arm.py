@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="SLMOPS_HOME of an operator who has it all")
     parser.add_argument("--quick", action="store_true", help="one processor, one model: does it work?")
     said = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # devices are switched off in every case
     cpus, types = (CPUS[:1], TYPES[:1]) if said.quick else (CPUS, TYPES)
     sources = [("demo", ROOT / "demo/model"), *([("stories260k", STORIES)] if STORIES.exists() else [])]
     with tempfile.TemporaryDirectory(prefix="slmops-arm-") as name:

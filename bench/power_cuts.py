@@ -23,6 +23,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -211,6 +212,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("machine", "container"))
     parser.add_argument("--quick", action="store_true", help="3 cuts: does it work?")
     said = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # devices are switched off in every case
     cuts, again = (3, 2) if said.quick else (said.cuts, said.again)
     found: dict[str, list[Outcome]] = {}
     with tempfile.TemporaryDirectory(prefix="slmops-cuts-") as name:
