@@ -90,6 +90,7 @@ class _Application:
         for operation in self._operations:
             if operation.kind == delta.GO:
                 self._place = operation.length
+                self._checksum = delta.checksum_of_place(self._place, self._checksum)
             elif operation.length > self._header.target_size - self._written:
                 raise IntegrityError("a delta makes more than it states")
             else:

@@ -11,6 +11,7 @@ Runs on devices: Python 3.9.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -88,6 +89,11 @@ def parse_header(data: bytes) -> tuple[Header, int]:
         stored, packed = divmod(numbers.next(), 2)
         sections.append((stored, stored + numbers.next() if packed else stored))
     return Header(base, target, checksum, lanes, tuple(sections)), numbers.place
+
+
+def checksum_of_place(place: int, checksum: int) -> int:
+    """Return the checksum of a target once it goes on at another place: bytes elsewhere are other bytes."""
+    return zlib.crc32(place.to_bytes(8, "little"), checksum)
 
 
 def write_operations(operations: Iterable[Operation]) -> bytes:

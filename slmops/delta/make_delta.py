@@ -170,9 +170,13 @@ class _Making:
         return length
 
     def _checksum(self, planned: Sequence[Planned]) -> int:
-        checksum = 0
-        for piece in self._target_pieces(planned):
-            checksum = zlib.crc32(piece, checksum)
+        checksum = place = 0
+        for each in planned:
+            if each.place != place:
+                checksum = delta.checksum_of_place(each.place, checksum)
+            for piece in self._target_pieces([each]):
+                checksum = zlib.crc32(piece, checksum)
+            place = each.place + each.operation.length
         return checksum
 
     def _target_pieces(self, planned: Sequence[Planned]) -> Iterator[bytes]:
