@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,13 +111,25 @@ def _apply(places: Places, paths: list[str], held: int, *, mapped: int, size: in
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+    def bound() -> None:
+        for kind, most in (
+            (resource.RLIMIT_AS, MEMORY + mapped),
+            (resource.RLIMIT_FSIZE, size),
+            (resource.RLIMIT_CPU, int(patience)),
+        ):
+            resource.setrlimit(kind, (most, most))
+
     with (places.run / "decoder.log").open("w+b") as told:
         with subprocess.Popen(
-            words, env=environment, stdin=subprocess.DEVNULL, stdout=told, stderr=told, pass_fds=(held,)
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+            pass_fds=(held,),
+            preexec_fn=bound,  # noqa: PLW1509 - the agent has one thread
         ) as child:
-            _bound(child.pid, resource.RLIMIT_AS, MEMORY + mapped)
-            _bound(child.pid, resource.RLIMIT_FSIZE, size)
-            _bound(child.pid, resource.RLIMIT_CPU, int(patience))
             try:
                 child.wait(patience)
             except subprocess.TimeoutExpired as error:
@@ -130,11 +141,6 @@ def _apply(places: Places, paths: list[str], held: int, *, mapped: int, size: in
             told.seek(max(0, told.seek(0, os.SEEK_END) - WORDS))
             last = told.read().decode(errors="replace").strip() or "it said nothing"
             raise DeviceError(f"the delta's decoder ended with {child.returncode}: {last}", remedy=FULL)
-
-
-def _bound(child: int, kind: int, most: int) -> None:
-    with suppress(ProcessLookupError):
-        resource.prlimit(child, kind, (most, most))
 
 
 def _decoder(places: Places, settings: dict[str, Any]) -> list[str]:
