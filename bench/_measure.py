@@ -130,7 +130,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
 
 
 def save(name: str, samples: Samples, **facts: Any) -> None:
-    """Write bench/results/NAME.json: the machine, the versions, the command, the medians, every sample."""
+    """Write bench/results/NAME.json: the machine, the versions, command, medians, every sample of several."""
     said = {
         "benchmark": name,
         "command": " ".join(["scripts/bench", name, *sys.argv[1:]]),
@@ -139,7 +139,9 @@ def save(name: str, samples: Samples, **facts: Any) -> None:
         "versions": _versions(),
         **facts,
         "medians": {case: asdict(median(taken)) for case, taken in samples.items()},
-        "samples": {case: [asdict(sample) for sample in taken] for case, taken in samples.items()},
+        "samples": {
+            case: [asdict(sample) for sample in taken] for case, taken in samples.items() if len(taken) > 1
+        },
     }
     path = HERE / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 from slmops import digest as digests
 from slmops.artifact import statement
-from slmops.artifact.manifest import canonical
+from slmops.artifact.manifest import Release, canonical
 from slmops.errors import IntegrityError
 
 KIND = "slmops-trust"
@@ -267,3 +267,14 @@ def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise IntegrityError(f"{what}: expected an object, got {str(value)[:60]!r}")
     return value
+
+
+def require_floor(release: Release, floor: int) -> None:
+    """Raise IntegrityError for a release whose counter is below a device's floor for its name."""
+    if release.counter < floor:
+        raise IntegrityError(
+            f"{release.reference} is older than what this device may go back to: its counter is "
+            f"{release.counter}, the floor is {floor}",
+            remedy="Build it again as a new version, or let root lower the floor: "
+            f"slmops trust rotate --floor {release.name}={release.counter}.",
+        )

@@ -10,9 +10,9 @@ import typer
 from slmops import digest as digests
 from slmops.artifact import description as descriptions
 from slmops.cli import home, release_channel, release_store
-from slmops.cli.export_release import export
 from slmops.cli.options import verb
 from slmops.cli.release_diff import diff
+from slmops.cli.release_export import export
 from slmops.cli.render import Form, Output, bar, brief, emit, out, size, table
 from slmops.errors import IntegrityError, ReleaseError
 from slmops.registry import lineage

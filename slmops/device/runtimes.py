@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from slmops.artifact import runtime as runtimes
 from slmops.artifact.runtime import FILE_NAME, WHEEL, Machine, Runtime
-from slmops.device import slots
+from slmops.device import disk, slots
 from slmops.device.places import Places, read_json, sync_folder, write_json
 from slmops.errors import DeviceError, DoesNotFitError, IntegrityError, SlmopsError
 from slmops.wire import DISK_RESERVE
@@ -142,12 +142,8 @@ def _refuse(places: Places, described: Runtime) -> None:
         )
     # Sources are compiled once: that takes as much again, at the most.
     needed = described.unpacked + described.files * BLOCK
-    free = shutil.disk_usage(str(places.root)).free
-    if needed + DISK_RESERVE > free:
-        raise DoesNotFitError(
-            f"disk: {(needed + DISK_RESERVE - free) / 1e6:.1f} MB short to unpack the runtime "
-            f"({needed / 1e6:.1f} MB, {DISK_RESERVE / 1e6:.0f} MB kept free, {free / 1e6:.1f} MB free)"
-        )
+    if needed + DISK_RESERVE > disk.free(places):
+        raise disk.full(places, "disk, to unpack the runtime", needed)
 
 
 def _machine(described: Runtime) -> Machine:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from slmops.artifact import trust as trusts
 from slmops.artifact.assignment import Assignment
 from slmops.artifact.manifest import Release
 from slmops.artifact.trust import ROLLOUT, Trust
@@ -121,16 +122,11 @@ def require_valid(trust: Trust, release: Release, told: Assignment | None, now: 
 def require_next(seen: Seen, release: Release) -> None:
     """Raise IntegrityError for a release older than the floor, and for one that leaps too far ahead."""
     floor, highest = seen.floors.get(release.name, 0), seen.highest.get(release.name, 0)
-    let_in = f"slmops trust rotate --floor {release.name}={release.counter}"
-    if release.counter < floor:
-        raise IntegrityError(
-            f"{release.reference} is older than what this device may go back to: its counter is "
-            f"{release.counter}, the floor is {floor}",
-            remedy=f"Build it again as a new version, or let root lower the floor: {let_in}.",
-        )
+    trusts.require_floor(release, floor)
     if release.counter > max(highest, floor) + STEP:
         raise IntegrityError(
             f"{release.reference} has counter {release.counter}, more than {STEP} after {highest}: "
             "no release comes next like that",
-            remedy=f"If it is right, let root say so: {let_in}.",
+            remedy="If it is right, let root say so: "
+            f"slmops trust rotate --floor {release.name}={release.counter}.",
         )

@@ -102,8 +102,7 @@ class Deltas:
         place = self.folder / (_stem(base, target) + _DELTA)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=_MAKING) as room:
             made = Path(room) / "delta"
-            make_delta(self.layout.path(base.digest), self.layout.path(target.digest), made)
-            if made.is_file() and made.stat().st_size < target.size:
+            if make_delta(self.layout.path(base.digest), self.layout.path(target.digest), made).worth_it:
                 with made.open("rb") as file:
                     os.fsync(file.fileno())
                 return made.rename(place)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slmops.artifact import trust as trusts
 from slmops.artifact.runtime import Platform
 from slmops.artifact.trust import Trust
 from slmops.errors import DoesNotFitError, HostKeyError, IntegrityError, SlmopsError, UnreachableError
@@ -149,8 +150,9 @@ def _refuse_other_trust(link: Link, order: Order, told: dict[str, Any]) -> None:
     if trusted and trusted["digest"] not in order.mandate.digests:
         raise IntegrityError(
             f"{link.device.name} trusts another release key than yours (its trust document "
-            f"{trusted['version']} is none of yours)",
-            remedy="Use the SLMOPS_HOME that deployed to it first, or retire it: slmops device retire.",
+            f"{trusted['version']} is none of yours; your newest is {order.mandate.trust.version})",
+            remedy="If keys were changed elsewhere, bring the newer documents: slmops trust export there, "
+            "slmops trust import here. If it was never yours, retire it with the home that deployed to it.",
         )
 
 
@@ -164,13 +166,12 @@ def refuse_below_floor(device: Device, parcel: Parcel, told: dict[str, Any], cha
     for trust in chain:
         if trust.version > trusted.get("version", 0):
             floor = trust.floors.get(release.name, floor)
-    if release.counter < floor and parcel.slot not in kept_slots(told.get("standing") or {}):
-        raise IntegrityError(
-            f"{device.name}: {release.reference} is older than what this device may go back to: its counter "
-            f"is {release.counter}, the floor is {floor}",
-            remedy="Build it again as a new version, or let root lower the floor: "
-            f"slmops trust rotate --floor {release.name}={release.counter}.",
-        )
+    if parcel.slot in kept_slots(told.get("standing") or {}):
+        return
+    try:
+        trusts.require_floor(release, floor)
+    except IntegrityError as error:
+        raise IntegrityError(f"{device.name}: {error}", remedy=error.remedy) from error
 
 
 def _platform(have: DeviceFacts) -> Platform | None:
