@@ -135,6 +135,37 @@ class DeviceError(SlmopsError):
     remedy = "Read its log (slmops device logs), then deploy again."
 
 
+class LockedError(DeviceError):
+    """Another operator's rollout has the device, or the fleet, now."""
+
+    code = "SLM-LOCKED"
+    exit_code = 8
+    remedy = (
+        "Wait, or see who it is with `slmops lock status`; `slmops lock break --reason WHY` takes it away."
+    )
+
+
+class FencedError(LockedError):
+    """A newer rollout has been to this device: what an older one still says is not heard."""
+
+    code = "SLM-FENCED"
+    remedy = "See `slmops rollout list`; deploy again if yours is to win."
+
+
+class DeferredError(DeviceError):
+    """An application on the device holds its update lock: not now."""
+
+    code = "SLM-DEFERRED"
+    remedy = "It is tried again until the wave ends; --override-lock does not wait for the application."
+
+
+class QuarantinedError(DeviceError):
+    """This artifact has failed on this device too often: it is not tried again for some time."""
+
+    code = "SLM-QUARANTINED"
+    remedy = "Publish a better release, or let it try again: `slmops device forgive`."
+
+
 class ProtocolError(DeviceError):
     """The agent on a device and this installation share no protocol."""
 

@@ -13,11 +13,15 @@ from typing import Any, Self
 
 from slmops import __version__, wire
 from slmops.errors import (
+    DeferredError,
     DeviceError,
     DoesNotFitError,
+    FencedError,
     IntegrityError,
+    LockedError,
     MissingPartError,
     ProtocolError,
+    QuarantinedError,
     SlmopsError,
 )
 from slmops.fleet import commands
@@ -47,7 +51,17 @@ def _ignore(_said: dict[str, Any]) -> None:
 
 
 KINDS: dict[str, type[SlmopsError]] = {
-    kind.code: kind for kind in (DeviceError, DoesNotFitError, IntegrityError, MissingPartError)
+    kind.code: kind
+    for kind in (
+        DeferredError,
+        DeviceError,
+        DoesNotFitError,
+        FencedError,
+        IntegrityError,
+        LockedError,
+        MissingPartError,
+        QuarantinedError,
+    )
 }
 
 
