@@ -4,8 +4,9 @@ The whole policy of a rollout stands below: a state, what just happened, and whe
 Nothing here waits, connects or reads a clock. `drive` performs the effects and reports back as
 events, so a rollout replayed from its history always ends in the same place.
 
-Laws: what the table omits is impossible; an ended rollout never moves again; a sick wave always
-leads to its return; every end has one exit code.
+Laws: what the table omits is impossible; an ended rollout never moves again; every state is an end, a stop
+that somebody may go on from, or one that a driver is in; from every stop there is a way to an end; every
+end and every stop has one exit code.
 """
 
 from dataclasses import dataclass, replace
@@ -23,14 +24,19 @@ class State(Enum):
     ROLLING = "rolling"
     SOAKING = "soaking"
     RETURNING = "returning"
+    PAUSED = "paused"
+    HOLDING = "holding"
+    """A wave passed, and the next one waits to be promoted."""
+    INTERRUPTED = "interrupted"
     SUCCEEDED = "succeeded"
     PARTIAL = "partial"
+    STAGED = "staged"
     RETURNED = "went back"
+    ABORTED = "aborted"
     STUCK = "stuck"
-    PAUSED = "paused"
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
-    INTERRUPTED = "interrupted"
+    SUPERSEDED = "superseded"
 
 
 class Event(Enum):
@@ -42,11 +48,18 @@ class Event(Enum):
     OUT_OF_REACH = "out of reach"
     PASSED = "passed"
     SICKENED = "sickened"
+    """A bound was crossed, and devices go back."""
     UNKNOWN = "left unknown"
+    """Too little is known to go on, or a bound was crossed and somebody is to look first."""
     SOAKED = "soaked"
+    HELD = "held"
     WENT_HOME = "brought back"
     JAMMED = "jammed"
     STOPPED = "stopped"
+    ABANDONED = "abandoned"
+    RESUMED = "resumed"
+    PROMOTED = "promoted"
+    OVERTAKEN = "overtaken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +70,14 @@ class Rollout:
     wave: int = 0
     state: State = State.PLANNED
     left_out: bool = False
+    stages_only: bool = False
 
 
 S, E = State, Event
+STOPS: Final = frozenset({S.PAUSED, S.HOLDING, S.INTERRUPTED})
+"""Where a rollout lies that somebody may go on with."""
+DRIVEN: Final = frozenset({S.PLANNED, S.CHECKING, S.ROLLING, S.SOAKING, S.RETURNING})
+"""Where a rollout stands while it is driven; a driver that was killed leaves it so."""
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.PLANNED, E.STARTED): S.CHECKING,
@@ -73,24 +91,43 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.ROLLING, E.UNKNOWN): S.PAUSED,
     (S.ROLLING, E.STOPPED): S.INTERRUPTED,
     (S.SOAKING, E.SOAKED): S.ROLLING,
+    (S.SOAKING, E.HELD): S.HOLDING,
     (S.SOAKING, E.SICKENED): S.RETURNING,
     (S.SOAKING, E.UNKNOWN): S.PAUSED,
     (S.SOAKING, E.STOPPED): S.INTERRUPTED,
     (S.RETURNING, E.WENT_HOME): S.RETURNED,
     (S.RETURNING, E.JAMMED): S.STUCK,
+    # A new driver takes up what one before has left, whether it stopped or was killed.
+    (S.CHECKING, E.RESUMED): S.ROLLING,
+    (S.ROLLING, E.RESUMED): S.ROLLING,
+    (S.SOAKING, E.RESUMED): S.ROLLING,
+    (S.RETURNING, E.RESUMED): S.RETURNING,
+    (S.PAUSED, E.RESUMED): S.ROLLING,
+    (S.INTERRUPTED, E.RESUMED): S.ROLLING,
+    (S.HOLDING, E.PROMOTED): S.ROLLING,
+    # Whoever abandons it leaves devices as they are, or takes them back.
+    **{(state, E.ABANDONED): S.ABORTED for state in (S.ROLLING, S.SOAKING, *sorted(STOPS, key=lambda each: each.value))},
+    **{(state, E.SICKENED): S.RETURNING for state in (S.PAUSED, S.HOLDING, S.INTERRUPTED)},
+    # Another rollout over the same fleet has begun since.
+    **{(state, E.OVERTAKEN): S.SUPERSEDED for state in (*sorted(STOPS | DRIVEN, key=lambda each: each.value),)},
 }
 
 EXIT_CODES: Final[dict[State, int]] = {
     S.SUCCEEDED: 0,
+    S.STAGED: 0,
+    S.HOLDING: 0,
     S.STUCK: 1,
     S.REFUSED: 1,
     S.PARTIAL: 4,
+    S.SUPERSEDED: 4,
     S.RETURNED: 5,
+    S.ABORTED: 5,
     S.PAUSED: 6,
     S.UNREACHABLE: 6,
     S.INTERRUPTED: 130,
 }
-"""One exit code for each end; a state that is none is not an end."""
+"""One exit code for each end and each stop; a state that is neither has none."""
+ENDS: Final = frozenset(EXIT_CODES) - STOPS
 
 
 def step(rollout: Rollout, event: Event) -> Rollout:
@@ -98,11 +135,16 @@ def step(rollout: Rollout, event: Event) -> Rollout:
     state = TRANSITIONS.get((rollout.state, event))
     if state is None:
         raise ImpossibleEventError(f"a rollout that is {rollout.state.value} cannot be {event.value}")
-    if event is Event.SOAKED:
+    if event in (Event.SOAKED, Event.PROMOTED):
         return _next_wave(rollout)
     if event is Event.CLEARED and rollout.waves == 0:
         return replace(rollout, state=_end(rollout))
     return replace(rollout, state=state)
+
+
+def is_last(rollout: Rollout) -> bool:
+    """Say whether no wave comes after the one it is on."""
+    return rollout.wave + 1 >= rollout.waves
 
 
 def _next_wave(rollout: Rollout) -> Rollout:
@@ -111,4 +153,6 @@ def _next_wave(rollout: Rollout) -> Rollout:
 
 
 def _end(rollout: Rollout) -> State:
-    return State.PARTIAL if rollout.left_out else State.SUCCEEDED
+    if rollout.left_out:
+        return State.PARTIAL
+    return State.STAGED if rollout.stages_only else State.SUCCEEDED
