@@ -67,7 +67,8 @@ class Description:
     labels: list[str] = field(default_factory=list)
     """Of a classifier: its labels, in the order of its logits."""
     predicted: dict[str, float] = field(default_factory=dict)
-    """What memory_bytes is made of: weights, kv_cache, compute, runtime (bytes); and how many layers."""
+    """What memory_bytes is made of: weights, kv_cache, compute, runtime (bytes); how many layers; and
+    tokens_per_second, of one written after the other on a device of the profile."""
     measured: dict[str, float] = field(default_factory=dict)
     """Loss against the source model: kl_mean, kl_p99 (nats), top1 (share), tokens (or texts), accuracy."""
     source: dict[str, str] = field(default_factory=dict)

@@ -22,7 +22,10 @@ from slmops.errors import IntegrityError, MissingPartError
 RELEASE = "slmops-release"
 ASSIGNMENT = "slmops-assignment"
 TRUST = "slmops-trust"
+ATTESTATION = "slmops-attestation"
 """Namespaces: a signature made for one purpose does not hold for another."""
+PATIENCE = 60.0
+"""Seconds that a look at a key or a signature may take: nobody is asked anything."""
 MOST = 32
 """Signatures looked at; nobody needs more, and each costs a process."""
 _SIGNER = "signer@slmops"
@@ -41,12 +44,15 @@ def fingerprint(public_key: Path) -> str:
     return _keygen(["-l", "-E", "sha256", "-f", str(public_key)]).split()[1]
 
 
-def sign(data: bytes, key: Path, namespace: str = RELEASE) -> bytes:
-    """Return the armored SSH signature of `data` by the private key (or agent's public key) at `key`."""
+def sign(data: bytes, key: Path, namespace: str = RELEASE, *, patience: float | None = None) -> bytes:
+    """Return the armored SSH signature of `data` by the private key (or agent's public key) at `key`.
+
+    A person may have to touch a hardware key; where there is none, `patience` says how many seconds to wait.
+    """
     with tempfile.TemporaryDirectory() as folder:
         message = Path(folder) / "message"
         message.write_bytes(data)
-        _keygen(["-q", "-Y", "sign", "-f", str(key), "-n", namespace, str(message)])
+        _keygen(["-q", "-Y", "sign", "-f", str(key), "-n", namespace, str(message)], patience)
         return (Path(folder) / "message.sig").read_bytes()
 
 
@@ -75,23 +81,30 @@ def split(armored: bytes) -> tuple[bytes, ...]:
     return tuple(_ARMORED.findall(armored))
 
 
-def _keygen(words: list[str]) -> str:
-    done = _run(words, b"")
+def _keygen(words: list[str], patience: float | None = PATIENCE) -> str:
+    done = _run(words, b"", patience)
     if done.returncode != 0:
         said = (done.stderr + done.stdout).decode(errors="replace").strip()
         raise IntegrityError(f"ssh-keygen {words[0]} {words[1]} failed: {said}")
     return done.stdout.decode()
 
 
-def _run(words: list[str], data: bytes) -> subprocess.CompletedProcess[bytes]:
+def _run(
+    words: list[str], data: bytes, patience: float | None = PATIENCE
+) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
             ["ssh-keygen", *words],
             input=data,
             capture_output=True,
             check=False,
+            timeout=patience,
             env={**os.environ, "LC_ALL": "C"},
         )
+    except subprocess.TimeoutExpired as error:
+        raise IntegrityError(
+            f"ssh-keygen {words[0]} {words[1]} did not end within {patience:.0f} s"
+        ) from error
     except FileNotFoundError as error:
         raise MissingPartError(
             "ssh-keygen is not installed", remedy="apt-get install openssh-client"

@@ -28,6 +28,7 @@ from slmops.build.measure import measure_many
 from slmops.build.open_adapter import GGUF, Adapted
 from slmops.build.quality import Quality
 from slmops.build.record_golden import record_golden
+from slmops.build.record_references import record_references
 from slmops.build.subject import Served, find_subject
 from slmops.build.wrap import CARD, link
 from slmops.errors import BuildError, ModelError, QualityError
@@ -119,7 +120,8 @@ def adapt(
     for model, (now, without) in losses.items():
         missed = ask_golden(source, worn[model], golden, context, progress=progress) if wish.golden else []
         otherwise = ask_golden(source, bare[model], golden, context, progress=progress) if golden else []
-        found[model] = _Found(now, without, golden, tuple(missed), len(otherwise))
+        references = record_references(source, worn[model], context, progress=progress)
+        found[model] = _Found(now, without, [*golden, *references], tuple(missed), len(otherwise))
     return [_fill(base, source, wish, found[base.model], room) for base in bases]
 
 

@@ -83,7 +83,7 @@ class Run:
                 each.profile,
                 each.pick,
                 model,
-                golden=golden,
+                golden=[*golden, *self.steps.references(model, context)],
                 folder=room / each.profile.name,
             )
             for each, model in zip(results, chosen, strict=True)

@@ -36,6 +36,7 @@ from slmops.build.prove_vocabulary import prove
 from slmops.build.quantize_gguf import GgufPlan, GgufReport, Reuse, plan_gguf, write_all
 from slmops.build.quantize_onnx import OnnxReport, quantize_onnx
 from slmops.build.record_golden import record_golden
+from slmops.build.record_references import record_references
 from slmops.build.requantize_gguf import convert_with, converter_files, requantize_gguf
 from slmops.build.source import GgufSource, Source, open_gguf
 from slmops.errors import BuildError, MissingPartError, UsageError
@@ -188,6 +189,15 @@ class Steps:
                 (made / goldens.FILE_NAME).write_text(goldens.render(recorded), encoding="utf-8")
         text = (self._found(step) / goldens.FILE_NAME).read_text(encoding="utf-8")
         return goldens.read(text, goldens.FILE_NAME) if text.strip() else []
+
+    def references(self, model: Model, context: int) -> list[Golden]:
+        """Return texts of at most `context` tokens, and how likely this very model held their tokens."""
+        step = self._step("references", model=model.key, context=context)
+        if self.cache.find(step) is None:
+            recorded = record_references(self._measured_against, model.file, context, progress=self.progress)
+            with self.cache.make(step) as made:
+                _save(made / "references.json", recorded)
+        return _load(self._found(step) / "references.json", list[Golden])
 
     def unanswered(self, model: Model, asked: Sequence[Golden], context: int) -> list[str]:
         """Return which of the golden prompts a person gave the model does not answer as they expect."""

@@ -115,7 +115,7 @@ def read_task(text: str, name: str) -> Task:
     if "text" in first:
         return _labelled(name, tuple(line_of(said, where) for where, said in lines))
     if "expect" in first:
-        return Task(name, "answers", questions=tuple(goldens.read(text, name)))
+        return Task(name, "answers", questions=tuple(goldens.questions(goldens.read(text, name))))
     raise _fault(lines[0][0], f"expected an item of a task, got keys {sorted(first)}")
 
 

@@ -128,7 +128,11 @@ def _describe(named: Named, profile: DeviceProfile, outcome: Outcome, *, golden:
         golden=goldens.FILE_NAME if golden else None,
         task=CLASSIFICATION if named.labels else GENERATION,
         labels=list(named.labels),
-        predicted={**asdict(outcome.fit.need), "layers": named.shape.layers},
+        predicted={
+            **asdict(outcome.fit.need),
+            "layers": named.shape.layers,
+            "tokens_per_second": outcome.fit.tokens_per_second,
+        },
         measured={
             **outcome.measured.figures(),
             "bits_per_weight": outcome.bits_per_weight,

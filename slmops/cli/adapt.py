@@ -15,6 +15,7 @@ from slmops.build.open_adapter import open_adapter, put_on
 from slmops.build.quality import QUALITIES
 from slmops.build.source import open_model
 from slmops.cli import home
+from slmops.cli.auditing import recorded
 from slmops.cli.make_release import check_new
 from slmops.cli.options import verb
 from slmops.cli.prepare import read_golden
@@ -91,7 +92,9 @@ def adapt_(
         folders = {one.description.profile: one.folder for one in dressed}
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         needs = {name: entry.features for name, entry in signed.release.artifacts}
-        published = releases.publish(layout, folders, created=created, key=home.release_key(), needs=needs)
+        key = home.release_key()
+        with recorded("release publish"):
+            published = releases.publish(layout, folders, created=created, key=key, needs=needs)
         answer = {
             "release": str(made),
             "digest": published.blob.digest,

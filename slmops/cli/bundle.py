@@ -9,6 +9,7 @@ import typer
 
 from slmops.artifact.runtime import Platform
 from slmops.cli import home
+from slmops.cli.auditing import audited
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, say, size, table
 from slmops.errors import ReleaseError, UsageError
@@ -29,6 +30,7 @@ _SECONDS = {"h": 3600, "d": 86400, "w": 604800}
 
 
 @app.command()
+@audited("bundle create")
 def create(
     usb: Annotated[Path, typer.Option("--usb", metavar="DIR", help="The folder to write, say on a stick.")],
     release: Annotated[str, typer.Option(help="NAME:VERSION, as `slmops release list` says it.")],

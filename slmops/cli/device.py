@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from slmops.cli import device_care, home
+from slmops.cli.auditing import audited
 from slmops.cli.device_choice import FleetOption, Host, targets
 from slmops.cli.options import ask_first, verb
 from slmops.cli.render import Form, Output, emit, out, say, size, table
@@ -25,6 +26,7 @@ app = verb(
 
 
 @app.command()
+@audited("device trust")
 def trust(
     host: Host = "",
     fleet: FleetOption = None,
@@ -54,6 +56,7 @@ def trust(
 
 
 @app.command()
+@audited("device bootstrap")
 def bootstrap(host: Host, fleet: FleetOption = None, output: Output = Form.TABLE) -> None:
     """Bring the agent to a device, enrol it and start its supervisor; say what it is and what it lacks.
 
@@ -97,9 +100,11 @@ def logs(
 
 app.command()(device_care.fsck)
 app.command()(device_care.gc)
+app.command()(device_care.forgive)
 
 
 @app.command()
+@audited("device uninstall")
 def uninstall(
     host: Host,
     fleet: FleetOption = None,

@@ -1,24 +1,30 @@
-"""slmops device fsck and gc: whether what lies on devices is as it was left, and what of it may go."""
+"""slmops device fsck, gc and forgive: is what lies on devices as it was left, what may go, what may come."""
 
 from typing import Annotated, Any
 
 import typer
 
+from slmops import digest as digests
 from slmops.cli import home
+from slmops.cli.auditing import audited
 from slmops.cli.device_choice import FleetOption, Host, targets
 from slmops.cli.options import Selector
-from slmops.cli.render import Form, Output, counter, emit, size, table
+from slmops.cli.render import Form, Output, counter, emit, err, size, table
 from slmops.errors import IntegrityError, PartialError, SlmopsError
 from slmops.fleet import agent
 from slmops.fleet.ask_all import ask_all
 from slmops.fleet.inventory import Device
 from slmops.fleet.ssh import Link
+from slmops.registry import release as releases
+from slmops.registry.channels import resolve
+from slmops.registry.layout import Layout
 
 PARALLEL = 16
 READING = 3600.0
 """Seconds that a device may read one slot before it says anything again."""
 
 
+@audited("device fsck", when="repair")
 def fsck(
     host: Host = "",
     fleet: FleetOption = None,
@@ -34,7 +40,7 @@ def fsck(
     Exit codes: 0 all is well or was mended, 7 something is wrong, 4 some devices could not be asked.
     """
     devices = targets(host, fleet, selector)
-    rows = _ask_all(devices, "fsck", {"repair": repair})
+    rows = ask_each(devices, "fsck", {"repair": repair})
     if output is Form.JSON:
         emit({"devices": rows})
     else:
@@ -44,6 +50,7 @@ def fsck(
     _exit(rows, any(row.get("clean") is False for row in rows))
 
 
+@audited("device gc")
 def gc(
     host: Host = "",
     fleet: FleetOption = None,
@@ -55,7 +62,7 @@ def gc(
 
     What serves, what the device may return to, and what is on its way never go.
     """
-    rows = _ask_all(targets(host, fleet, selector), "gc", {"dry_run": dry_run})
+    rows = ask_each(targets(host, fleet, selector), "gc", {"dry_run": dry_run})
     if output is Form.JSON:
         emit({"devices": rows})
     else:
@@ -71,7 +78,44 @@ def gc(
     _exit(rows, wrong=False)
 
 
-def _ask_all(devices: list[Device], verb: str, said: dict[str, Any]) -> list[dict[str, Any]]:
+@audited("device forgive")
+def forgive(
+    host: Host = "",
+    fleet: FleetOption = None,
+    selector: Selector = "",
+    release: Annotated[
+        str, typer.Option("--release", metavar="NAME:VERSION", help="Only this one; without it, all.")
+    ] = "",
+    output: Output = Form.TABLE,
+) -> None:
+    """Let devices try again what failed on them too often, before its quarantine is over.
+
+    With --fleet and no DEVICE: every device, or those that --selector picks. What serves stays as it is.
+    """
+    devices = targets(host, fleet, selector)
+    slots = _slots(release) if release else [None]
+    rows = [row for slot in slots for row in ask_each(devices, "forgive", {"slot": slot})]
+    if output is Form.JSON:
+        emit({"devices": rows})
+    else:
+        shown = [
+            (row["device"], digests.short(f"sha256:{slot}"))
+            for row in rows
+            for slot in row.get("forgiven", [])
+        ]
+        table(("device", "may be tried again"), shown)
+        table(("device", "error"), [(row["device"], row["error"]) for row in rows if "error" in row], err)
+    _exit(rows, wrong=False)
+
+
+def _slots(release: str) -> list[str | None]:
+    """Return the slots that a release's artifacts have on devices."""
+    layout = Layout(home.registry())
+    signed = releases.find(layout, resolve(layout, release))
+    return [digests.hexdigits(entry.blob.digest) for _, entry in signed.release.artifacts]
+
+
+def ask_each(devices: list[Device], verb: str, said: dict[str, Any]) -> list[dict[str, Any]]:
     """Ask every device, some at a time; one row each, in order."""
     with counter("asking devices") as bar:
         task = bar.add_task("", total=len(devices))

@@ -12,6 +12,7 @@ from slmops.errors import SlmopsError, UsageError
 from slmops.fleet.agent import LostAgentError, NoAgentError
 from slmops.rollout.apply import StoppedError
 from slmops.rollout.assignment import ImpossibleEventError
+from slmops.rollout.plan import MovedError
 
 app = verb("Explain an error code and what to do about it.")
 
@@ -38,4 +39,4 @@ def explain(
 
 def _kinds() -> list[type[SlmopsError]]:
     own = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SlmopsError)]
-    return [*own, NoAgentError, LostAgentError, RefusedError, StoppedError, ImpossibleEventError]
+    return [*own, NoAgentError, LostAgentError, RefusedError, StoppedError, MovedError, ImpossibleEventError]

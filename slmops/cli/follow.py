@@ -1,17 +1,16 @@
 """A rollout as it goes, for people: a live line for each device at a terminal, plain lines elsewhere."""
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import TaskID
 
 from slmops.cli.render import ago, err, progress, say, size
-from slmops.fleet.inventory import Device
 from slmops.rollout import assignment, machine
 from slmops.rollout.assignment import State
 from slmops.rollout.machine import Rollout
 from slmops.rollout.told import Told
+from slmops.rollout.waves import Wave
 
 SHARE = {State.WAITING: 0, State.SENDING: 10, State.STAGED: 60, State.TRIAL: 65, State.PROVED: 95}
 """How far along a device is, for its bar; ends are 100."""
@@ -23,9 +22,9 @@ NAMED = 6
 class Follow:
     """Shows a rollout while it is driven. Use it in a `with`."""
 
-    def __init__(self, soak: float) -> None:
-        """Show on a bar of its own; `soak` is how many seconds each wave is left alone."""
-        self._bars, self._soak = progress(), soak
+    def __init__(self) -> None:
+        """Show on a bar of its own."""
+        self._bars = progress()
         self._rows: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -37,15 +36,16 @@ class Follow:
     ) -> None:
         self._bars.stop()
 
-    def rollout(self, rollout: Rollout, devices: Sequence[Device]) -> None:
+    def rollout(self, rollout: Rollout, on: Wave | None) -> None:
         """Show where the rollout stands."""
-        wave = f"wave {rollout.wave + 1} of {rollout.waves}" + (" (canary)" if rollout.wave == 0 else "")
+        devices, soak = (on.devices, on.soak) if on is not None else ((), 0.0)
+        wave = f"wave {rollout.wave + 1} of {rollout.waves}" + (f" ({on.name})" if on is not None else "")
         names = ", ".join(device.name for device in devices[:NAMED]) + (", ..." if devices[NAMED:] else "")
         said = {
             machine.State.ROLLING: f"{wave}: {names}",
-            machine.State.RETURNING: f"{wave} is sick: its committed devices go back",
+            machine.State.RETURNING: f"{wave}: committed devices go back",
             machine.State.SOAKING: f"{wave} passed its gates"
-            + (f"; it soaks for {ago(self._soak)}, then its health is looked at again" if self._soak else ""),
+            + (f"; it soaks for {ago(soak)}, then its health is looked at again" if soak else ""),
         }.get(rollout.state, f"rollout {rollout.state.value}")
         self._print(said)
         if rollout.state is machine.State.ROLLING:
@@ -73,7 +73,7 @@ class Follow:
 
 def _is_kept(told: Told, state: State) -> bool:
     """Say whether a line stays where bars come and go: what went otherwise than it should."""
-    ends_badly = told.event is not None and state in {*assignment.BAD, State.LOST}
+    ends_badly = told.event is not None and state in {*assignment.BAD, *assignment.UNKNOWN}
     return ends_badly or told.said.get("step") == "cut" or bool(told.said.get("whole_because"))
 
 

@@ -18,6 +18,7 @@ from slmops.build.steps import Progress
 from slmops.build.wrap import Built
 from slmops.cli import home
 from slmops.cli.answer import show
+from slmops.cli.auditing import audited
 from slmops.cli.prepare import golden_of, prepare
 from slmops.cli.render import say
 from slmops.errors import UsageError
@@ -99,6 +100,7 @@ def show_release(made: Made) -> None:
     say(f"The whole answer, with its plot: {made.report / 'report.html'}")
 
 
+@audited("release publish")
 def _publish(built: list[Built], expires: str | None) -> Signed:
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     folders = {one.profile.name: one.folder for one in built}

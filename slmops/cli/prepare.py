@@ -67,12 +67,15 @@ def golden_of(recipe: Recipe) -> list[Golden]:
 
 
 def read_golden(given: Path | None, folder: Path) -> list[Golden]:
-    """Return the golden prompts in the file that was given, else those that lie in `folder`, if any do."""
+    """Return the golden prompts in the file that was given, else those that lie in `folder`, if any do.
+
+    References are left out: they are of the file that they were recorded of, and of no other.
+    """
     path = given or folder / goldens.FILE_NAME
     if given is None and not path.is_file():
         return []
     try:
-        return goldens.read(path.read_text(encoding="utf-8"), str(path))
+        return goldens.questions(goldens.read(path.read_text(encoding="utf-8"), str(path)))
     except (OSError, UnicodeDecodeError) as error:
         raise DocumentError(
             f"{path} cannot be read: {error}", remedy="Give --golden a file of JSON lines."

@@ -7,6 +7,7 @@ import typer
 
 from slmops import digest as digests
 from slmops.cli import home
+from slmops.cli.auditing import audited
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, emit, out, table
 from slmops.errors import ReleaseError
@@ -18,6 +19,7 @@ app = verb("Channels, such as demo@stable, that move from release to release: se
 
 
 @app.command("set")
+@audited("release channel set")
 def set_(
     channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="Its name: stable, beta, ...")],
     release: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="What it stands for from now on.")],

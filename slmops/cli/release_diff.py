@@ -78,7 +78,7 @@ def _side(layout: Layout, entry: Entry) -> Side:
 def _golden(layout: Layout, built: Artifact, name: str | None) -> tuple[goldens.Golden, ...]:
     if name is None:
         return ()
-    return tuple(goldens.read(layout.get(dict(built.files)[name]).decode()))
+    return tuple(goldens.questions(goldens.read(layout.get(dict(built.files)[name]).decode())))
 
 
 def _deltas(layout: Layout, before: Entry, difference: Difference) -> dict[str, int]:

@@ -8,6 +8,7 @@ import typer
 
 from slmops.artifact.manifest import Release
 from slmops.cli import home
+from slmops.cli.auditing import audited
 from slmops.cli.render import Form, Output, emit, say, size
 from slmops.errors import UsageError
 from slmops.registry import model_signing
@@ -16,6 +17,7 @@ from slmops.registry.channels import resolve
 from slmops.registry.layout import Layout
 
 
+@audited("release export")
 def export(
     name: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The release, or NAME@CHANNEL.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],

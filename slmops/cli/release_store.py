@@ -9,6 +9,7 @@ from rich.progress import Progress
 from slmops import digest as digests
 from slmops.artifact import manifest, vouch
 from slmops.cli import home, release_channel
+from slmops.cli.auditing import audited
 from slmops.cli.options import Yes, ask_first
 from slmops.cli.render import Form, Output, emit, out, progress, say, size, table
 from slmops.errors import IntegrityError, MissingPartError
@@ -48,6 +49,7 @@ def add_to(app: typer.Typer) -> None:
         app.command(name)(command)
 
 
+@audited("release push")
 def push(name: Release, url: Url, plain_http: PlainHttp = False, output: Output = Form.TABLE) -> None:
     """Push a release, or the one a channel stands for and the channel with it, to another place.
 
@@ -64,6 +66,7 @@ def push(name: Release, url: Url, plain_http: PlainHttp = False, output: Output 
     _show(name, moved, output, f"is in {remote.where}")
 
 
+@audited("release pull")
 def pull(name: Release, url: Url, plain_http: PlainHttp = False, output: Output = Form.TABLE) -> None:
     """Pull a release, or the one a channel stands for there and the channel with it, into the registry here.
 
@@ -86,6 +89,7 @@ def pull(name: Release, url: Url, plain_http: PlainHttp = False, output: Output 
     _show(name, moved, output, f"is here, from {remote.where}")
 
 
+@audited("release rm")
 def rm(
     name: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The release.")], yes: Yes = False
 ) -> None:
@@ -102,6 +106,7 @@ def rm(
     out.print(f"{reference} is gone from the registry; slmops release gc frees what only it needed.")
 
 
+@audited("release gc")
 def gc(
     keep: Annotated[
         int | None, typer.Option("--keep", min=1, help="Let all but this many of each name go, too.")

@@ -1,27 +1,28 @@
-"""slmops rollback: go back."""
+"""slmops rollback: go back, and write down that it was meant.
+
+Law: what a fleet was taken back from is brought again by nobody but a newer rollout: history says which
+releases were left, and `rollout/target` heeds it.
+"""
 
 from typing import Annotated, Any
 
 import typer
 
-from slmops.cli import home
-from slmops.cli.deploy import Asked, roll_out
+from slmops.cli.auditing import audited
+from slmops.cli.driving import Asked, roll_out
 from slmops.cli.options import FleetFile, Selector, Yes, ask_first, verb
-from slmops.cli.render import Form, Output, emit, table
+from slmops.cli.render import Form, Output, emit, say, table
 from slmops.cli.status import ask_all
-from slmops.errors import PartialError, SlmopsError, UnreachableError, UsageError
-from slmops.fleet import ask_all as asking
-from slmops.fleet.inventory import Device
+from slmops.cli.take_back import can, take_back
+from slmops.errors import LockedError, PartialError, SlmopsError, UnreachableError, UsageError
 from slmops.fleet.load import load_fleet
 from slmops.fleet.selector import select
-from slmops.fleet.ssh import Link
-from slmops.fleet.strategy import Strategy
-from slmops.rollout import apply
 
 app = verb("Go back to the release before, or to a given version.")
 
 
 @app.command()
+@audited("rollback")
 def rollback(
     fleet: FleetFile,
     to: Annotated[
@@ -37,7 +38,9 @@ def rollback(
     """Go back to the release before, or to a given version.
 
     Without --to every device serves its previous slot again, at once and without a transfer, and proves it
-    by its golden prompts. Exit codes: 0 all went back, 1 none did, 4 some did not, 6 some were unreachable.
+    by its golden prompts. What was left comes back by a new deploy alone: `slmops rollout catch-up` brings it
+    to nobody. Exit codes: 0 all went back, 1 none did, 4 some did not, 6 some were unreachable, 8 somebody
+    else has some of them, or the fleet.
     """
     whole, devices = load_fleet(fleet)
     picked = select(devices, selector)
@@ -50,24 +53,15 @@ def rollback(
     if not yes:
         shown = [(row["device"], row.get("release"), row.get("previous"), row["health"]) for row in rows]
         table(("device", "serves", "goes back to", "health"), shown)
-        ask_first(f"Take {sum(map(_can, rows))} of {len(rows)} devices back?")
-    stood = dict(zip(picked, rows, strict=True))
-    ends = asking.ask_all(
-        picked, lambda device: _go_back(device, stood[device], whole.rollout), whole.rollout.max_parallel
-    )
+        ask_first(f"Take {sum(map(can, rows))} of {len(rows)} devices back?")
+    ends = take_back(whole, dict(zip(picked, rows, strict=True)))
     if output is Form.JSON:
         emit(ends)
     else:
         table(("device", "outcome", "serves", "message"), [list(end.values())[:4] for end in ends])
-    if any(end["outcome"] == "unreachable" for end in ends):
-        raise typer.Exit(UnreachableError.exit_code)
-    if any(end["outcome"] not in ("ok", "stays") for end in ends):
-        some = any(end["outcome"] == "ok" for end in ends)
-        raise typer.Exit(PartialError.exit_code if some else SlmopsError.exit_code)
-
-
-def _can(row: dict[str, Any]) -> bool:
-    return row.get("previous") is not None
+        for remedy in dict.fromkeys(filter(None, (end["next"] for end in ends))):
+            say(f"next  {remedy}")
+    raise typer.Exit(_exit_code({end["outcome"] for end in ends}))
 
 
 def _name(rows: list[dict[str, Any]]) -> str:
@@ -81,28 +75,11 @@ def _name(rows: list[dict[str, Any]]) -> str:
     return names.pop()
 
 
-def _go_back(device: Device, row: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
-    end = {
-        "device": device.name,
-        "outcome": "failed",
-        "serves": row.get("release"),
-        "message": row.get("remark", ""),
-    }
-    if row["health"] == "unreachable" or not row.get("digest"):
-        return {**end, "outcome": "unreachable" if row["health"] == "unreachable" else "no release"}
-    if not _can(row):
-        return {**end, "outcome": "stays", "message": "nothing to go back to"}
-    try:
-        with Link(device, home.known_hosts()) as link:
-            answer = apply.go_back(link, row["digest"].partition(":")[2], strategy)
-    except UnreachableError as error:
-        return {**end, "outcome": "unreachable", "message": str(error)}
-    except SlmopsError as error:
-        return {**end, "message": f"{error}"}
-    passed = answer["outcome"] == "pass"
-    return {
-        **end,
-        "outcome": "ok" if passed else "failed",
-        "serves": row.get("previous"),
-        "message": answer["message"],
-    }
+def _exit_code(outcomes: set[str]) -> int:
+    if "locked" in outcomes:
+        return LockedError.exit_code
+    if "unreachable" in outcomes:
+        return UnreachableError.exit_code
+    if outcomes <= {"ok", "stays"}:
+        return 0
+    return PartialError.exit_code if "ok" in outcomes else SlmopsError.exit_code

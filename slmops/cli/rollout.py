@@ -1,76 +1,90 @@
-"""slmops rollout: what happened in past and present rollouts."""
+"""slmops rollout: what happened in past and present rollouts, and how to go on with one."""
 
-import json
 import time
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from slmops.cli import home
+from slmops.cli.catch_up import catch_up
 from slmops.cli.options import verb
-from slmops.cli.render import Form, Output, ago, emit, out, size, table
-from slmops.errors import UsageError
-from slmops.rollout.history import History
-from slmops.rollout.told import remedies
+from slmops.cli.render import Form, Output, ago, emit, size, table
+from slmops.cli.rollout_choice import opened
+from slmops.cli.rollout_report import report
+from slmops.cli.rollout_show import show
+from slmops.cli.rollout_steer import abort, pause, promote, resume
+from slmops.cli.rollout_watch import watch
+from slmops.rollout import progress
+from slmops.rollout.history import Entry, Line
+from slmops.rollout.machine import DRIVEN
+from slmops.rollout.tally import Sort, tally
 
-app = verb("Past and present rollouts: list, show.", group=True)
+app = verb(
+    "Past and present rollouts: list, show, watch, report; and pause, resume, promote, abort, catch-up.",
+    group=True,
+)
+GOING = frozenset(state.value for state in DRIVEN)
 
 
 @app.command("list")
-def list_(limit: Annotated[int, typer.Option(help="How many.")] = 20, output: Output = Form.TABLE) -> None:
+def list_(
+    limit: Annotated[int, typer.Option(help="How many.", min=1)] = 20, output: Output = Form.TABLE
+) -> None:
     """List the latest rollouts, newest first."""
-    entries = History(home.history()).rollouts(limit)
+    with opened() as history:
+        found = [(entry, history.devices(entry.id)) for entry in history.rollouts(limit)]
     if output is Form.JSON:
-        emit([asdict(entry) for entry in entries])
+        emit([{**asdict(entry), "counts": _counts(lines)} for entry, lines in found])
         return
     now = time.time()
-    rows = [
-        (e.id, e.fleet, e.release, e.state, f"{min(e.wave + 1, e.waves)}/{e.waves}", ago(now - e.started))
-        for e in entries
-    ]
-    table(("number", "fleet", "release", "state", "wave", "ago"), rows)
-
-
-@app.command()
-def show(
-    number: Annotated[
-        int | None,
-        typer.Argument(help="The rollout's number; without one, the latest.", min=1, max=2**63 - 1),
-    ] = None,
-    output: Output = Form.TABLE,
-) -> None:
-    """Show a rollout: each device, where it ended, and what failed."""
-    history = History(home.history())
-    entry = history.find(number)
-    if entry is None:
-        raise UsageError("there is no such rollout", remedy="Run `slmops rollout list`.")
-    lines = history.devices(entry.id)
-    if output is Form.JSON:
-        emit({**asdict(entry), "devices": [asdict(line) for line in lines]})
-        return
-    out.print(f"rollout {entry.id}: {entry.release} to {entry.fleet}, {entry.state}")
-    table(
-        ("device", "wave", "state", "sent", "message"),
-        [(x.device, x.wave or None, x.state, _sent(x.evidence), x.message) for x in lines],
+    heads = (
+        "number",
+        "fleet",
+        "release",
+        "state",
+        "wave",
+        "good",
+        "bad",
+        "left",
+        "sent",
+        "took",
+        "ago",
+        "who",
     )
-    for remedy in remedies(line.evidence for line in lines):
-        out.print(f"next  {remedy}", markup=False, soft_wrap=True)
-    for line in lines:
-        for why in line.evidence.get("whole_because", []):
-            out.print(f"{line.device}: {why}", markup=False, soft_wrap=True)
-        for failed in line.evidence.get("failed", []):
-            out.print(f"\n{line.device} was asked  {failed['question']}", markup=False)
-            out.print(f"  expected  {_plain(failed['expected'])}", markup=False)
-            out.print(f"  answered  {failed['answer']}", markup=False)
-        for text in line.evidence.get("log", [])[-8:]:
-            out.print(f"{line.device} log  {text}", markup=False)
+    table(heads, [_row(entry, lines, now) for entry, lines in found])
 
 
-def _sent(evidence: dict[str, Any]) -> str | None:
-    return size(evidence["sent"]) if "sent" in evidence else None
+def _row(entry: Entry, lines: list[Line], now: float) -> tuple[object, ...]:
+    counts = _counts(lines)
+    sent = progress.sent(lines)
+    return (
+        entry.id, entry.fleet, entry.release, entry.state,
+        f"{min(entry.wave + 1, entry.waves)}/{entry.waves}",
+        f"{counts['good']}/{counts['devices']}", counts["bad"] or None, counts["left"] or None,
+        size(sent) if sent else None,
+        ago((now if entry.state in GOING else entry.changed) - entry.started), ago(now - entry.started),
+        entry.operator,
+    )  # fmt: skip
 
 
-def _plain(expected: object) -> str:
-    """Return text as it is and anything else as JSON: as an answer would say it."""
-    return expected if isinstance(expected, str) else json.dumps(expected, ensure_ascii=False)
+def _counts(lines: list[Line]) -> dict[str, int]:
+    """Return how many devices ended well, ended badly, and have not ended."""
+    sorts = tally(line.state for line in lines)
+    return {
+        "devices": len(lines),
+        "good": sorts[Sort.GOOD],
+        "bad": sorts[Sort.BAD],
+        "unknown": sorts[Sort.UNKNOWN],
+        "left_out": sorts[Sort.OUT],
+        "left": sorts[Sort.BUSY] + sorts[Sort.LEFT],
+    }
+
+
+app.command()(show)
+app.command()(watch)
+app.command()(pause)
+app.command()(resume)
+app.command()(promote)
+app.command()(abort)
+app.command()(report)
+app.command("catch-up")(catch_up)

@@ -13,6 +13,7 @@ from slmops.artifact.runtime import FORMATS, Platform, parse_platform
 from slmops.build.build_runtime import Order, build_runtime
 from slmops.build.cache import Cache
 from slmops.cli import home
+from slmops.cli.auditing import audited
 from slmops.cli.options import verb
 from slmops.cli.render import Form, Output, bar, emit, out, size, table
 from slmops.errors import UsageError
@@ -27,6 +28,7 @@ PYTHON = "3.11"
 
 
 @app.command()
+@audited("runtime build")
 def build(
     profiles: Annotated[
         list[str] | None,

@@ -11,8 +11,8 @@ from slmops.cli import home
 from slmops.cli.options import FleetFile, Selector, verb
 from slmops.cli.render import Form, Output, ago, counter, emit, table
 from slmops.errors import SlmopsError, UnreachableError
-from slmops.fleet import agent
 from slmops.fleet import ask_all as asking
+from slmops.fleet import glance
 from slmops.fleet.agent import NoAgentError
 from slmops.fleet.inventory import Device
 from slmops.fleet.load import load_fleet
@@ -73,7 +73,7 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
     row: dict[str, Any] = {"device": device.name, "profile": device.profile}
     try:
         with Link(device, trusted) as link:
-            said = agent.call(link, "status")
+            said = glance.status(link)
     except NoAgentError:
         return {**row, "health": "no release", "remark": "nothing of slmops is here"}
     except UnreachableError as error:

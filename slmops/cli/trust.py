@@ -11,6 +11,7 @@ from slmops.artifact import amendment, sign, vouch
 from slmops.artifact import trust as trusts
 from slmops.artifact.trust import RELEASE, ROLES, ROLLOUT, ROOT, Trust
 from slmops.cli import carry_trust, home
+from slmops.cli.auditing import audited
 from slmops.cli.keyring import CARRY, Keyring, now, until
 from slmops.cli.options import Yes, ask_first, verb
 from slmops.cli.render import Form, Output, emit, out, say, table
@@ -30,6 +31,7 @@ _FLOOR = re.compile(r"([a-z0-9][a-z0-9._-]*)=([0-9]{1,15})")
 
 
 @app.command()
+@audited("trust init")
 def init(
     root_key: Keys = None,
     release_key: Keys = None,
@@ -58,6 +60,7 @@ def init(
 
 
 @app.command()
+@audited("trust rotate")
 def rotate(
     role: Annotated[str | None, typer.Option(help=f"Whose keys change: {', '.join(ROLES)}.")] = None,
     add: Annotated[
@@ -106,6 +109,7 @@ def rotate(
 
 
 @app.command()
+@audited("trust revoke")
 def revoke(
     key: Annotated[str, typer.Argument(metavar="KEY", help="A fingerprint, its first letters, or a path.")],
     output: Output = Form.TABLE,
@@ -121,6 +125,7 @@ def revoke(
 
 
 @app.command("sign")
+@audited("trust sign")
 def sign_(
     release: Annotated[
         str | None, typer.Argument(metavar="[NAME:VERSION]", help="A release. Default: the waiting document.")
@@ -158,6 +163,7 @@ def sign_(
 
 
 @app.command()
+@audited("trust export")
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write them, as JSON.")],
 ) -> None:
@@ -175,6 +181,7 @@ def export(
 
 
 @app.command("import")
+@audited("trust import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `slmops trust export FILE` wrote.")],
     yes: Yes = False,

@@ -6,6 +6,7 @@ a caller who asks for a thing that will not happen is told so.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,6 +17,7 @@ from msgspec import Meta
 from slmops.daemon.generate import Finish
 from slmops.daemon.refusal import BAD_REQUEST, NOT_READY, SERVER_ERROR, TOO_MANY, RefusedError
 from slmops.daemon.sample import Sampling
+from slmops.daemon.scores import Scored
 
 MAX_TOKENS = 128
 """Tokens of an answer when neither the request nor the release says how many."""
@@ -74,6 +76,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
         """Raise ValueError, which is told as a fault of the body, for fields that contradict each other."""
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only for stream: true")
+        if self.stream and (self.alternatives is not None or self.echoes):
+            raise ValueError("logprobs and echo are not for stream: true")
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -85,9 +89,19 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
         """Say whether a stream should end with its usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def alternatives(self) -> int | None:
+        """Return how many likeliest tokens to tell beside each token's log-probability; None: no scores."""
+        return None
+
+    @property
+    def echoes(self) -> bool:
+        """Say whether the prompt is to stand before the answer."""
+        return False
+
     def limit(self, defaults: dict[str, float]) -> int:
         """Return the most tokens of answer, before the context has its say."""
-        return self.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS))
+        return int(_first(self.max_tokens, defaults.get("max_tokens"), MAX_TOKENS))
 
     def sampling(self, defaults: dict[str, float]) -> Sampling:
         """Return how to choose tokens: as asked, else as the release says, else greedily."""
@@ -104,6 +118,19 @@ class ChatRequest(Request, forbid_unknown_fields=True, frozen=True, kw_only=True
 
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_completion_tokens: _Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+
+    def __post_init__(self) -> None:
+        """See `Request`."""
+        super().__post_init__()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs is only for logprobs: true")
+
+    @property
+    def alternatives(self) -> int | None:
+        """See `Request`."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     def limit(self, defaults: dict[str, float]) -> int:
         """See `Request`; `max_completion_tokens` is the newer name."""
@@ -114,6 +141,26 @@ class CompletionRequest(Request, forbid_unknown_fields=True, frozen=True, kw_onl
     """The body of POST /v1/completions."""
 
     prompt: str
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    """None at all (0) is for a prompt that is echoed: its tokens are scored, and nothing is written."""
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+    def __post_init__(self) -> None:
+        """See `Request`."""
+        super().__post_init__()
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 is only for echo: true")
+
+    @property
+    def alternatives(self) -> int | None:
+        """See `Request`."""
+        return self.logprobs
+
+    @property
+    def echoes(self) -> bool:
+        """See `Request`."""
+        return bool(self.echo)
 
 
 class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -160,10 +207,14 @@ class Answer:
     usage_wanted: bool = False
     """Whether the chunks of a stream speak of usage."""
 
-    def whole(self, text: str, finish: Finish, usage: dict[str, int]) -> bytes:
-        """Return the answer in one piece."""
+    def whole(
+        self, text: str, finish: Finish, usage: dict[str, int], scored: Sequence[Scored] | None = None
+    ) -> bytes:
+        """Return the answer in one piece; `scored` are its tokens, where that was asked for."""
         said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        shape = _content if self.chat else _columns
+        scores = None if scored is None else shape(scored)
+        choice = {"index": 0, **said, "logprobs": scores, "finish_reason": finish}
         kind = "chat.completion" if self.chat else "text_completion"
         return msgspec.json.encode({**self._envelope(kind), "choices": [choice], "usage": usage})
 
@@ -200,6 +251,32 @@ class Answer:
             "model": self.release,
             "system_fingerprint": self.digest or None,
         }
+
+
+def _columns(scored: Sequence[Scored]) -> dict[str, list[Any]]:
+    """Return the scores of a completion: a column for each thing that is said of a token."""
+    sizes = [len(each.text) for each in scored]
+    return {
+        "tokens": [each.text for each in scored],
+        "token_logprobs": [each.logprob for each in scored],
+        # Of two tokens that are written alike the likelier one counts; it comes first.
+        "top_logprobs": [dict(reversed(each.top)) if each.top else None for each in scored],
+        "text_offset": [0, *itertools.accumulate(sizes[:-1])][: len(sizes)],
+    }
+
+
+def _content(scored: Sequence[Scored]) -> dict[str, list[Any]]:
+    """Return the scores of a chat's answer."""
+
+    def told(text: str, logprob: float | None) -> dict[str, Any]:
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    return {
+        "content": [
+            {**told(each.text, each.logprob), "top_logprobs": [told(*other) for other in each.top]}
+            for each in scored
+        ]
+    }
 
 
 def labelled(

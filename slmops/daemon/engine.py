@@ -9,7 +9,7 @@ or not its predecessors were still there, and the logits are the same to the las
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -67,6 +67,18 @@ class Transcript:
             if len(batch) == stride:
                 self._read.extend(batch)
         return logits
+
+    def each(self, prompt: Sequence[int], gone: Callable[[], bool]) -> Iterator[Logits]:
+        """Read `prompt` anew, token by token as an answer is; yield the logits after each until `gone`.
+
+        An engine keeps one row of logits: room for a stride of rows would be memory that nobody planned.
+        """
+        self._engine.rewind(0)
+        self._read = []
+        for token in prompt:
+            if gone():
+                return
+            yield self._engine.feed((token,))
 
     def add(self, token: int) -> Logits:
         """Read one token of the answer; return the logits after it."""

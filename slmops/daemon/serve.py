@@ -44,6 +44,7 @@ from slmops.daemon.refusal import (
     SERVER_ERROR,
     RefusedError,
 )
+from slmops.daemon.scores import Scored
 from slmops.daemon.visit import Visit, read_body, while_there
 from slmops.errors import SlmopsError
 from slmops.telemetry.events import RequestFinished
@@ -86,9 +87,14 @@ class Service:
         return _json({"alive": True})
 
     async def readiness(self, _request: Request) -> Response:
-        """GET /readyz: the model answers."""
+        """GET /readyz: the model answers; `scores`: it tells log-probabilities."""
         ready = self.model is not None
-        said = {"ready": ready, "release": self.description.reference, "digest": self.digest}
+        said = {
+            "ready": ready,
+            "release": self.description.reference,
+            "digest": self.digest,
+            "scores": isinstance(self.model, Model),
+        }
         return _json(said, 200 if ready else NOT_READY)
 
     async def metrics(self, _request: Request) -> Response:
@@ -151,7 +157,9 @@ class Service:
         pieces = await self._pieces(asked, read, visit)
         answer = self._answer(asked)
         if not asked.stream:
-            return await while_there(request, self._whole(pieces, answer, visit))
+            echoed = asked.prompt if isinstance(asked, api.CompletionRequest) and asked.echo else ""
+            whole = self._whole(pieces, answer, visit, echoed, scores=asked.alternatives is not None)
+            return await while_there(request, whole)
         first = await while_there(request, anext(pieces))
         events = self._events(first, pieces, answer, visit)
         return EventStream(events, lambda: self._end(events, pieces, visit))
@@ -193,17 +201,20 @@ class Service:
         return self.desk.pieces(lambda gone: model.answer(ask, gone))
 
     def _ask(self, asked: api.Request, ids: list[int]) -> Ask:
-        room = self.description.context - len(ids)
+        defaults = self.description.generation
+        room, limit = self.description.context - len(ids), asked.limit(defaults)
         if not ids:
             raise RefusedError(BAD_REQUEST, "the prompt is empty", reason="invalid_value")
-        if room < 1:
+        if room < min(1, limit):
             raise RefusedError(
                 BAD_REQUEST,
                 f"the prompt has {len(ids)} tokens; the context, answer included, {self.description.context}",
                 reason="context_length_exceeded",
             )
-        defaults = self.description.generation
-        return Ask(ids, min(room, asked.limit(defaults)), asked.sampling(defaults), asked.stops)
+        scores_prompt = asked.echoes and asked.alternatives is not None
+        return Ask(
+            ids, min(room, limit), asked.sampling(defaults), asked.stops, asked.alternatives, scores_prompt
+        )
 
     def _answer(self, asked: api.Request) -> api.Answer:
         chat = isinstance(asked, api.ChatRequest)
@@ -216,16 +227,26 @@ class Service:
             usage_wanted=asked.wants_usage,
         )
 
-    async def _whole(self, pieces: AsyncGenerator[Piece], answer: api.Answer, visit: Visit) -> Response:
-        text: list[str] = []
+    async def _whole(
+        self,
+        pieces: AsyncGenerator[Piece],
+        answer: api.Answer,
+        visit: Visit,
+        echoed: str,
+        *,
+        scores: bool,
+    ) -> Response:
+        text, scored = [echoed], list[Scored]()
         async with aclosing(pieces):
             async for piece in pieces:
                 visit.saw(piece)
                 text.append(piece.text)
+                scored += piece.scored
                 if piece.finish:
                     visit.status = 200
                     counts = api.usage(visit.prompt_tokens, visit.output_tokens)
-                    body = answer.whole("".join(text), piece.finish, counts)
+                    told = scored if scores else None
+                    body = answer.whole("".join(text), piece.finish, counts, told)
                     return Response(body, media_type="application/json")
         raise ClientDisconnect
 

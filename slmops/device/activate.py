@@ -7,7 +7,21 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from slmops.device import boots, damage, gate, journal, runtimes, service, slots, supervise, talk, trust
+from slmops.device import (
+    boots,
+    damage,
+    gate,
+    heed,
+    journal,
+    runtimes,
+    service,
+    shun,
+    slots,
+    supervise,
+    talk,
+    trust,
+)
+from slmops.device.bounds import Measured
 from slmops.device.gate import Verdict
 from slmops.device.places import Places
 from slmops.device.trial import Standing, expired
@@ -23,12 +37,15 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
 
     `said` holds `slot`, and how long each stage may take: `ready_seconds`, `gate_seconds` for all golden
     prompts, `confirm_seconds` from then to the confirmation; and `runtime_slot`, where the daemon is to run
-    from a bundle. A committed slot is proved again, not moved, unless it is to run from another bundle.
+    from a bundle; `gate`, what is asked beyond right answers; `quarantine` and `override_lock`, as `shun` and
+    `heed` have them. A committed slot is proved again, not moved, unless it is to run from another bundle.
     Returns {outcome, code, message, evidence, standing}.
     """
     slot = said["slot"]
     if not places.slot(slot).exists():
         raise DeviceError(f"slot {slot[:12]} is not staged", remedy="Deploy again.")
+    shun.require_forgiven(places, slot, said)
+    heed.require_leave(places, said)
     slots.verify(places, slot)
     for each in filter(None, (slot, said.get("runtime_slot"))):
         trust.recheck(places, each)
@@ -39,11 +56,12 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
             runtimes.unpack(places, said["runtime_slot"], note)
         # Who ends a trial that nobody confirms must be there before the trial begins.
         service.ensure(places, places.read_config())
+        earlier = gate.before(places, slot, said)
         standing = _put_to_the_proof(places, slot, said)
         damage.forget(places, slot)
         slots.point(places, standing)
         service.nudge(places)
-        verdict = _proved(places, slot, said, note)
+        verdict = _proved(places, slot, said, note, earlier)
         if standing.trial is None:
             return _report(places, verdict)
         if verdict.outcome == "pass":
@@ -61,7 +79,9 @@ def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standi
     runs_from = (standing.settings or {}).get("runtime_slot")
     if standing.slot != slot or standing.trial is not None or runs_from != settings["runtime_slot"]:
         return _begin(
-            places, "activated", slot, said["ready_seconds"] + said["gate_seconds"], settings=settings
+            *(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"] + gate.watched(said)),
+            settings=settings,
+            quarantine=said.get("quarantine"),
         )
     serving = talk.ready(places) or {}
     if serving.get("digest") == f"sha256:{slot}" and slot not in damage.known(places):
@@ -69,10 +89,12 @@ def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standi
     return journal.append(places, "restarted", slot=slot, settings=settings)
 
 
-def _proved(places: Places, slot: str, said: dict[str, Any], note: Note) -> Verdict:
+def _proved(
+    places: Places, slot: str, said: dict[str, Any], note: Note, earlier: Measured | None = None
+) -> Verdict:
     """Return the gate's verdict; a gate that cannot be held has not been passed."""
     try:
-        return gate.prove(places, slot, said, note)
+        return gate.prove(places, slot, said, note, earlier)
     except BrokenPipeError:
         return Verdict("fail", "GATE_BROKEN", "the operator hung up before the gate was held", {})
     except (SlmopsError, OSError) as error:
@@ -147,7 +169,8 @@ def _settle(places: Places, said: dict[str, Any], note: Note) -> Verdict:
     slot = journal.standing(places).slot
     if slot is None:
         return Verdict("pass", "EMPTY", "the device had no release before; it serves none", {})
-    return _proved(places, slot, said, note)
+    # What served before is asked for right answers alone: there is nothing better to go to.
+    return _proved(places, slot, {**said, "gate": None}, note)
 
 
 def _report(places: Places, verdict: Verdict) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any
 
 from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.device import activate as trials
-from slmops.device import journal, line, service, slots, talk
+from slmops.device import attest, journal, line, service, slots, talk
 from slmops.device.places import Places
 from slmops.errors import DeviceError
 
 
 def activate(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    """Put a staged slot on trial, telling how it goes."""
-    return trials.activate(places, said, line.note)
+    """Put a staged slot on trial, telling how it goes; the answer has an `attestation` besides."""
+    return attest.attested(places, said, trials.activate(places, said, line.note))
 
 
 def confirm(places: Places, said: dict[str, Any]) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def confirm(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def roll_back(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    """Serve the slot before again, telling how it goes."""
-    return trials.roll_back(places, said, line.note)
+    """Serve the slot before again, telling how it goes; the answer has an `attestation` besides."""
+    return attest.attested(places, said, trials.roll_back(places, said, line.note))
 
 
 def ask(places: Places, said: dict[str, Any]) -> dict[str, Any]:

@@ -1,24 +1,32 @@
-"""Prove a slot on this device: it runs, it is the one meant, and it answers its golden prompts.
+"""Prove a slot on this device: it runs, it is the one meant, it answers as it should, and as fast.
 
-The verdict is pass, fail or inconclusive. What could not be asked never passes.
+The verdict is pass, fail or inconclusive. What could not be asked never passes. What a busy device can make
+look bad (speed) is looked at again before it counts, and so is what was in doubt.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from slmops.artifact import golden as goldens
 from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.artifact.golden import Golden
-from slmops.device import journal, slots, supervise, talk
+from slmops.device import bounds as rules
+from slmops.device import child, errors_seen, examine, journal, slots, supervise, talk
+from slmops.device.bounds import Bounds, Measured, Row
+from slmops.device.examine import Paper
 from slmops.device.places import Places, read_json
 from slmops.device.trial import Standing
-from slmops.errors import DeviceError
+from slmops.errors import DeviceError, SlmopsError
 
 Note = Callable[["dict[str, Any]"], None]
+TRIES = 3
+"""Rounds of golden prompts at most: one, unless a speed failed or something was in doubt."""
+BEFORE_SECONDS = 15.0
+"""That the version before may be asked for: it serves meanwhile, but the switch waits."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +40,64 @@ class Verdict:
     evidence: dict[str, Any]
 
 
-def prove(places: Places, slot: str, said: dict[str, Any], note: Note) -> Verdict:
-    """Wait until the slot's daemon is ready, then ask its golden prompts; `note` is told of progress.
+@dataclass(frozen=True)
+class _Seen:
+    """What one slot showed, and what its rows say."""
 
-    `said` holds `ready_seconds` and `gate_seconds`, the time for each of the two.
+    paper: Paper
+    measured: Measured
+    rows: list[Row]
+
+
+def before(places: Places, slot: str, said: dict[str, Any]) -> Measured:
+    """Time the version that serves now on the golden prompts of `slot`; nothing where there is none to time.
+
+    It is not judged: one that answers with an error has no times, and nothing is held against them.
+    """
+    standing, wanted = journal.standing(places), Bounds.of(said.get("gate")).measure_before
+    if not wanted or standing.slot in (None, slot) or standing.trial is not None:
+        return Measured()
+    try:
+        there, coming = (slots.description(places, each) for each in (standing.slot, slot))
+        if there.task != coming.task:
+            return Measured()
+        examiner = examine.of(places, there, BEFORE_SECONDS)
+        paper = examiner.hurry(examine.read(places.files(slot), coming))
+    except (SlmopsError, OSError):
+        return Measured()
+    return replace(paper.measured, memory=_memory(places, standing.slot, there))
+
+
+def watched(said: dict[str, Any]) -> float:
+    """Return how long, in seconds, live traffic is watched."""
+    return Bounds.of(said.get("gate")).watch
+
+
+def prove(
+    places: Places, slot: str, said: dict[str, Any], note: Note, earlier: Measured | None = None
+) -> Verdict:
+    """Wait until the slot's daemon is ready, then examine it; `note` is told of progress.
+
+    `said` holds `ready_seconds` and `gate_seconds`, the time for each of the two, and `gate`, what is asked
+    beyond right answers; `earlier` is what the version before showed.
     """
     refused = _await_ready(places, slot, said["ready_seconds"], note)
     if refused is not None:
         return refused
-    description = slots.description(places, slot)
-    if description.golden is None:
-        return Verdict("pass", "READY", "it runs; the release has no golden prompts", {"golden": 0})
-    asked = goldens.read((places.files(slot) / description.golden).read_text(encoding="utf-8"))
+    began, description = time.time(), slots.description(places, slot)
+    bounds, prompts = Bounds.of(said.get("gate")), examine.read(places.files(slot), description)
+    if bounds.references == rules.OFF:
+        prompts = goldens.questions(prompts)
     end = time.monotonic() + said["gate_seconds"]
-    return _ask_all(places, asked, end, note, description)
+    sitting = _Sitting(places, slot, description, prompts, bounds, earlier or Measured(), end, note)
+    try:
+        seen = sitting.hold()
+        if not seen.paper.failed and rules.outcome(seen.rows) == rules.PASS:
+            seen = sitting.with_errors(seen, errors_seen.watch(places, slot, began, bounds.watch, note))
+    except DeviceError as error:
+        evidence = {"log": supervise.log_tail(places)}
+        return Verdict("inconclusive", "GATE_INCONCLUSIVE", str(error), evidence)
+    return _verdict(prompts, seen, earlier or Measured())
 
 
 def _await_ready(places: Places, slot: str, seconds: float, note: Note) -> Verdict | None:
@@ -74,35 +126,105 @@ def _is_of(state: dict[str, Any], standing: Standing) -> bool:
     return (state.get("slot"), state.get("since")) == (standing.slot, standing.since)
 
 
-def _ask_all(
-    places: Places, asked: list[Golden], end: float, note: Note, description: Description
-) -> Verdict:
-    failed: list[dict[str, Any]] = []
-    for number, golden in enumerate(asked, 1):
-        note({"step": "golden", "number": number, "of": len(asked), "failed": len(failed)})
+@dataclass(frozen=True)
+class _Sitting:
+    """An examination of one slot."""
+
+    places: Places
+    slot: str
+    description: Description
+    prompts: Sequence[Golden]
+    bounds: Bounds
+    earlier: Measured
+    end: float
+    note: Note
+
+    def hold(self) -> _Seen:
+        """Ask until it is clear; raise DeviceError where it could not be asked, twice."""
+        seen = self._round(Measured())
+        for _ in range(TRIES - 1):
+            if seen.paper.failed or not _is_worth_another(seen.rows) or time.monotonic() >= self.end:
+                break
+            seen = self._round(seen.measured)
+        return seen
+
+    def with_errors(self, seen: _Seen, rate: float | None) -> _Seen:
+        """Return what was seen with the share of requests that failed; None where there were none."""
+        measured = replace(seen.measured, error_rate=rate)
+        return _Seen(seen.paper, measured, self._judge(seen.paper, measured))
+
+    def _round(self, so_far: Measured) -> _Seen:
         try:
-            answer = _answer(places, golden, description, max(end - time.monotonic(), 0.001))
-        except DeviceError as error:
-            evidence = {"question": golden.question, "log": supervise.log_tail(places)}
-            return Verdict("inconclusive", "GATE_INCONCLUSIVE", f"golden prompt {number}: {error}", evidence)
-        if not goldens.passes(golden, answer):
-            failed.append({"question": golden.question, "expected": golden.expect, "answer": answer[:500]})
-    found: dict[str, Any] = {"golden": len(asked), "failed": failed[:3]}
-    if failed:
-        message = f"{len(failed)} of {len(asked)} golden prompts failed"
-        return Verdict("fail", "GATE_QUALITY", message, found)
-    return Verdict("pass", "READY", f"{len(asked)} of {len(asked)} golden prompts passed", found)
+            paper = self._ask()
+        except DeviceError:
+            paper = self._ask()
+        measured = rules.best(so_far, paper.measured)
+        measured = replace(measured, memory=_memory(self.places, self.slot, self.description))
+        return _Seen(paper, measured, self._judge(paper, measured))
+
+    def _ask(self) -> Paper:
+        examiner = examine.of(self.places, self.description, max(0.0, self.end - time.monotonic()))
+        paper = examiner.ask(self.prompts, self._told)
+        if self.prompts and not paper.asked:
+            raise DeviceError("none of its golden prompts could be asked: this daemon scores no texts")
+        if paper.asked and not paper.failed:
+            examiner.lengthen(self.prompts, paper)
+        return paper
+
+    def _told(self, number: int, failed: int) -> None:
+        self.note({"step": "golden", "number": number, "of": len(self.prompts), "failed": failed})
+
+    def _judge(self, paper: Paper, measured: Measured) -> list[Row]:
+        said = self.description
+        generates = said.task != CLASSIFICATION
+        promise = Measured(
+            tokens_per_second=said.predicted.get("tokens_per_second") if generates else None,
+            memory=float(said.memory_bytes),
+        )
+        wanted = paper.able | {rules.MEMORY}
+        if measured.error_rate is not None:
+            wanted.add(rules.ERRORS)
+        if self.bounds.references == rules.REQUIRED and generates:
+            wanted.add(rules.LOGPROB)
+        return rules.judge(measured, self.bounds, promise, self.earlier, wanted=wanted)
 
 
-def _answer(places: Places, golden: Golden, description: Description, timeout: float) -> str:
-    if description.task == CLASSIFICATION:
-        return talk.classify(places, golden.question, timeout)
-    said = {
-        "prompt": golden.prompt,
-        "messages": golden.messages,
-        "max_tokens": golden.max_tokens,
-        "temperature": 0,
-        "raw": True,
+def _is_worth_another(rows: Sequence[Row]) -> bool:
+    """Say whether another look may change the outcome: what is slow or in doubt may, what is wrong not."""
+    bad = [row for row in rows if row.outcome in (rules.FAIL, rules.INCONCLUSIVE)]
+    return bool(bad) and all(row.what in rules.NOISY or row.outcome == rules.INCONCLUSIVE for row in bad)
+
+
+def _verdict(prompts: Sequence[Golden], seen: _Seen, earlier: Measured) -> Verdict:
+    paper = seen.paper
+    evidence: dict[str, Any] = {
+        "golden": paper.asked,
+        "failed": paper.failed[:3],
+        "answers": paper.answers,
+        "measured": {
+            **asdict(seen.measured),
+            "before": asdict(earlier),
+            "judged": [asdict(row) for row in seen.rows],
+        },
     }
-    path, body = talk.question(said, chat=description.chat_template is not None)
-    return talk.complete(places, path, body, timeout)
+    if paper.failed:
+        message = f"{len(paper.failed)} of {paper.asked} golden prompts failed"
+        return Verdict("fail", "GATE_QUALITY", message, evidence)
+    outcome = rules.outcome(seen.rows)
+    if outcome == rules.PASS:
+        return Verdict("pass", "READY", _passed(prompts, paper), evidence)
+    told = [row for row in seen.rows if row.outcome == outcome]
+    code = rules.CODES[told[0].what] if outcome == rules.FAIL else "GATE_INCONCLUSIVE"
+    return Verdict(outcome, code, "; ".join(map(rules.words, told)), evidence)
+
+
+def _passed(prompts: Sequence[Golden], paper: Paper) -> str:
+    if not prompts:
+        return "it runs; the release has no golden prompts"
+    unscored = f"; {paper.unscored} not asked: this daemon scores no texts" if paper.unscored else ""
+    return f"{paper.asked} of {len(prompts)} golden prompts passed{unscored}"
+
+
+def _memory(places: Places, slot: str | None, description: Description) -> float | None:
+    taken = child.memory(places, slot, description.model) if slot else None
+    return None if taken is None else float(taken["peak"])

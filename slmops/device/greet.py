@@ -43,10 +43,11 @@ def _take_over(places: Places, target: str) -> None:
 
 def enroll(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Learn the device's settings, and whom to believe; return {identity, nonce, trust} for an assignment."""
-    from slmops.device import trust  # noqa: PLC0415 (a greeting alone needs none of it)
+    from slmops.device import attest, trust  # noqa: PLC0415 (a greeting alone needs none of it)
 
     settings = {key: said[key] for key in ("device", "profile", "runtime", "port", "service")}
     with journal.locked(places):
         answer = trust.greet(places, said["trust"])
         write_json(places.config, settings)
+        attest.make_key(places)
     return answer

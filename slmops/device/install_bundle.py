@@ -11,7 +11,6 @@ Law: to be cut off anywhere does no harm, and to run it again ends what was begu
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ from slmops.artifact import sign
 from slmops.device import (
     activate,
     by_hand,
+    hold,
     journal,
+    limit,
     prepare,
     receive,
     renew,
@@ -50,6 +51,7 @@ def main(places: Places, words: list[str]) -> int:
         folder = Path(words[0]).resolve()
         said = _read(folder)
         _take_over(places, folder, words)
+        hold.require_free(places)
         name = _introduce(places, said, words[1] if len(words) > 1 else None)
         slots = {}
         for part in sorted(said["parts"], reverse=True):
@@ -106,13 +108,11 @@ def _take_over(places: Places, folder: Path, words: list[str]) -> None:
 def _newer_in_force(places: Places) -> bool:
     if not places.agent_link.exists() or places.agent_link.resolve() == Path(sys.argv[0]).resolve():
         return False
-    asked = subprocess.run(
+    asked = limit.run(
         [sys.executable, str(places.agent_link), str(places.root), "hello"],
-        input=wire.render_request(Request("hello")),
-        capture_output=True,
-        check=False,
+        input=wire.render_request(Request("hello")).decode(),
     )
-    replies = [wire.parse_reply(line) for line in asked.stdout.decode(errors="replace").splitlines()]
+    replies = [wire.parse_reply(line) for line in asked.stdout.splitlines()]
     done = [reply.said for reply in replies if reply is not None and reply.kind == "done"]
     return bool(done) and wire.newer(str(done[-1].get("version")), __version__)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -26,6 +27,8 @@ F_SETPIPE_SZ = 1031
 """Linux's number; Python names it from 3.10 on."""
 SILENCE = 60.0
 """Seconds without a byte after which a sender is given up."""
+SLOWEST = 256.0
+"""Bytes a second below which a sender is given up though it says something: nobody may hold on for ever."""
 IDLE = 3600.0
 """Seconds without a request after which an operator is given up."""
 
@@ -33,6 +36,8 @@ _room = memoryview(bytearray(PIECE))
 _source = cast("BufferedReader", sys.stdin.buffer)
 _left: int | None = None
 """How many raw bytes of the request at hand are still to come; None when nobody can tell."""
+_until = 0.0
+"""When they must have come, in seconds of the monotonic clock."""
 
 
 def open_up() -> None:
@@ -55,19 +60,20 @@ def hear() -> bytes:
 
 def expect(request: Request) -> None:
     """Make ready for the raw bytes that follow a request."""
-    global _left  # noqa: PLW0603 (as above)
+    global _left, _until  # noqa: PLW0603 (as above)
     _left = wire.body_length(request)
+    _until = time.monotonic() + SILENCE + _left / SLOWEST
 
 
 def read(most: int) -> memoryview:
     """Return the next raw bytes, `most` or fewer, good until the next read; none when there are no more.
 
-    Raise TimeoutError when the operator has said nothing for SILENCE seconds: it may be gone for good, and
-    whoever comes after it must not wait.
+    Raise TimeoutError when the operator has said nothing for SILENCE seconds, or says it so slowly that it
+    never ends: it may be gone for good, and whoever comes after it must not wait.
     """
     global _left  # noqa: PLW0603 (as above)
     view = _room[: min(most, _left or 0)]
-    with _patience(SILENCE):
+    with _patience(min(SILENCE, max(_until - time.monotonic(), 0.001))):
         got = _source.readinto1(view) if view else 0
     _left = (_left or 0) - got
     return view[:got]

@@ -52,12 +52,22 @@ VERBS = {
     "start": "service.start",
     "update-self": "renew.update_self",
     "retire": "commands.retire",
+    "lease": "hold.lease",
+    "forgive": "shun.forgive",
 }
 """Where in this room each verb's handler is, as module.function: `handler(places, said) -> answer`.
 
 A handler that tells something meanwhile says `line.note({...})`; one that takes raw bytes reads `line.read`.
 """
 
+CHANGING = {
+    *("enroll", "prepare", "compare", "receive", "patch", "stage", "activate", "confirm", "roll-back"),
+    *("gc", "fsck", "update-self", "retire"),
+}
+"""Verbs that change what a rollout counts on: `hold` is asked before them."""
+
+BYTES = {"compare", "receive", "patch"}
+"""Those of them that change nothing a status tells."""
 
 HANDS = ("status", "logs", "fsck", "retire")
 """Verbs that a person at the device may type, who sends no request."""
@@ -132,7 +142,17 @@ def _handle(places: Places, request: wire.Request) -> dict[str, Any]:
     module, _, name = VERBS[request.verb].partition(".")
     handler: Handler = getattr(importlib.import_module(f"slmops.device.{module}"), name)
     try:
-        return handler(places, request.said)
+        if request.verb not in CHANGING:
+            return handler(places, request.said)
+        hold = importlib.import_module("slmops.device.hold")
+        try:
+            with hold.held(places, request.verb, request.said) as answer:
+                answer.update(handler(places, request.said))
+            return dict(answer)
+        finally:
+            if request.verb not in BYTES:
+                # What the supervisor keeps at hand for who looks is not so any more (`tell`).
+                places.bulletin.unlink(missing_ok=True)
     except KeyError as error:
         raise DeviceError(
             f"{request.verb}: the request names no {error}, or one that is not there"

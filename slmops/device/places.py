@@ -10,6 +10,9 @@ ROOT/current, ROOT/previous               links to slots
 ROOT/journal.jsonl                        what was decided, in order
 ROOT/committed.json                       what was committed last: a second copy
 ROOT/rotten.json                          what was found rotten, until it is whole again
+ROOT/lease.json                           whose rollout has this device, and the highest epoch heard
+ROOT/identity_key, ROOT/identity_key.pub  the device's own key: with it, it says what it runs
+ROOT/update-lock                          made by an application that must not be disturbed; not ours
 ROOT/reserve                              bytes of disk that the journal may take when there are no others
 ROOT/run/, ROOT/log/, ROOT/spool/         the living processes' own
 """
@@ -44,12 +47,18 @@ class Places:
         self.reserve = root / "reserve"
         self.rotten = root / "rotten.json"
         self.lock = root / "lock"
+        self.lease = root / "lease.json"
+        self.lease_lock = root / "run" / "lease.lock"
+        self.lease_work = root / "run" / "lease.work"
+        self.identity_key = root / "identity_key"
+        self.update_lock = root / "update-lock"
         self.run = root / "run"
         self.supervisor = root / "run" / "supervisor.json"
         self.supervisor_lock = root / "run" / "supervisor.lock"
         self.daemon = root / "run" / "daemon.json"
         self.whole = root / "run" / "whole.json"
         self.port = root / "run" / "port"
+        self.bulletin = root / "run" / "bulletin"
         self.log = root / "log" / "daemon.log"
         self.spool = root / "spool"
 
@@ -71,6 +80,9 @@ class Places:
                 "committed.json",
                 "reserve",
                 "rotten.json",
+                "lease.json",
+                "identity_key",
+                "identity_key.pub",
                 "run",
                 "log",
                 "spool",

@@ -13,7 +13,7 @@ from typing import Any
 from slmops import digest as digests
 from slmops.artifact import manifest
 from slmops.artifact.manifest import Artifact
-from slmops.device import borrow, disk, incoming, journal, patch, slots, trust
+from slmops.device import borrow, disk, incoming, journal, patch, shun, slots, trust
 from slmops.device.places import Places, write
 from slmops.device.stage import is_whole
 from slmops.errors import DoesNotFitError, IntegrityError
@@ -42,6 +42,7 @@ def make_ready(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     if digests.of_bytes(described) != entry.blob.digest:
         raise IntegrityError("the artifact's manifest is not the one its release lists")
     slot = digests.hexdigits(entry.blob.digest)
+    shun.require_forgiven(places, slot, said)
     if is_whole(places, slot):
         trust.renew(places, slot, index, signature)
         return {"slot": slot, "staged": True, "missing": [], "can": {"delta": False}}

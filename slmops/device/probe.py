@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import importlib.util
 import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slmops import __version__
-from slmops.device import boots, service
+from slmops.device import boots, limit, service
 from slmops.device.places import Places
 from slmops.profile.reading import PROBE_SCRIPT, read_sections
 
@@ -28,16 +27,10 @@ _COMPILED = {"bz2": "_bz2", "ctypes": "_ctypes", "lzma": "_lzma", "sqlite3": "_s
 
 def probe(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Return {agent, facts, python, service, disk, clock, user, boot}; bytes and seconds."""
-    script = subprocess.run(
-        ["sh", "-s", str(places.root)],
-        input=PROBE_SCRIPT.encode(),
-        capture_output=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    script = limit.run(["sh", "-s", str(places.root)], input=PROBE_SCRIPT, env={**os.environ, "LC_ALL": "C"})
     return {
         "agent": __version__,
-        "facts": asdict(read_sections(script.stdout.decode(errors="replace"))),
+        "facts": asdict(read_sections(script.stdout)),
         "python": _python(),
         "service": service.outlook(places),
         "disk": _disk(places),

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from slmops import __version__
-from slmops.device import child, damage, journal, slots, talk, trust
+from slmops.device import child, damage, hold, journal, ready, shun, slots, trust
 from slmops.device.places import Places, read_json
 from slmops.errors import IntegrityError
-from slmops.telemetry import spool
-from slmops.telemetry.summary import quantile, summarise
+from slmops.telemetry.summary import quantile
+from slmops.telemetry.sums import Sums
 
 
 def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
@@ -18,11 +18,15 @@ def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
     `slots` names those that are whole, as far as is known; a release's `damage` says what was found rotten.
     """
+    return tell(places, Sums(places.spool), memory(places), patience=5.0)
+
+
+def tell(places: Places, sums: Sums, taken: dict[str, int] | None, *, patience: float) -> dict[str, Any]:
+    """Return what `status` does; `taken` is `memory`, and the daemon is waited for so many seconds."""
     rotten = damage.known(places)
     standing = journal.standing(places)
-    serving = talk.ready(places)
-    spooled = spool.read(places.spool)
-    seen = summarise(event for event in spooled.events if event.digest == f"sha256:{standing.slot}")
+    serving = ready.ready(places, patience)
+    seen = sums.of(f"sha256:{standing.slot}")
     return {
         "agent": __version__,
         "trust": trust.told(places),
@@ -30,11 +34,13 @@ def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
         "release": _release(places, standing.slot),
         "previous": _release(places, standing.previous),
         "healthy": serving is not None and serving.get("digest") == f"sha256:{standing.slot}",
-        "port": talk.port(places),
+        "port": ready.port(places),
+        "lease": hold.told(places),
+        "quarantined": shun.told(places),
         "slots": [name for name in slots.names(places) if name not in rotten],
         "held": slots.held(places),
         "daemon": read_json(places.daemon) or {},
-        "memory": _memory(places, standing.slot),
+        "memory": taken,
         "telemetry": asdict(seen),
         "p95_seconds": quantile(seen.seconds, 0.95),
     }
@@ -63,8 +69,9 @@ def _release(places: Places, slot: str | None) -> dict[str, Any] | None:
     }
 
 
-def _memory(places: Places, slot: str | None) -> dict[str, int] | None:
+def memory(places: Places) -> dict[str, int] | None:
     """Return what the daemon has taken, in bytes: its peak, and what of that is the mapped model."""
+    slot = journal.standing(places).slot
     if slot is None:
         return None
     try:

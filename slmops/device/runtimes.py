@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import IO, Any
 
 from slmops.artifact import runtime as runtimes
 from slmops.artifact.runtime import FILE_NAME, WHEEL, Machine, Runtime
-from slmops.device import disk, slots
+from slmops.device import disk, limit, slots
 from slmops.device.places import Places, read_json, sync_folder, write_json
 from slmops.errors import DeviceError, DoesNotFitError, IntegrityError, SlmopsError
 from slmops.wire import DISK_RESERVE
@@ -33,6 +32,8 @@ Note = Callable[["dict[str, Any]"], None]
 PIECE = 1 << 20
 BLOCK = 4096
 """Bytes of disk that a file takes the most above its own."""
+IMPORTING = 900.0
+"""Seconds that a slow device may take to compile a bundle's modules."""
 COMPILED = "compiled.json"
 """In an unpacked runtime: digests of the bytecode that this device made of its sources."""
 _TRY = (
@@ -228,17 +229,13 @@ def _unpack_file(source: IO[bytes], path: Path, most: int) -> int:
 def _see_it_import(places: Places, described: Runtime, folder: Path) -> None:
     """Import what the daemon will, which also compiles it; write down the digests of what that made."""
     python = _python(described.python) or sys.executable
-    done = subprocess.run(
+    done = limit.run(
         [python, "-I", "-S", "-c", _TRY, str(folder), *described.imports],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
+        IMPORTING,
         env=environment(places, {"runtime_slot": folder.name}),
-        check=False,
     )
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [
-            f"it ends with {done.returncode}"
-        ]
+        said = done.stderr.strip().splitlines() or [f"it ends with {done.returncode}"]
         raise DeviceError(
             f"{described.reference} does not start on this device: {said[-1]}",
             remedy="Name a Python of the device with slmops[daemon] in it as its `runtime`.",

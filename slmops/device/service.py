@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from slmops.device import crontab, journal
+from slmops.device import crontab, journal, limit
 from slmops.device.places import Places, read_json, write
 from slmops.errors import DeviceError
 
@@ -99,7 +99,7 @@ def log_tail(places: Places, lines: int) -> list[str]:
     if unit.exists() and shutil.which("journalctl"):
         user = [] if os.geteuid() == 0 else ["--user"]
         words = ["journalctl", *user, "-u", unit.name, "-n", str(lines), "-o", "short-iso", "--no-pager"]
-        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
+        return limit.run(words).stdout.splitlines()
     if not own.exists():
         return []
     return own.read_text(errors="replace").splitlines()[-lines:]
@@ -111,7 +111,7 @@ def end(places: Places) -> None:
     unit = _unit_path(places)
     control = _systemctl()
     if control and unit.exists():
-        subprocess.run([*control, "disable", "--now", unit.name], capture_output=True, check=False)
+        limit.run([*control, "disable", "--now", unit.name])
         unit.unlink()
     pid = _alive(places)
     if pid is not None:
@@ -181,16 +181,16 @@ def _start_unit(places: Places) -> None:
     text = UNIT.format(target=target, **{key: str(path).replace("%", "%%") for key, path in paths.items()})
     write(unit, text.encode())
     for words in (["daemon-reload"], ["enable", "--now", unit.name]):
-        done = subprocess.run([*control, *words], capture_output=True, check=False)
+        done = limit.run([*control, *words])
         if done.returncode != 0:
-            raise DeviceError(f"systemctl {words[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+            raise DeviceError(f"systemctl {words[0]} failed: {done.stderr.strip()}")
     _outlives_sessions()
 
 
 def _outlives_sessions() -> bool:
     """Say whether this user's systemd stays when nobody is logged in; where we may, see that it does."""
     if os.geteuid() != 0 and not _lingers() and shutil.which("loginctl"):
-        subprocess.run(["loginctl", "enable-linger"], capture_output=True, check=False)
+        limit.run(["loginctl", "enable-linger"])
     return os.geteuid() == 0 or _lingers()
 
 
@@ -210,7 +210,7 @@ def _systemctl() -> list[str]:
         return []
     if os.geteuid() == 0:
         return ["systemctl"]
-    asked = subprocess.run(["systemctl", "--user", "show-environment"], capture_output=True, check=False)
+    asked = limit.run(["systemctl", "--user", "show-environment"])
     return ["systemctl", "--user"] if asked.returncode == 0 else []
 
 

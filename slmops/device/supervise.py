@@ -19,6 +19,7 @@ from typing import Any
 from slmops.device import boots, journal, leftovers, slots
 from slmops.device import child as children
 from slmops.device.places import Places, read_json, write_json
+from slmops.device.tell import Teller
 from slmops.device.trial import Standing, expired, going_back
 from slmops.errors import DeviceError, IntegrityError
 
@@ -33,6 +34,8 @@ STEADY = 60.0
 """Seconds a committed daemon must have lived for its end to count as a first one."""
 TICK = 0.5
 """Seconds between looks at the journal when nobody nudges."""
+REST = 1.0
+"""Seconds between looks while what is committed serves: the end of the daemon wakes the supervisor anyway."""
 SIGNALS = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
@@ -104,6 +107,7 @@ class _Watch:
         self.read = Standing()
         self.rotten: dict[tuple[str, float], bool] = {}
         self.left: tuple[Standing, tuple[str, str]] | None = None
+        self.teller = Teller(places)
 
     def until_told(self, agent: str) -> bool:
         """Look and act until SIGTERM (True) or until a newer agent is in force (False)."""
@@ -113,7 +117,9 @@ class _Watch:
                 return False
             self._introduce(agent)
             self._look()
-            told = signal.sigtimedwait(SIGNALS, TICK)
+            self.teller.look()
+            resting = self.child is not None and self.read.trial is None
+            told = signal.sigtimedwait(SIGNALS, REST if resting else TICK)
             if told is not None and told.si_signo in (signal.SIGTERM, signal.SIGINT):
                 self._stop()
                 return True
@@ -180,7 +186,8 @@ class _Watch:
         code, message = reason
         try:
             with journal.locked(self.places, wait=0.0):
-                return roll_back(self.places, code, message, {"log": log_tail(self.places)})
+                evidence = {"log": log_tail(self.places), "last_exit": self.last_exit}
+                return roll_back(self.places, code, message, evidence)
         except DeviceError:
             return standing
         except OSError:
@@ -218,6 +225,7 @@ class _Watch:
     def _stop(self, then: Standing | None = None) -> None:
         """End the daemon; `then` is the standing to serve next."""
         if self.child is not None:
+            self.teller.hush()
             children.stop(self.child)
         then = then or Standing()
         self.slot, self.since, self.child, self.crashes, self.not_before = then.slot, then.since, None, 0, 0.0
@@ -235,7 +243,12 @@ def roll_back(places: Places, code: str, message: str, evidence: dict[str, Any])
     """Go back to the slot before; the caller holds the device's lock."""
     here = journal.standing(places)
     standing = journal.append(
-        places, "rolled_back", slot=here.slot, code=code, message=message, evidence=evidence
+        *(places, "rolled_back"),
+        slot=here.slot,
+        boot=boots.identity(),
+        code=code,
+        message=message,
+        evidence=evidence,
     )
     slots.point(places, standing)
     return standing

@@ -4,34 +4,63 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from slmops.device import limit
 from slmops.device.places import Places
+from slmops.device.ready import port as port  # noqa: PLC0414 - asked here by those who talk
+from slmops.device.ready import ready as ready  # noqa: PLC0414 - as above
 from slmops.errors import DeviceError
 
 
-def port(places: Places) -> int | None:
-    """Return the port the daemon listens on, once it does."""
-    try:
-        return int(places.port.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
+class RefusedError(DeviceError):
+    """The daemon answered with another status than 200."""
+
+    def __init__(self, status: int, said: dict[str, Any]) -> None:
+        """Refuse with what the daemon said."""
+        super().__init__(f"the daemon refused ({status}): {_reason(said)}")
+        self.status = status
 
 
-def ready(places: Places) -> dict[str, Any] | None:
-    """Return what the daemon says of itself when it is ready to answer, else None."""
-    try:
-        status, said = _call(places, "GET", "/readyz", None, timeout=5.0)
-    except (DeviceError, OSError, http.client.HTTPException, ValueError):
-        return None
-    return said if status == HTTPStatus.OK and said.get("ready") is True else None
+@dataclass(frozen=True)
+class Spoken:
+    """An answer, and how long it took."""
+
+    text: str
+    tokens: int
+    first: float
+    """Seconds to the first piece of text; of an answer without any, to its end."""
+    seconds: float
 
 
-def complete(places: Places, path: str, body: dict[str, Any], timeout: float) -> str:
-    """Ask and return the whole answer; raise DeviceError when there is none."""
-    return _text(_asked(places, path, body, timeout)["choices"][0], "message")
+def timed(places: Places, path: str, body: dict[str, Any], timeout: float) -> Spoken:
+    """Ask and return the whole answer with its times; raise DeviceError when there is none."""
+    began = time.monotonic()
+    text, first, tokens, pieces = "", None, 0, 0
+    asked = {**body, "stream_options": {"include_usage": True}}
+    for said in _events(_connect(places, timeout), path, asked):
+        for choice in said["choices"]:
+            piece = _text(choice, "delta")
+            pieces += bool(piece)
+            text += piece
+        if text and first is None:
+            first = time.monotonic() - began
+        tokens = (said.get("usage") or {}).get("completion_tokens", pieces)
+    seconds = time.monotonic() - began
+    return Spoken(text, tokens, seconds if first is None else first, seconds)
+
+
+def scores(places: Places, body: dict[str, Any], timeout: float) -> list[float | None]:
+    """Return the log-probability of each token; raise DeviceError when the daemon tells none."""
+    choice = _asked(places, "/v1/completions", body, timeout)["choices"][0]
+    found = (choice.get("logprobs") or {}).get("token_logprobs")
+    if not isinstance(found, list):
+        raise DeviceError("the daemon told no log-probabilities")
+    return found
 
 
 def classify(places: Places, text: str, timeout: float) -> str:
@@ -45,26 +74,32 @@ def _asked(places: Places, path: str, body: dict[str, Any], timeout: float) -> d
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DeviceError(f"the daemon did not answer: {error}") from error
     if status != HTTPStatus.OK:
-        raise DeviceError(f"the daemon refused ({status}): {_reason(said)}")
+        raise RefusedError(status, said)
     return said
 
 
 def stream(places: Places, path: str, body: dict[str, Any], timeout: float) -> Iterator[str]:
-    """Ask and yield the answer as it comes."""
-    connection = _connect(places, timeout)
+    """Ask and yield the answer as it comes; `timeout` is how many seconds the model may be silent."""
+    for said in _events(_connect(places, timeout, patient=True), path, body):
+        for choice in said["choices"]:
+            yield _text(choice, "delta")
+
+
+def _events(
+    connection: http.client.HTTPConnection, path: str, body: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Ask for a stream and yield its events; raise DeviceError when it does not come to its end."""
     try:
         _send(connection, "POST", path, {**body, "stream": True})
         response = connection.getresponse()
         if response.status != HTTPStatus.OK:
-            raise DeviceError(
-                f"the daemon refused ({response.status}): {_reason(json.loads(response.read()))}"
-            )
+            raise RefusedError(response.status, json.loads(response.read()))
         for line in response:
             event = line.decode().strip()
             if event == "data: [DONE]":
                 return
             if event.startswith("data: "):
-                yield from _pieces(json.loads(event[len("data: ") :]))
+                yield _whole(json.loads(event[len("data: ") :]))
         raise DeviceError("the daemon broke off in the middle of its answer")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DeviceError(f"the daemon broke off: {error}") from error
@@ -72,11 +107,10 @@ def stream(places: Places, path: str, body: dict[str, Any], timeout: float) -> I
         connection.close()
 
 
-def _pieces(said: dict[str, Any]) -> Iterator[str]:
+def _whole(said: dict[str, Any]) -> dict[str, Any]:
     if "choices" not in said:
         raise DeviceError(f"the daemon broke off: {_reason(said)}")
-    for choice in said["choices"]:
-        yield _text(choice, "delta")
+    return said
 
 
 def question(said: dict[str, Any], *, chat: bool) -> tuple[str, dict[str, Any]]:
@@ -93,11 +127,21 @@ def question(said: dict[str, Any], *, chat: bool) -> tuple[str, dict[str, Any]]:
     return "/v1/completions", {**body, "prompt": said["prompt"]}
 
 
-def _connect(places: Places, timeout: float) -> http.client.HTTPConnection:
+class _Connection(http.client.HTTPConnection):
+    """A connection that is waited for no longer than its timeout, all in all."""
+
+    def connect(self) -> None:
+        """Connect; `limit` counts from here."""
+        self.sock = limit.connect(self.port, float(self.timeout or 0))
+
+
+def _connect(places: Places, timeout: float, *, patient: bool = False) -> http.client.HTTPConnection:
+    """Return a connection with `timeout` seconds for all, or if `patient` for each piece that comes."""
     number = port(places)
     if number is None:
         raise DeviceError("the daemon does not listen yet", remedy="See `slmops device logs`.")
-    return http.client.HTTPConnection("127.0.0.1", number, timeout=timeout)
+    kind = http.client.HTTPConnection if patient else _Connection
+    return kind("127.0.0.1", number, timeout=timeout)
 
 
 def _call(

@@ -134,6 +134,11 @@ def recheck(places: Places, slot: str) -> None:
         raise IntegrityError(f"slot {slot[:12]}: the release it came with does not list it")
 
 
+def identity(places: Places) -> str:
+    """Return what the device calls itself."""
+    return _seen(places).identity
+
+
 def floor(places: Places, name: str) -> int:
     """Return the lowest counter that this device takes of a release's name."""
     return _seen(places).floors.get(name, 0)

@@ -5,7 +5,7 @@ used and never replaced; of one version the agent that a session brings is in fo
 that lost step begins anew before the next request.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -95,18 +95,20 @@ def greet(link: Link) -> dict[str, Any]:
 
 
 @contextmanager
-def session(device: Device, trusted: tuple[Path, ...]) -> Iterator["Session"]:
-    """Connect to a device, and hold a session with its agent."""
-    with Link(device, trusted) as link, Session(link) as begun:
+def session(
+    device: Device, trusted: tuple[Path, ...], lease: Mapping[str, Any] | None = None
+) -> Iterator["Session"]:
+    """Connect to a device, and hold a session with its agent; every request asks for `lease`, if given."""
+    with Link(device, trusted) as link, Session(link, lease) as begun:
         yield begun
 
 
 class Session:
     """One process of a device's agent, asked one thing after another. Use it in a `with`."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, lease: Mapping[str, Any] | None = None) -> None:
         """Greet the agent in force, after bringing it where there is none or an older one."""
-        self.link = link
+        self.link, self._lease = link, {"lease": dict(lease)} if lease else {}
         self._stream, self.agent = _begin(link)
         self._protocol = _protocol(link, Reply("done", self.agent))
         self._in_step = True
@@ -151,7 +153,8 @@ class Session:
                 owed -= len(piece)
                 yield piece
 
-        answer = _ask(self._stream, Request(verb, said or {}, self._protocol), counted(), note)
+        request = Request(verb, {**(said or {}), **self._lease}, self._protocol)
+        answer = _ask(self._stream, request, counted(), note)
         self._in_step = answer is not None and owed == 0
         return _judge(self.link, answer, self._stream)
 

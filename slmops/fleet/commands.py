@@ -27,6 +27,18 @@ def agent(root: str, verb: str, tag: str | None = None) -> str:
     )
 
 
+def glance(root: str) -> str:
+    """Print the folder of what the agent keeps for itself, its bulletin, the machine's uptime and its boot.
+
+    The bulletin is a link to memory of the agent's process; what has come to its place since, and is not
+    this user's own file, is not opened. Where there is none the command fails.
+    """
+    return _sh(
+        f"cd {place(root)}/run 2>/dev/null && test -f bulletin && test -O bulletin && pwd -P "
+        "&& exec cat bulletin /proc/uptime /proc/sys/kernel/random/boot_id"
+    )
+
+
 def push_agent(root: str, tag: str) -> str:
     """Take an agent from standard input, `tag` being what its sha256 begins with.
 

@@ -6,15 +6,17 @@ yields as many names as hosts.
 """
 
 import re
+import zoneinfo
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from slmops.errors import UsageError
 from slmops.fault import fault
-from slmops.fleet import address
-from slmops.fleet.strategy import Strategy
+from slmops.fleet import address, selector
+from slmops.fleet.strategy import Step, Strategy
 from slmops.profile.device import Rate
 
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")
@@ -65,6 +67,20 @@ class Settings(BaseModel):
     bandwidth: Annotated[Rate, Field(gt=0)] | None = Field(
         None, description="Most that is sent to one device, as 2MB/s. Default: what the link bears."
     )
+    timezone: str | None = Field(
+        None,
+        description="Where its clocks are, as Europe/Berlin: what rollout windows go by. Default: UTC.",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, said: str | None) -> str | None:
+        try:
+            if said is not None:
+                zoneinfo.ZoneInfo(said)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(_no_zone(said or "")) from error
+        return said
 
     @field_validator("jump")
     @classmethod
@@ -122,6 +138,21 @@ class Fleet(BaseModel):
                 names[device.name], places[place] = index, device.name
         return self
 
+    @model_validator(mode="after")
+    def _waves_pick_somebody(self) -> Self:
+        chosen = [
+            (index, wave.select)
+            for index, wave in enumerate(self.rollout.waves)
+            if isinstance(wave, Step) and wave.select is not None
+        ]
+        devices = self.resolved() if chosen else []
+        for index, phrase in chosen:
+            try:
+                selector.select(devices, phrase)
+            except UsageError as error:
+                raise fault(str(error), "rollout", "waves", index, "select") from error
+        return self
+
     def resolved(self) -> list["Device"]:
         """Return every device with all its settings."""
         return [device for index, entry in enumerate(self.devices) for device in self._expand(index, entry)]
@@ -175,6 +206,8 @@ class Device:
     connect_timeout: float = 10.0
     bandwidth: int | None = None
     """Bytes per second."""
+    timezone: str = "UTC"
+    """Where its clocks are, by an IANA name."""
 
     @property
     def bundle(self) -> str | None:
@@ -198,6 +231,15 @@ class Device:
             "port": self.daemon_port,
             "service": self.service,
         }
+
+
+def _no_zone(said: str) -> str:
+    known = zoneinfo.available_timezones()
+    if not known:
+        return "this machine has no time zone data; install the system's tzdata, or `pip install tzdata`"
+    near = get_close_matches(said, known, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else "expected an IANA name such as Europe/Berlin or UTC"
+    return f"there is no time zone {said!r}; {hint}"
 
 
 def expand(text: str) -> list[str]:

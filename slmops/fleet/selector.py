@@ -7,21 +7,21 @@ Laws: the empty phrase picks all; a term and its negation split the fleet; order
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from slmops.errors import UsageError
-from slmops.fleet.inventory import Device
+
+if TYPE_CHECKING:
+    from slmops.fleet.inventory import Device
 
 NAMED = 8
 """Devices that an error names."""
 
 
-def select(devices: Iterable[Device], phrase: str) -> list[Device]:
+def select(devices: "Iterable[Device]", phrase: str) -> "list[Device]":
     """Return the devices the phrase picks; raise UsageError when it picks none or cannot be read."""
-    terms = [term.strip() for term in phrase.split(",")] if phrase.strip() else []
-    if not all(term.lstrip("!") for term in terms):
-        raise UsageError(f"selector {phrase!r}: a term is empty")
     there = list(devices)
-    picked = [device for device in there if all(_holds(device, term) for term in terms)]
+    picked = pick(there, phrase)
     if not picked:
         names = ", ".join(device.name for device in there[:NAMED]) + (", ..." if there[NAMED:] else "")
         raise UsageError(
@@ -31,7 +31,15 @@ def select(devices: Iterable[Device], phrase: str) -> list[Device]:
     return picked
 
 
-def _holds(device: Device, term: str) -> bool:
+def pick(devices: "Iterable[Device]", phrase: str) -> "list[Device]":
+    """Return the devices the phrase picks, be it none; raise UsageError when it cannot be read."""
+    terms = [term.strip() for term in phrase.split(",")] if phrase.strip() else []
+    if not all(term.lstrip("!") for term in terms):
+        raise UsageError(f"selector {phrase!r}: a term is empty")
+    return [device for device in devices if all(_holds(device, term) for term in terms)]
+
+
+def _holds(device: "Device", term: str) -> bool:
     if term.startswith("!"):
         return not _holds(device, term[1:].strip())
     if "!=" in term:

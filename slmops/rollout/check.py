@@ -1,5 +1,6 @@
 """Look at a device before anything is sent: can it be reached, can it bear the release, has it got it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from slmops.artifact import trust as trusts
 from slmops.artifact.runtime import Platform
 from slmops.artifact.trust import Trust
 from slmops.errors import DoesNotFitError, HostKeyError, IntegrityError, SlmopsError, UnreachableError
-from slmops.fleet import agent, probe
+from slmops.fleet import agent, glance, probe
 from slmops.fleet.agent import NoAgentError
 from slmops.fleet.inventory import Device
 from slmops.fleet.ssh import Link
@@ -54,11 +55,19 @@ class Finding:
     """All slots that it has, but those that it knows to be rotten."""
     held: frozenset[str] = frozenset()
     """Digests of the files in its slots, but those that it knows to be rotten."""
+    quarantined: str = ""
+    """Why it does not take this artifact for now."""
+    went_back_at: float | None = None
+    """When, in unix seconds, it last went back from this very artifact."""
+    facts: DeviceFacts | None = None
+    """What it said of itself, the memory of the release that it serves counted as free; None unasked."""
+    disk_bytes: int = 0
+    """Disk that it must have free for the release and its own system; 0 when the release is there."""
 
     @property
     def goes(self) -> bool:
         """Say whether it gets the release."""
-        return not self.current and self.refusal is None and self.unreachable is None
+        return not (self.current or self.quarantined or self.refusal or self.unreachable)
 
     def items(self, offers: Offers) -> tuple[Item, ...]:
         """Return what it is sent: of its runtime and of its model the files that no slot of its own holds."""
@@ -81,28 +90,43 @@ def look(device: Device, order: Order, trusted: tuple[Path, ...]) -> Finding:
 
 
 def _look(link: Link, order: Order, parcel: ModelParcel) -> Finding:
+    """Return what is found; a device that has the release already says so without a program of ours."""
+    return _at_a_glance(link, order, parcel) or _closely(link, order, parcel)
+
+
+def _at_a_glance(link: Link, order: Order, parcel: ModelParcel) -> Finding | None:
+    """Return the finding of a device that is current by its own bulletin; None for every other one."""
+    told = glance.glance(link)
+    if told is None or told["standing"]["slot"] != parcel.slot:
+        return None
+    _refuse_other_trust(link, order, told)
+    bundled = link.device.bundle is not None
+    runtime = _runtime(link.device, order, probe.facts(link)) if bundled else None
+    finding = _found(link.device, parcel, runtime, told)
+    return finding if finding.current else None
+
+
+def _closely(link: Link, order: Order, parcel: ModelParcel) -> Finding:
     told = _status(link)
     _refuse_other_trust(link, order, told)
     refuse_below_floor(link.device, parcel, told, [signed.trust for signed in order.mandate.chain])
     have = probe.facts(link)
-    runtime = order.runtime(link.device, platform) if (platform := _platform(have)) else None
+    runtime = _runtime(link.device, order, have)
     finding = _found(link.device, parcel, runtime, told)
     if finding.current:
         return finding
     said = parcel.description
     whole = sum(item.blob.size for item in finding.items({}))
     unpacked = runtime.description.unpacked if runtime and runtime.slot not in finding.whole else 0
-    short = compatible(
-        arch=said.arch,
-        memory_bytes=said.memory_bytes,
-        disk_bytes=whole + unpacked + DISK_RESERVE if whole else 0,
-        have=_once_freed(have, (told.get("release") or {}).get("memory_bytes", 0)),
-    )
+    disk = whole + unpacked + DISK_RESERVE if whole else 0
+    freed = _once_freed(have, (told.get("release") or {}).get("memory_bytes", 0))
+    finding = replace(finding, facts=freed, disk_bytes=disk)
+    short = compatible(arch=said.arch, memory_bytes=said.memory_bytes, disk_bytes=disk, have=freed)
     lacking = "" if runtime else probe.lacking(link, NEEDS[said.format])
     reasons = [*short, *([lacking] if lacking else [])]
     if not reasons:
         return finding
-    remedy = runtime_remedy(link.device, platform) if lacking else None
+    remedy = runtime_remedy(link.device, _platform(have)) if lacking else None
     return replace(
         finding, refusal=DoesNotFitError(f"{link.device.name}: {'; '.join(reasons)}", remedy=remedy)
     )
@@ -120,6 +144,8 @@ def _found(
 ) -> Finding:
     """Return what a device's status says of it."""
     standing = told.get("standing") or {}
+    failure = standing.get("failure") or {}
+    shunned = (told.get("quarantined") or {}).get(parcel.slot)
     return Finding(
         device,
         parcel,
@@ -129,7 +155,14 @@ def _found(
         slots=kept_slots(standing),
         whole=tuple(told.get("slots", ())),
         held=frozenset(told.get("held", ())),
+        quarantined=_shunned(shunned) if shunned else "",
+        went_back_at=failure.get("at") if failure.get("slot") == parcel.slot else None,
     )
+
+
+def _shunned(said: dict[str, Any]) -> str:
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(said["until"]))
+    return f"it failed here {said['failures']} times, the last time: {said['why']}; not tried until {until}"
 
 
 def kept_slots(standing: dict[str, Any]) -> tuple[str, ...]:
@@ -179,6 +212,11 @@ def _platform(have: DeviceFacts) -> Platform | None:
     if have.arch is None or have.python is None:
         return None
     return Platform(have.arch, ".".join(have.python.split(".")[:2]))
+
+
+def _runtime(device: Device, order: Order, have: DeviceFacts) -> RuntimeParcel | None:
+    platform = _platform(have)
+    return order.runtime(device, platform) if platform else None
 
 
 def _once_freed(have: DeviceFacts, serving: int) -> DeviceFacts:

@@ -1,103 +1,76 @@
-"""Carry out what the machine asks: check, roll wave by wave, judge, and bring a sick wave back.
+"""Carry out what the machine asks: check, roll wave by wave, judge, soak, and bring back what is sick.
 
-Setting `terms.stop` lets devices that have begun their trial end it, and starts nobody.
-One thread drives: it alone touches the machine, the assignments and the history. Others, at most
-`max_parallel`, each work on one device and tell what happened through a queue.
+One thread drives: it alone touches the machine, the assignments and the history; others each work on one
+device and tell what happened (`work`). What people ask meanwhile, by a wish in the history or by the flag
+`stop`, lets devices that have begun come to their end, and starts nobody. Laws: only whoever holds the fleet
+drives, and one from whom it was taken does nothing more; what a driver was doing when it was killed, the next
+one goes on with.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from queue import SimpleQueue
-from threading import Thread
-from typing import Any, Protocol
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from threading import Event as Flag
+from typing import Any
 
 from slmops.errors import SlmopsError
 from slmops.fleet.ask_all import ask_all
 from slmops.fleet.inventory import Device
-from slmops.fleet.strategy import at_most
-from slmops.rollout import apply, assignment, check, machine, verdict
-from slmops.rollout.apply import Terms
+from slmops.fleet.strategy import Strategy, at_most
+from slmops.rollout import assignment, machine, verdict
 from slmops.rollout.assignment import State
 from slmops.rollout.check import Finding
-from slmops.rollout.history import History
+from slmops.rollout.history import LEASE, Entry, History
 from slmops.rollout.machine import Event, Rollout
-from slmops.rollout.order import Order
-from slmops.rollout.told import Tell, Told, remedies
+from slmops.rollout.outcome import Errand, Outcome, Watcher
+from slmops.rollout.pace import Pace
+from slmops.rollout.reach import Reach
+from slmops.rollout.reconcile import reconcile
+from slmops.rollout.roster import Roster
+from slmops.rollout.told import Tell, Told
 from slmops.rollout.verdict import Verdict
-from slmops.rollout.waves import cut
+from slmops.rollout.waves import Wave, cut
+from slmops.rollout.work import TICK, Work
 
-
-class Watcher(Protocol):
-    """Who is shown the rollout as it goes."""
-
-    def rollout(self, rollout: Rollout, devices: Sequence[Device]) -> None:
-        """See that the rollout moved; `devices` are those of its wave."""
-
-    def device(self, told: Told, state: State) -> None:
-        """See what happened to a device; `state` is where it stands now."""
-
-
-@dataclass
-class Outcome:
-    """How a rollout ended."""
-
-    rollout: Rollout
-    states: dict[str, State]
-    messages: dict[str, str]
-    number: int | None = None
-    refusals: list[SlmopsError] = field(default_factory=list)
-    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What was told of each device."""
-
-    @property
-    def sent(self) -> dict[str, int]:
-        """Return the bytes of files that went to each device."""
-        return {name: said["sent"] for name, said in self.evidence.items() if "sent" in said}
-
-    @property
-    def whole_because(self) -> dict[str, list[str]]:
-        """Return for each device why files went to it whole that were to go as a delta."""
-        return {
-            name: said["whole_because"] for name, said in self.evidence.items() if said.get("whole_because")
-        }
-
-    @property
-    def remedies(self) -> list[str]:
-        """Return what can be done about devices that failed or were lost, each once."""
-        return remedies(self.evidence.values())
-
-    @property
-    def exit_code(self) -> int:
-        """Return the exit code for this end; a refusal's own where it has one (6, 7)."""
-        if self.rollout.state is machine.State.REFUSED and self.refusals:
-            return max(error.exit_code for error in self.refusals)
-        return machine.EXIT_CODES[self.rollout.state]
+WAVE, ALL, NONE = "wave", "all", "none"
+"""Who goes back."""
 
 
 def look_at_all(
-    devices: Sequence[Device],
-    order: Order,
-    terms: Terms,
-    each: Callable[[Finding], None],
+    devices: Sequence[Device], reach: Reach, most: int, each: Callable[[Finding], None]
 ) -> list[Finding]:
-    """Look at every device at once, `max_parallel` at a time; return what was found, in fleet order."""
-    return ask_all(
-        devices, lambda device: check.look(device, order, terms.trusted), terms.strategy.max_parallel, each
-    )
+    """Look at every device, so many at a time; return what was found, in the same order."""
+    return ask_all(devices, reach.look, most, each)
 
 
 class Drive:
-    """One rollout, from the look at its devices to its end."""
+    """One driver of a rollout, from where it takes it up to its end or its next stop."""
 
-    def __init__(self, fleet: str, order: Order, terms: Terms, *, history: History, watcher: Watcher) -> None:
-        self.fleet, self.order, self.strategy = fleet, order, terms.strategy
-        self.terms, self.history, self.watcher = terms, history, watcher
+    def __init__(
+        self,
+        errand: Errand,
+        strategy: Strategy,
+        reach: Reach,
+        *,
+        history: History,
+        watcher: Watcher,
+        stop: Flag,
+    ) -> None:
+        self.errand, self.strategy, self.reach = errand, strategy, reach
+        self.options = {**errand.options, "strategy": strategy.model_dump(mode="json", by_alias=True)}
+        self.history, self.watcher, self.stop = history, watcher, stop
         self.findings: dict[str, Finding] = {}
-        self.states: dict[str, State] = {}
-        self.messages: dict[str, str] = {}
-        self.evidence: dict[str, dict[str, Any]] = {}
-        self.rollout = Rollout(waves=0)
-        self.number: int | None = None
+        self.roster = Roster(errand.fleet, history, watcher)
+        self.waves: list[Wave] = []
+        self.rollout = Rollout(waves=0, stages_only=errand.stages_only)
+        self.asked, self.why = "", ""
+        self._starts: list[float] = []
+        self._began = time.time()
+        self._wave_began = time.monotonic()
+        self._renewed = 0.0
+        self._crossed = False
+        self._tally: Counter[State] = Counter()
 
     def run(self, findings: Sequence[Finding]) -> Outcome:
         """Roll the release out over devices that have been looked at; return how it ended."""
@@ -105,13 +78,36 @@ class Drive:
         self.findings = {finding.device.name: finding for finding in findings}
         refusals = self._judge_findings(findings)
         if self.rollout.state is machine.State.CHECKING:
-            try:
-                self._roll(findings)
-            except KeyboardInterrupt:
-                if self.number is not None:
-                    self.history.moved(self.number, machine.State.INTERRUPTED.value, self.rollout.wave)
-                raise
-        return Outcome(self.rollout, self.states, self.messages, self.number, refusals, self.evidence)
+            self._begin(findings)
+            self._drive(lambda: self._clear(findings))
+        return self._outcome(refusals)
+
+    def go_on(self, entry: Entry, findings: Sequence[Finding], back: str = "") -> Outcome:
+        """Go on with a rollout that stopped or whose driver was killed, or promote one that is held.
+
+        `findings` are of its devices in fleet order; `back` abandons it instead: none, wave or all go back.
+        """
+        self.history.hold(self.errand.fleet, entry.id, self.errand.epoch, self.errand.operator)
+        self._drive(lambda: self._take_up(entry, findings, back))
+        return self._outcome([])
+
+    def _outcome(self, refusals: list[SlmopsError]) -> Outcome:
+        roster = self.roster
+        return Outcome(
+            self.rollout, roster.states, roster.messages, roster.number, refusals, roster.evidence, self.why
+        )
+
+    def _drive(self, begin: Callable[[], None]) -> None:
+        """Begin, and go on until an end or a stop, holding the fleet all the while."""
+        try:
+            begin()
+            while self.rollout.state in (machine.State.ROLLING, machine.State.RETURNING):
+                self._go()
+        except KeyboardInterrupt:
+            self._record(machine.State.INTERRUPTED)
+            raise
+        finally:
+            self.history.let_go(self.errand.fleet, self.errand.epoch)
 
     def _judge_findings(self, findings: Sequence[Finding]) -> list[SlmopsError]:
         """Turn the rollout down when a device cannot take it, or when too many are out of reach."""
@@ -124,132 +120,269 @@ class Drive:
             refusals = list(lost)
         return refusals
 
-    def _roll(self, findings: Sequence[Finding]) -> None:
-        ready = [
-            finding.device for finding in findings if finding.unreachable is None and not finding.current
+    def _begin(self, findings: Sequence[Finding]) -> None:
+        """Open the rollout in the history, and take the fleet."""
+        ready = [finding.device for finding in findings if finding.goes]
+        self.waves = cut(ready, self.strategy)
+        going = {device.name for device in ready}
+        names = [
+            [finding.device.name for finding in findings if finding.device.name not in going],
+            *([device.name for device in wave.devices] for wave in self.waves),
         ]
-        waves = cut(ready, self.strategy)
-        everyone = [
-            [finding.device.name for finding in findings if finding.device not in ready],
-            *_names(waves),
-        ]
-        release = self.order.signed.release.reference
-        self.number = self.history.begin(self.fleet, release, self.order.signed.blob.digest, everyone)
+        errand = self.errand
+        self.options["waves"] = [_terms(wave) for wave in self.waves]
+        left = self.history.left(errand.fleet)
+        number = self.history.begin(
+            errand.fleet, errand.release, errand.digest, names,
+            uid=errand.uid, epoch=errand.epoch, operator=errand.operator, options=self.options,
+        )  # fmt: skip
+        try:
+            self.history.hold(errand.fleet, number, errand.epoch, errand.operator)
+        except SlmopsError:
+            self.history.moved(number, machine.State.REFUSED.value, 0)
+            raise
+        self.roster.number = number
+        for entry in left:
+            self._overtake(entry, {finding.device.name for finding in findings})
+
+    def _overtake(self, entry: Entry, devices: set[str]) -> None:
+        """End an earlier rollout that was left, when this one is over devices of it."""
+        if devices & {line.device for line in self.history.devices(entry.id)}:
+            over = machine.step(Rollout(entry.waves, entry.wave, machine.State(entry.state)), Event.OVERTAKEN)
+            self.history.moved(entry.id, over.state.value, over.wave)
+
+    def _clear(self, findings: Sequence[Finding]) -> None:
+        self.roster.enter(finding.device.name for finding in findings)
         for finding in findings:
-            self.states[finding.device.name] = State.WAITING
-        for finding in findings:
+            name = finding.device.name
             if finding.unreachable is not None:
-                self._hear(Told(finding.device.name, assignment.Event.LEFT_OUT, str(finding.unreachable)))
+                self.hear(Told(name, assignment.Event.LEFT_OUT, str(finding.unreachable)))
             elif finding.current:
-                self._hear(Told(finding.device.name, assignment.Event.FOUND_CURRENT))
-        left_out = any(finding.unreachable is not None for finding in findings)
-        self.rollout = Rollout(waves=len(waves), state=machine.State.CHECKING, left_out=left_out)
-        self._move(Event.CLEARED, waves)
-        while self.rollout.state is machine.State.ROLLING:
-            self._roll_wave(waves)
+                self.hear(Told(name, assignment.Event.FOUND_CURRENT))
+            elif finding.quarantined:
+                self.hear(Told(name, assignment.Event.SHUN, finding.quarantined))
+        self.rollout = replace(self.rollout, waves=len(self.waves), left_out=self.roster.left_anyone_out())
+        self._move(Event.CLEARED)
 
-    def _roll_wave(self, waves: list[list[Device]]) -> None:
-        wave = waves[self.rollout.wave]
-        self._work(wave, self._bring)
-        found = self._judge([self.states[device.name] for device in wave])
-        # A stop ends the rollout here, but a sick wave comes home all the same.
-        stopped = self.terms.stop.is_set() and found is not Event.SICKENED
-        self._move(Event.STOPPED if stopped else found, waves)
-        if self.rollout.state is machine.State.SOAKING:
-            self._soak(wave, waves)
-        if self.rollout.state is machine.State.RETURNING:
-            self._bring_back(wave, waves)
-
-    def _judge(self, states: list[State]) -> Event:
-        """Say what a wave has come to; one that failed before any switch has nothing to bring back."""
-        found = verdict.judge(states, self.strategy)
-        if found is Verdict.FAIL and not any(state in assignment.SWITCHED for state in states):
-            return Event.TURNED_DOWN
-        return {Verdict.PASS: Event.PASSED, Verdict.FAIL: Event.SICKENED}.get(found, Event.UNKNOWN)
-
-    def _soak(self, wave: list[Device], waves: list[list[Device]]) -> None:
-        """Wait, then see whether the wave is still healthy; without a soak the gate just passed is enough."""
-        if self.strategy.soak == 0:
-            self._move(Event.SOAKED, waves)
-            return
-        if self.terms.stop.wait(self.strategy.soak):
-            self._move(Event.STOPPED, waves)
-            return
-        committed = [device for device in wave if self.states[device.name] is State.COMMITTED]
-        findings = look_at_all(committed, self.order, self.terms, lambda finding: None)
-        if any(finding.unreachable is not None for finding in findings):
-            self._move(Event.UNKNOWN, waves)
-        elif all(finding.current for finding in findings):
-            self._move(Event.SOAKED, waves)
+    def _take_up(self, entry: Entry, findings: Sequence[Finding], back: str) -> None:
+        """Stand where the rollout stood by its history, corrected by what devices say now; and move on."""
+        self.findings = {finding.device.name: finding for finding in findings}
+        self.roster.number = entry.id
+        lines = self.history.devices(entry.id)
+        self.roster.take_up(lines)
+        devices = {name: finding.device for name, finding in self.findings.items()}
+        self.options |= entry.options
+        kept: list[dict[str, Any]] = self.options["waves"]
+        self.waves = [
+            Wave(tuple(devices[line.device] for line in lines if line.wave == at), **terms)
+            for at, terms in enumerate(kept, 1)
+        ]
+        self.rollout = Rollout(
+            entry.waves,
+            entry.wave,
+            machine.State(entry.state),
+            self.roster.left_anyone_out(),
+            self.errand.stages_only,
+        )
+        self._began = entry.started
+        for line in lines:
+            if line.wave > entry.wave and line.device in self.findings:
+                since = line.entered.get(line.state, line.changed)
+                for event in reconcile(self.stands(line.device), since, self.findings[line.device]):
+                    self.hear(Told(line.device, event))
+        if back:
+            self._abandon(back)
         else:
-            self._move(Event.SICKENED, waves)
+            held = self.rollout.state is machine.State.HOLDING
+            self._move(Event.PROMOTED if held else Event.RESUMED)
 
-    def _bring_back(self, wave: list[Device], waves: list[list[Device]]) -> None:
-        committed = [device for device in wave if self.states[device.name] is State.COMMITTED]
-        self._work(committed, self._take_back)
-        stuck = any(self.states[device.name] in (State.STUCK, State.COMMITTED) for device in wave)
-        self._move(Event.JAMMED if stuck else Event.WENT_HOME, waves)
+    def _abandon(self, back: str) -> None:
+        self._cancel_waiting()
+        if back == NONE:
+            self._move(Event.ABANDONED)
+        else:
+            self._go_home(back)
+
+    def _go(self) -> None:
+        if self.rollout.state is machine.State.RETURNING:
+            self._bring_back()
+            return
+        wave = self.waves[self.rollout.wave]
+        self._roll(wave)
+        self._decide(wave, self.roster.of(wave))
+        if self.rollout.state is machine.State.SOAKING:
+            self._soak(wave)
+
+    def _roll(self, wave: Wave) -> None:
+        """Bring the release to whoever of a wave is not at an end."""
+        self._wave_began, self._crossed = time.monotonic(), False
+        self._tally = Counter(self.roster.of(wave))
+        todo = [device for device in wave.devices if self.roster.states[device.name] not in assignment.ENDS]
+        self._worker().all(todo, self._bring)
+        self._tally.clear()
+
+    def _worker(self) -> Work:
+        everyone = {name: finding.device for name, finding in self.findings.items()}
+        return Work(self.strategy, Pace(everyone, self.strategy), self._starts, self)
 
     def _bring(self, device: Device, tell: Tell) -> None:
-        apply.bring(self.findings[device.name], self.order, self.terms, tell)
+        self.reach.bring(self.findings[device.name], tell)
 
-    def _take_back(self, device: Device, tell: Tell) -> None:
-        apply.take_back(device, self.order.parcel(device).slot, self.terms, tell)
+    def _decide(self, wave: Wave, states: Sequence[State]) -> None:
+        """Move on by what a wave has come to, and by what was asked meanwhile."""
+        found = verdict.judge(states, self.strategy, wave)
+        if found is Verdict.FAIL:
+            self._fail(states)
+        elif self.asked:
+            self._obey()
+        elif found is Verdict.INCONCLUSIVE:
+            self.why = self.why or "too few devices of the wave came to an end that tells anything"
+            self._move(Event.UNKNOWN)
+        elif self.rollout.state is machine.State.ROLLING:
+            self.rollout = replace(self.rollout, left_out=self.roster.left_anyone_out())
+            self._move(Event.PASSED)
+        else:
+            self._move(
+                Event.HELD if wave.advance == "manual" and not machine.is_last(self.rollout) else Event.SOAKED
+            )
 
-    def _work(self, devices: Iterable[Device], job: Callable[[Device, Tell], None]) -> None:
-        """Do `job` for each device, `max_parallel` at a time; nobody new starts once a bound is crossed.
+    def _fail(self, states: Sequence[State]) -> None:
+        """Do what the strategy says of a wave that failed; where nothing was switched, nothing goes back."""
+        policy = self.strategy.on_error
+        if policy == "pause":
+            self.why = "the wave failed, and on_error is pause"
+            self._move(Event.UNKNOWN)
+        elif policy == "abort":
+            self._cancel_waiting()
+            self._move(Event.ABANDONED)
+        elif policy == "rollback-all":
+            self._go_home(ALL)
+        elif self.rollout.state is machine.State.ROLLING and not assignment.SWITCHED & set(states):
+            self._move(Event.TURNED_DOWN)
+        else:
+            self._go_home(WAVE)
 
-        The threads are daemons: whoever leaves by a second Ctrl-C leaves the devices to decide alone.
-        """
-        told: SimpleQueue[Told | None] = SimpleQueue()
-        waiting, running = list(devices), 0
-        whole = [device.name for device in waiting]
+    def _obey(self) -> None:
+        """Do what somebody asked for."""
+        asked, self.asked = self.asked, ""
+        if asked == "stop":
+            self._move(Event.STOPPED)
+        elif asked == "abort":
+            self._cancel_waiting()
+            self._move(Event.ABANDONED)
+        elif asked.startswith("abort "):
+            self._cancel_waiting()
+            self._go_home(asked.removeprefix("abort "))
+        else:
+            self.why = self.why or "somebody asked for a pause"
+            self._move(Event.UNKNOWN)
 
-        def do(device: Device) -> None:
-            try:
-                job(device, told.put)
-            finally:
-                told.put(None)
+    def _soak(self, wave: Wave) -> None:
+        """Wait, then see whether the wave is still healthy; without a soak the gate just passed is enough."""
+        if wave.soak == 0 or self.errand.stages_only:
+            self._decide(wave, self.roster.of(wave))
+            return
+        end = time.monotonic() + wave.soak
+        while time.monotonic() < end and not self.hold_back():
+            self.stop.wait(min(TICK, max(0.0, end - time.monotonic())))
+            self.breathe()
+        if self.asked:
+            self._obey()
+            return
+        self._decide(wave, self._looked_at_again(wave))
 
-        while waiting or running:
-            while waiting and running < self.strategy.max_parallel and not self._must_wait(whole):
-                Thread(target=do, args=(waiting.pop(0),), daemon=True).start()
-                running += 1
-            if not running:
-                break
-            heard = told.get()
-            if heard is None:
-                running -= 1
-            else:
-                self._hear(heard)
+    def _looked_at_again(self, wave: Wave) -> list[State]:
+        """Return where the devices of a wave stand after its soak; one that is ill counts as failed."""
+        committed = [device for device in wave.devices if self.roster.states[device.name] is State.COMMITTED]
+        counts = dict.fromkeys((device.name for device in wave.devices), State.WAITING)
+        counts |= {name: self.roster.states[name] for name in counts}
+        for finding in look_at_all(committed, self.reach, self.strategy.max_parallel, lambda finding: None):
+            name = finding.device.name
+            if finding.unreachable is not None:
+                counts[name] = State.LOST
+            elif finding.went_back_at is not None and not finding.current:
+                self.hear(Told(name, assignment.Event.FALL_BACK, "it went back by itself during the soak"))
+                counts[name] = self.roster.states[name]
+            elif not finding.current:
+                counts[name] = State.FAILED
+                self.roster.messages[name] = "it was not healthy after the soak"
+        return list(counts.values())
 
-    def _must_wait(self, wave: list[str]) -> bool:
-        """Say whether nobody new may start; a sick wave's way home is never cut short."""
-        if self.rollout.state is not machine.State.ROLLING:
+    def _go_home(self, whom: str) -> None:
+        """Begin the way back of a wave, or of all; whoever drives next knows whose."""
+        if self.roster.number is not None:
+            self.options["back"] = whom
+            self.history.set_options(self.roster.number, self.options)
+        self._move(Event.SICKENED)
+
+    def _bring_back(self) -> None:
+        whom = self.waves if self.options.get("back") == ALL else [self.waves[self.rollout.wave]]
+        devices = [device for wave in whom for device in wave.devices]
+        committed = [device for device in devices if self.roster.states[device.name] is State.COMMITTED]
+        self._worker().all(committed, self.reach.take_back, paced=False)
+        stuck = any(self.stands(device.name) in (State.STUCK, State.COMMITTED) for device in devices)
+        self._move(Event.JAMMED if stuck else Event.WENT_HOME)
+
+    def _cancel_waiting(self) -> None:
+        for name, state in list(self.roster.states.items()):
+            if (state, assignment.Event.CANCEL) in assignment.TRANSITIONS:
+                self.hear(Told(name, assignment.Event.CANCEL, "the rollout was aborted"))
+
+    def stands(self, name: str) -> State:
+        """Return where a device stands."""
+        return self.roster.states[name]
+
+    def hear(self, told: Told) -> None:
+        """Take in what happened to a device, and see whether that crosses a bound."""
+        before = self.stands(told.device)
+        self.roster.hear(told)
+        after = self.stands(told.device)
+        if after is not before and self._tally[before]:
+            self._tally[before] -= 1
+            self._tally[after] += 1
+            self._crossed = self._crossed or self._too_sick(after)
+
+    def _too_sick(self, state: State) -> bool:
+        return state in assignment.BAD | assignment.UNKNOWN and verdict.crossed(
+            list(self._tally.elements()), self.strategy, self.waves[self.rollout.wave]
+        )
+
+    def hold_back(self) -> bool:
+        """Say whether nobody new may begin; the way home is never cut short."""
+        if self.rollout.state is machine.State.RETURNING:
             return False
-        states = [self.states[name] for name in wave]
-        return self.terms.stop.is_set() or verdict.too_sick(states, self.strategy)
+        if self.stop.is_set():
+            self.asked = self.asked or "stop"
+        return bool(self.asked) or self._crossed
 
-    def _hear(self, told: Told) -> None:
-        name = told.device
-        # Wherever it is shown, the device's name stands before it.
-        told = replace(told, message=told.message.removeprefix(f"{name}: "))
-        if told.event is not None:
-            self.states[name] = assignment.step(self.states[name], told.event)
-            if told.message:
-                self.messages[name] = told.message
-            evidence = self.evidence.setdefault(name, {})
-            evidence |= told.said
-            if self.number is not None:
-                self.history.told(self.number, name, self.states[name].value, told.message, evidence)
-        self.watcher.device(told, self.states[name])
+    def breathe(self) -> None:
+        """Hold the fleet on, hear wishes, and see whether time is up."""
+        now = time.monotonic()
+        if self.roster.number is not None and now - self._renewed > LEASE / 6:
+            self._renewed = now
+            self.history.renew(self.errand.fleet, self.errand.epoch)
+        if self.roster.number is not None and self.rollout.state is not machine.State.RETURNING:
+            for wish in self.history.wishes(self.roster.number):
+                self.asked = wish
+        if now - self._wave_began > self.strategy.wave_timeout:
+            self.asked, self.why = self.asked or "pause", "the wave was not decided within wave_timeout"
+        elif time.time() - self._began > self.strategy.rollout_timeout:
+            self.asked, self.why = (
+                self.asked or "pause",
+                "the rollout was not at its end within rollout_timeout",
+            )
 
-    def _move(self, event: Event, waves: list[list[Device]]) -> None:
+    def _move(self, event: Event) -> None:
         self.rollout = machine.step(self.rollout, event)
-        if self.number is not None:
-            self.history.moved(self.number, self.rollout.state.value, self.rollout.wave)
-        self.watcher.rollout(self.rollout, waves[min(self.rollout.wave, len(waves) - 1)] if waves else [])
+        self._record(self.rollout.state)
+        on = self.waves[min(self.rollout.wave, len(self.waves) - 1)] if self.waves else None
+        self.watcher.rollout(self.rollout, on)
+
+    def _record(self, state: machine.State) -> None:
+        if self.roster.number is not None:
+            self.history.moved(self.roster.number, state.value, self.rollout.wave)
 
 
-def _names(waves: list[list[Device]]) -> list[list[str]]:
-    return [[device.name for device in wave] for wave in waves]
+def _terms(wave: Wave) -> dict[str, Any]:
+    """Return what is to be known of a wave besides its devices."""
+    return {name: value for name, value in vars(wave).items() if name != "devices"}

@@ -106,10 +106,16 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.INTERRUPTED, E.RESUMED): S.ROLLING,
     (S.HOLDING, E.PROMOTED): S.ROLLING,
     # Whoever abandons it leaves devices as they are, or takes them back.
-    **{(state, E.ABANDONED): S.ABORTED for state in (S.ROLLING, S.SOAKING, *sorted(STOPS, key=lambda each: each.value))},
+    **{
+        (state, E.ABANDONED): S.ABORTED
+        for state in (S.ROLLING, S.SOAKING, *sorted(STOPS, key=lambda each: each.value))
+    },
     **{(state, E.SICKENED): S.RETURNING for state in (S.PAUSED, S.HOLDING, S.INTERRUPTED)},
     # Another rollout over the same fleet has begun since.
-    **{(state, E.OVERTAKEN): S.SUPERSEDED for state in (*sorted(STOPS | DRIVEN, key=lambda each: each.value),)},
+    **{
+        (state, E.OVERTAKEN): S.SUPERSEDED
+        for state in (*sorted(STOPS | DRIVEN, key=lambda each: each.value),)
+    },
 }
 
 EXIT_CODES: Final[dict[State, int]] = {
@@ -137,7 +143,7 @@ def step(rollout: Rollout, event: Event) -> Rollout:
         raise ImpossibleEventError(f"a rollout that is {rollout.state.value} cannot be {event.value}")
     if event in (Event.SOAKED, Event.PROMOTED):
         return _next_wave(rollout)
-    if event is Event.CLEARED and rollout.waves == 0:
+    if state is State.ROLLING and rollout.waves == 0:
         return replace(rollout, state=_end(rollout))
     return replace(rollout, state=state)
 
@@ -149,7 +155,7 @@ def is_last(rollout: Rollout) -> bool:
 
 def _next_wave(rollout: Rollout) -> Rollout:
     wave = rollout.wave + 1
-    return replace(rollout, wave=wave, state=_end(rollout) if wave == rollout.waves else State.ROLLING)
+    return replace(rollout, wave=wave, state=_end(rollout) if wave >= rollout.waves else State.ROLLING)
 
 
 def _end(rollout: Rollout) -> State:

@@ -42,7 +42,7 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._limit = limit_bytes
-        self._torn = _is_torn(_segments(folder)[-1:])
+        self._torn = _is_torn(segments(folder)[-1:])
 
     def append(self, event: RequestFinished) -> None:
         """Write one event; raise OSError when the disk will not have it.
@@ -61,12 +61,12 @@ class Spool:
             os.close(handle)
 
     def _make_room(self, size: int) -> Path:
-        segments = _segments(self._folder)
-        current = segments[-1] if segments else self._folder / _name(1)
-        if segments and current.stat().st_size + size > self._limit // SEGMENTS:
+        there = segments(self._folder)
+        current = there[-1] if there else self._folder / _name(1)
+        if there and current.stat().st_size + size > self._limit // SEGMENTS:
             current = self._folder / _name(int(current.stem) + 1)
-        held = sum(segment.stat().st_size for segment in segments)
-        for oldest in segments:
+        held = sum(segment.stat().st_size for segment in there)
+        for oldest in there:
             if held + size <= self._limit or oldest == current:
                 break
             held -= oldest.stat().st_size
@@ -85,7 +85,7 @@ def read(folder: Path) -> Spooled:
     """Read all that the spool at `folder` holds, oldest first; a missing folder holds nothing."""
     events: list[RequestFinished] = []
     unreadable = 0
-    for segment in _segments(folder):
+    for segment in segments(folder):
         for line in segment.read_text(encoding="utf-8", errors="replace").splitlines():
             if not line:
                 continue
@@ -100,7 +100,8 @@ def _name(number: int) -> str:
     return f"{number:010d}.jsonl"
 
 
-def _segments(folder: Path) -> list[Path]:
+def segments(folder: Path) -> list[Path]:
+    """Return the files of a spool, oldest first."""
     return sorted(folder.glob("[0-9]*.jsonl"))
 
 

@@ -32,8 +32,8 @@ def prompts_of(folder: Path, files: Sequence[Path]) -> list[Golden]:
     """Return a few prompts: golden ones of `folder`, else such as `files` teach answers to."""
     golden = folder / goldens.FILE_NAME
     if golden.is_file():
-        asked = goldens.read(golden.read_text(encoding="utf-8"), str(golden))[:PROMPTS]
-        return [replace(one, max_tokens=ANSWER) for one in asked]
+        asked = goldens.questions(goldens.read(golden.read_text(encoding="utf-8"), str(golden)))
+        return [replace(one, max_tokens=ANSWER) for one in asked[:PROMPTS]]
     return [_prompt(one) for one in islice(_lessons(files), PROMPTS)]
 
 

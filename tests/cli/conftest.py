@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,9 @@ from slmops.artifact.golden import Golden
 from slmops.cli.app import main
 from slmops.registry.layout import Layout
 from slmops.registry.release import publish
+
+# Rollouts that never were lie there.
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,15 @@ def plain(**changes):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"logprobs": 1}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
+        ({"stream": True, "logprobs": True}, "logprobs"),
         ({"n": 2}, r"\$\.n"),
         ({"temperature": 2.1}, r"\$\.temperature"),
         ({"temperature": "hot"}, r"\$\.temperature"),
         ({"top_p": 0}, r"\$\.top_p"),
         ({"top_k": -1}, r"\$\.top_k"),
-        ({"max_tokens": 0}, r"\$\.max_tokens"),
+        ({"max_tokens": -1}, r"\$\.max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"stop": ""}, r"\$\.stop"),
         ({"stop": ["a"] * 5}, r"\$\.stop"),
         ({"stop": ["a", ""]}, r"\$\.stop"),

@@ -224,3 +224,42 @@ def test_a_bandwidth_is_read_as_people_write_it_and_is_more_than_nothing():
 
     assert device.bandwidth == 2_000_000
     assert "bandwidth" in refused("defaults: {bandwidth: 0B/s}\n" + ONE)
+
+
+def test_a_time_zone_is_a_setting_like_others():
+    berlin, lobby = devices(
+        "defaults: {timezone: Europe/Berlin}\n"
+        "devices: [{name: a, host: h}, {name: b, host: i, timezone: America/New_York}]\n"
+    )
+
+    assert (berlin.timezone, lobby.timezone) == ("Europe/Berlin", "America/New_York")
+    assert devices(ONE)[0].timezone == "UTC"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Europe/Berln", "did you mean Europe/Berlin"),
+        ("nowhere at all", "expected an IANA name such as Europe/Berlin or UTC"),
+        ("../../etc/passwd", "there is no time zone '../../etc/passwd'"),
+        ("Europe", "there is no time zone 'Europe'"),
+        ("''", "there is no time zone ''"),
+    ],
+)
+def test_a_time_zone_that_is_none_is_refused_naming_line_and_key(said, words):
+    assert "fleet.yaml, line 2: defaults.timezone: there is no time zone" in (
+        told := refused(f"defaults: {{timezone: {said}}}\n{ONE}")
+    )
+    assert words in told
+
+
+def test_a_wave_that_picks_nobody_of_the_fleet_is_refused():
+    waves = "rollout: {waves: [10%, {select: 'sit=berlin'}]}\n"
+
+    assert "line 2: rollout.waves[1].select: selector 'sit=berlin' picks none of 1 devices (a)" in refused(
+        waves + ONE
+    )
+    assert "rollout.waves[0].select: selector 'a,': a term is empty" in refused(
+        "rollout: {waves: [{select: 'a,'}]}\n" + ONE
+    )
+    assert devices("rollout: {waves: [{select: a}]}\n" + ONE)

@@ -1,12 +1,26 @@
 """How fast and how far a rollout may go."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops.document import dumps, loads
 from slmops.errors import DocumentError
-from slmops.fleet.strategy import Strategy, at_least_one, at_most, seconds
+from slmops.fleet.duration import seconds
+from slmops.fleet.strategy import (
+    PER_PROFILE,
+    Canary,
+    MaxUnavailable,
+    Quarantine,
+    Rate,
+    Step,
+    Strategy,
+    at_least_one,
+    at_most,
+)
+from slmops.fleet.window import Window
 
 PERCENTS = st.integers(0, 100).map("{}%".format)
 SHARES = PERCENTS | st.integers(0, 1000)
@@ -111,7 +125,24 @@ def test_a_share_of_another_kind_is_refused(share):
         ("max_parallel: 0", "line 1: max_parallel: expected at least 1"),
         ("max_parallel: 501", "line 1: max_parallel: expected at most 500"),
         ("max_paralel: 5", "line 1: max_paralel: unknown key; did you mean 'max_parallel'"),
-        ("canary: per-device", "line 1: canary: "),
+        ("canary: per-device", "line 1: canary: .*per-profile, or a mapping such as {each: "),
+        ("canary: {each: []}", "line 1: canary.each: .*at least 1 item"),
+        ("canary: {every: [site]}", "line 1: canary.every: unknown key; expected one of each, least, most"),
+        ("canary: {least: 0}", "line 1: canary.least: expected at least 1"),
+        ("waves: [{soak: 1m}]", r"line 1: waves\[0\]: a wave says whom it takes by either share or select"),
+        ("waves: [{share: 5, select: a}]", r"line 1: waves\[0\]: a wave says whom it takes by either"),
+        ("waves: [{select: a, sok: 1m}]", r"line 1: waves\[0\].sok: unknown key; did you mean 'soak'"),
+        ("advance: maybe", "line 1: advance: expected 'auto' or 'manual', got 'maybe'"),
+        ("max_unavailable: 25%", "line 1: max_unavailable: expected a mapping"),
+        ("max_unavailable: {most: 120%}", "line 1: max_unavailable.most: expected a number of devices or"),
+        ("min_executed: 0", "line 1: min_executed: expected at least 1"),
+        ("rate: {factor: 2}", "line 1: rate.per_minute: missing key"),
+        ("rate: {per_minute: 0}", "line 1: rate.per_minute: expected more than 0"),
+        ("windows: [{from: 1:00, to: 05:00}]", r"line 1: windows\[0\].from: expected a time of day"),
+        ("wave_timeout: 0s", "line 1: wave_timeout: expected more than 0"),
+        ("transfer_timeout: soon", "line 1: transfer_timeout: expected a duration such as 90s"),
+        ("on_error: stop", "line 1: on_error: expected 'pause', 'abort', 'rollback-wave' or 'rollback-all'"),
+        ("quarantine: {for: 0s}", "line 1: quarantine.for: expected more than 0"),
     ],
 )
 def test_a_strategy_that_cannot_be_meant_is_refused(text, words):
@@ -119,16 +150,82 @@ def test_a_strategy_that_cannot_be_meant_is_refused(text, words):
         read(text)
 
 
-@given(SHARES, st.lists(SHARES, min_size=1, max_size=3), st.floats(0, 1e6), st.integers(1, 500))
-def test_a_strategy_is_read_as_it_was_written(share, waves, soak, parallel):
-    strategy = Strategy(canary=share, waves=waves, soak=soak, max_parallel=parallel, max_failures=share)
+CANARIES = SHARES | st.just(PER_PROFILE) | st.builds(Canary, least=st.integers(1, 9), most=SHARES)
+SECONDS = st.floats(0, 1e6)
+STEPS = st.builds(
+    Step, share=SHARES, soak=st.none() | SECONDS, advance=st.sampled_from([None, "auto", "manual"])
+) | st.builds(Step, select=st.sampled_from(["site=berlin", "!a"]), max_failures=st.none() | SHARES)
+STRATEGIES = st.builds(
+    Strategy,
+    canary=CANARIES,
+    waves=st.lists(SHARES | STEPS, min_size=1, max_size=3),
+    soak=SECONDS,
+    max_parallel=st.integers(1, 500),
+    max_unavailable=st.builds(MaxUnavailable, by=st.sampled_from(["site", "rack"]), most=SHARES),
+    max_failures=SHARES,
+    rate=st.none() | st.builds(Rate, per_minute=st.floats(0.01, 100), factor=st.floats(1, 10)),
+    windows=st.sampled_from(
+        [[], [Window(opens="22:00", closes="04:00"), Window(opens="12:00", closes="13:00")]]
+    ),
+    on_error=st.sampled_from(["pause", "abort", "rollback-wave", "rollback-all"]),
+    quarantine=st.builds(Quarantine, after=st.integers(1, 9), seconds=st.floats(1, 1e6)),
+)
 
+
+@given(STRATEGIES)
+def test_a_strategy_is_read_as_it_was_written(strategy):
     assert read(dumps(strategy)) == strategy
 
 
-def test_the_default_proves_every_profile_first_and_forgives_nothing():
+@given(STRATEGIES)
+def test_a_strategy_goes_to_json_and_back(strategy):
+    assert Strategy.model_validate(json.loads(json.dumps(strategy.model_dump(mode="json")))) == strategy
+
+
+def test_the_default_proves_every_profile_at_every_site_first_and_forgives_nothing():
     strategy = Strategy()
 
-    assert strategy.canary == "per-profile"
+    assert strategy.canary == Canary(each=("profile", "site"))
     assert strategy.waves[-1] == "100%"
     assert strategy.max_failures == 0
+    assert strategy.on_error == "rollback-wave"
+
+
+def test_what_older_fleet_files_say_is_still_understood():
+    strategy = read(
+        "canary: per-profile\nwaves: [10%, 50%, 100%]\nsoak: 10m\nmax_parallel: 10\nmax_failures: 0\n"
+        "max_unreachable: 10%\nready_timeout: 2m\ngate_timeout: 5m\nconfirm_timeout: 2m\n"
+    )
+
+    assert (strategy.canary, strategy.soak, strategy.ready_timeout) == ("per-profile", 600, 120)
+    assert (read("canary: 1").canary, read("canary: 5%").canary) == (1, "5%")
+
+
+def test_a_strategy_says_whom_when_and_how_fast():
+    strategy = read(
+        "canary: {each: [profile, region], least: 2}\n"
+        "waves:\n"
+        "  - 10%\n"
+        "  - {select: 'site=berlin,!kiosk', soak: 1h, advance: manual, max_failures: 1}\n"
+        "  - {share: 100%, soak: 0s}\n"
+        "max_unavailable: {by: rack, most: 1}\n"
+        "rate: {per_minute: 2, factor: 1.5, after: 20}\n"
+        "windows:\n"
+        "  - {days: [mon, tue], from: 01:00, to: 05:00}\n"
+        "  - {from: 22:00, to: 02:00}\n"
+        "quarantine: {after: 2, for: 12h}\n"
+    )
+
+    assert strategy.canary == Canary(each=("profile", "region"), least=2)
+    assert strategy.waves[1] == Step(select="site=berlin,!kiosk", soak=3600, advance="manual", max_failures=1)
+    assert strategy.max_unavailable == MaxUnavailable(by="rack", most=1)
+    assert strategy.rate == Rate(per_minute=2, factor=1.5, after=20)
+    assert strategy.windows[0] == Window(days=("mon", "tue"), opens="01:00", closes="05:00")
+    assert strategy.quarantine == Quarantine(after=2, seconds=43_200)
+
+
+def test_windows_that_leave_a_wave_no_time_are_refused():
+    with pytest.raises(DocumentError, match=r"windows: no window is open for 164h, and wave_timeout is 24h"):
+        read("windows: [{days: [sun], from: 01:00, to: 05:00}]")
+
+    assert read("windows: [{days: [sun], from: 01:00, to: 05:00}]\nwave_timeout: 7d").windows

@@ -1,0 +1,49 @@
+"""Watch what the daemon's own record says of its requests while a slot is on trial.
+
+Laws: a request that came too early (503: the model was loading, or the queue was full) is no error of the
+model; a daemon that ends while it is watched is not seen to be well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from slmops.device import journal, talk
+from slmops.device.places import Places, read_json
+from slmops.errors import DeviceError
+from slmops.telemetry import spool
+
+STEP = 1.0
+"""Seconds between two looks."""
+
+
+def watch(
+    places: Places, slot: str, since: float, seconds: float, note: Callable[[dict[str, Any]], None]
+) -> float | None:
+    """Return the share of the slot's requests since then that failed, `seconds` from now; None of none.
+
+    `since` is a Unix time. Raises DeviceError when the daemon does not live through it.
+    """
+    crashes, end = _crashes(places), time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        note({"step": "watching", "seconds": round(left)})
+        time.sleep(min(STEP, left))
+        if _crashes(places) != crashes or journal.standing(places).slot != slot:
+            raise DeviceError("the daemon ended while it was watched")
+    if seconds and (talk.ready(places) or {}).get("digest") != f"sha256:{slot}":
+        raise DeviceError("the daemon does not answer after it was watched")
+    statuses = [
+        event.status
+        for event in spool.read(places.spool).events
+        if event.digest == f"sha256:{slot}" and event.time >= since
+    ]
+    early = HTTPStatus.SERVICE_UNAVAILABLE
+    failed = [each for each in statuses if each >= HTTPStatus.INTERNAL_SERVER_ERROR and each != early]
+    return len(failed) / len(statuses) if statuses else None
+
+
+def _crashes(places: Places) -> int:
+    return int((read_json(places.daemon) or {}).get("crashes", 0))

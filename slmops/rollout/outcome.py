@@ -1,0 +1,78 @@
+"""What a rollout is to do, who watches it, and how it ended."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from slmops.errors import SlmopsError
+from slmops.rollout import machine
+from slmops.rollout.assignment import State
+from slmops.rollout.machine import Rollout
+from slmops.rollout.told import Told, remedies
+from slmops.rollout.waves import Wave
+
+
+class Watcher(Protocol):
+    """Who is shown the rollout as it goes."""
+
+    def rollout(self, rollout: Rollout, wave: Wave | None) -> None:
+        """See that the rollout moved; `wave` is the one it is on."""
+
+    def device(self, told: Told, state: State) -> None:
+        """See what happened to a device; `state` is where it stands now."""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a rollout is to bring, to which fleet, and in whose name."""
+
+    fleet: str
+    release: str
+    """`name:version`."""
+    digest: str
+    """Of the release's index."""
+    uid: str
+    """What devices know the rollout by."""
+    epoch: int
+    operator: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """What a driver needs that goes on with it."""
+    stages_only: bool = False
+
+
+@dataclass
+class Outcome:
+    """How a rollout ended, or where it was left."""
+
+    rollout: Rollout
+    states: dict[str, State]
+    messages: dict[str, str]
+    number: int | None = None
+    refusals: list[SlmopsError] = field(default_factory=list)
+    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What was told of each device."""
+    why: str = ""
+    """Why it stopped where it did, when that is not its end."""
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """Return the bytes of files that went to each device."""
+        return {name: said["sent"] for name, said in self.evidence.items() if "sent" in said}
+
+    @property
+    def whole_because(self) -> dict[str, list[str]]:
+        """Return for each device why files went to it whole that were to go as a delta."""
+        return {
+            name: said["whole_because"] for name, said in self.evidence.items() if said.get("whole_because")
+        }
+
+    @property
+    def remedies(self) -> list[str]:
+        """Return what can be done about devices that failed or were lost, each once."""
+        return remedies(self.evidence.values())
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code for this end; a refusal's own where it has one (6, 7)."""
+        if self.rollout.state is machine.State.REFUSED and self.refusals:
+            return max(error.exit_code for error in self.refusals)
+        return machine.EXIT_CODES[self.rollout.state]

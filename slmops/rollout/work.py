@@ -1,0 +1,209 @@
+"""Work on devices, as many at once as the pace allows, each within its time.
+
+One thread hears what the others tell and hands it on; of a device that says nothing for longer than its
+state may take, no more is awaited, and what its thread says later nobody hears. Laws: nobody begins once
+`hold_back` says so; whoever began is heard to an end; nothing that is told makes a deadline later.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Protocol
+
+from slmops.fleet.inventory import Device
+from slmops.fleet.strategy import Strategy
+from slmops.rollout.assignment import ENDS, GOOD, Event, State
+from slmops.rollout.pace import Clock, Pace
+from slmops.rollout.told import Tell, Told
+
+TICK = 0.5
+"""Seconds between looks at what else there may be to do."""
+RETRY = 15.0
+"""Seconds after which a device whose application held its update lock is tried again."""
+SLACK = 60.0
+"""Seconds over a stage's own deadline that the operator waits to hear of its end."""
+
+
+class Listener(Protocol):
+    """Who is told what happened, and knows where devices stand."""
+
+    def stands(self, name: str) -> State:
+        """Return where a device stands."""
+
+    def hear(self, told: Told) -> None:
+        """Take in what happened to a device."""
+
+    def hold_back(self) -> bool:
+        """Say whether nobody new may begin."""
+
+    def breathe(self) -> None:
+        """Do what is to be done every now and then."""
+
+
+def bound(state: State, strategy: Strategy) -> float:
+    """Return the seconds that a device may take to leave a state while it is worked on."""
+    gate = strategy.ready_timeout + strategy.gate_timeout + strategy.gate.watch
+    return {
+        State.WAITING: strategy.transfer_timeout + SLACK,
+        State.SENDING: strategy.transfer_timeout + SLACK,
+        State.STAGED: SLACK,
+        State.TRIAL: 2 * gate + SLACK,
+        State.PROVED: strategy.confirm_timeout + SLACK,
+        # On its way back.
+        State.COMMITTED: 2 * gate + SLACK,
+    }.get(state, SLACK)
+
+
+class Work:
+    """A job for each of some devices."""
+
+    def __init__(self, strategy: Strategy, pace: Pace, starts: list[float], listener: Listener) -> None:
+        """Take the terms; `starts` is when devices of this rollout began, and grows."""
+        self.strategy, self.pace, self.starts, self.listener = strategy, pace, starts, listener
+        self._told: SimpleQueue[tuple[int, Told | None]] = SimpleQueue()
+        self._attempts: dict[int, Device] = {}
+        self._entered: dict[str, float] = {}
+        self._parked: dict[str, _Parked] = {}
+        self._near: dict[str, State] = {}
+        """Where devices stand that are worked on, or are down."""
+        self._count = self._good = 0
+
+    def all(
+        self, devices: Sequence[Device], job: Callable[[Device, Tell], None], *, paced: bool = True
+    ) -> None:
+        """Do `job` for every device; return when all that began have come to an end.
+
+        Without `paced`, for the way home, only `max_parallel` bounds how many are worked on at once.
+        """
+        waiting, ended = {device.name: device for device in devices}, True
+        while waiting or self._attempts or self._parked:
+            if self.listener.hold_back():
+                waiting, self._parked = {}, {}
+            if ended or self._is_time():
+                for device in self._may_start(waiting, paced=paced):
+                    self._begin(waiting.pop(device.name), job)
+            ended = self._listen(self._patience(waiting))
+            waiting |= self._unparked()
+            self._give_up_on_the_silent()
+            self.listener.breathe()
+
+    def _may_start(self, waiting: dict[str, Device], *, paced: bool) -> list[Device]:
+        ready = list(waiting.values())
+        if not paced:
+            return ready[: max(0, self.strategy.max_parallel - len(self._attempts))]
+        return self.pace.may_start(ready, self._near, self._clock())
+
+    def _clock(self) -> Clock:
+        return Clock(time.time(), self.starts, self._good)
+
+    def _begin(self, device: Device, job: Callable[[Device, Tell], None]) -> None:
+        self._count += 1
+        attempt = self._count
+        self._attempts[attempt] = device
+        self._entered[device.name] = time.monotonic()
+        # Until it says more: it is worked on.
+        self._near[device.name] = State.SENDING
+        self.starts.append(time.time())
+
+        def do() -> None:
+            try:
+                job(device, lambda told: self._told.put((attempt, told)))
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the device's end is told
+                self._told.put((attempt, Told(device.name, Event.LOSE, f"a fault of slmops: {error!r}")))
+            finally:
+                self._told.put((attempt, None))
+
+        # A daemon: whoever leaves by a second Ctrl-C leaves devices to decide alone.
+        Thread(target=do, daemon=True).start()
+
+    def _listen(self, patience: float) -> bool:
+        """Hear what is told, for so many seconds at the most; say whether a device came to an end."""
+        ended = False
+        try:
+            said = self._told.get(timeout=patience)
+            while True:
+                ended = self._take(*said) or ended
+                said = self._told.get_nowait()
+        except Empty:
+            return ended
+
+    def _take(self, attempt: int, told: Told | None) -> bool:
+        device = self._attempts.get(attempt)
+        if device is None:
+            return False
+        if told is not None:
+            self._hear(told)
+            return False
+        del self._attempts[attempt]
+        if self.listener.stands(device.name) is State.DEFERRED:
+            now = time.time()
+            since = self._parked[device.name].since if device.name in self._parked else now
+            self._parked[device.name] = _Parked(device, since, now + RETRY)
+        else:
+            self._parked.pop(device.name, None)
+        return True
+
+    def _hear(self, told: Told) -> None:
+        before = self.listener.stands(told.device)
+        self.listener.hear(told)
+        after = self.listener.stands(told.device)
+        if after is before:
+            return
+        self._entered[told.device] = time.monotonic()
+        self._good += after in GOOD
+        if after in GOOD or after is State.DEFERRED:
+            self._near.pop(told.device, None)
+        else:
+            self._near[told.device] = after
+
+    def _unparked(self) -> dict[str, Device]:
+        """Return those whose application held its update lock and who are to be tried again now."""
+        now, again = time.time(), {}
+        at_work = {device.name for device in self._attempts.values()}
+        for name, parked in list(self._parked.items()):
+            if name in at_work or now < parked.again:
+                continue
+            if now - parked.since > self.strategy.defer_timeout:
+                del self._parked[name]
+                self._hear(Told(name, Event.LEFT_OUT, "its application held its update lock all the time"))
+            else:
+                self._parked[name] = replace(parked, again=inf)
+                again[name] = parked.device
+        return again
+
+    def _give_up_on_the_silent(self) -> None:
+        now = time.monotonic()
+        for attempt, device in list(self._attempts.items()):
+            state = self.listener.stands(device.name)
+            longest = bound(state, self.strategy)
+            if now - self._entered[device.name] <= longest:
+                continue
+            # What it says from here on is not heard.
+            del self._attempts[attempt]
+            if state not in ENDS or state is State.COMMITTED:
+                event = Event.JAM if state is State.COMMITTED else Event.LOSE
+                why = f"it was `{state.value}` for {longest:.0f} s"
+                self._hear(Told(device.name, event, why, {"code": "SLM-DEADLINE"}))
+
+    def _patience(self, waiting: dict[str, Device]) -> float:
+        if self._attempts or not waiting:
+            return TICK
+        wake = self.pace.wake(list(waiting.values()), self._near, self._clock())
+        return TICK if wake is None else max(0.01, min(TICK, wake))
+
+    def _is_time(self) -> bool:
+        """Say whether somebody may begin though nobody ended: by a rate, a window, an update lock."""
+        by_time = self.strategy.rate is not None or self.strategy.windows or self._parked
+        return bool(by_time) or not self._attempts
+
+
+@dataclass(frozen=True)
+class _Parked:
+    """A device whose application holds its update lock."""
+
+    device: Device
+    since: float
+    again: float

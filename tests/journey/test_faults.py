@@ -1,0 +1,44 @@
+"""The fault campaign in its short form: `scripts/bench faults --long` has the long one."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+
+import _fault_deaths as deaths  # noqa: E402 (the campaign lies with the benchmarks)
+import _fault_kills as kills  # noqa: E402
+import _fault_matrix as matrix  # noqa: E402
+from _fault_bed import Bed  # noqa: E402
+
+pytestmark = [
+    pytest.mark.journey,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        shutil.which("sshd") is None and not Path("/usr/sbin/sshd").exists(), reason="sshd is not installed"
+    ),
+]
+
+
+def test_a_fault_at_any_point_of_any_verb_ends_as_the_table_says(tmp_path):
+    with Bed(tmp_path, matrix.devices(), interposed=True) as bed:
+        assert matrix.matrix(bed, print) == []
+
+
+def test_an_operator_who_dies_at_any_state_is_followed_by_one_who_goes_on(tmp_path):
+    with Bed(tmp_path, 3) as bed:
+        count, broken = deaths.deaths(bed, print, every=3)
+
+    assert broken == []
+    assert count >= 10
+
+
+def test_two_hundred_random_kills_leave_every_device_serving_and_able_to_go_on(tmp_path):
+    with Bed(tmp_path, 10) as bed:
+        tally = kills.campaign(bed, seed=1, kills=200, say=print)
+
+    assert tally.breaks == []
+    assert tally.kills >= 200
+    assert {what for what, _ in tally.hits} == {*kills.ON_A_DEVICE, kills.OPERATOR}
