@@ -95,12 +95,13 @@ def _roll(
 def _judge(tape: _Tape, name: str, now: float, chance: random.Random, bad: set[str]) -> float:
     speed, first = chance.uniform(9, 12), chance.uniform(0.2, 0.4)
     judged = [
-        {"what": "golden", "value": 4 if name in bad else 5, "bound": 5, "against": "prompts",
-         "outcome": "fail" if name in bad else "pass"},
-        {"what": "time_to_first_token", "value": first, "bound": 0.6, "against": "before", "outcome": "pass"},
-        {"what": "tokens_per_second", "value": speed, "bound": 8.0, "against": "profile", "outcome": "pass"},
-        {"what": "memory", "value": 211e6, "bound": 256e6, "against": "profile", "outcome": "pass"},
-    ]  # fmt: skip
+        _row("logprob", 0.9 if name in bad else 0.004, 0.05, "bound", "fail" if name in bad else "pass"),
+        _row("tokens_per_second", speed, 4.0, "promise", "pass"),
+        _row("tokens_per_second", speed, 0.6 * speed + chance.uniform(-1, 1), "version before", "pass"),
+        _row("time_to_first_token", first, 0.75, "version before", "pass"),
+        _row("memory", 211e6, 256 * 2.0**20, "promise", "pass"),
+        _row("error_rate", None, None, "bound", "not judged"),
+    ]
     measured = {"time_to_first_token": first, "tokens_per_second": speed, "judged": judged}
     if name in bad:
         tape.add(now, name, "went back 1 of 5 golden prompts failed", code="GATE_QUALITY", failed=FAILED,
@@ -109,6 +110,10 @@ def _judge(tape: _Tape, name: str, now: float, chance: random.Random, bad: set[s
     tape.add(now, name, "proved", measured=measured, attested={"digest": "sha256:" + "5e" * 32})
     tape.add(now + 0.6, name, "committed")
     return now + 0.6
+
+
+def _row(what: str, value: float | None, bound: float | None, against: str, outcome: str) -> dict[str, Any]:
+    return {"what": what, "value": value, "bound": bound, "against": against, "outcome": outcome}
 
 
 def _rows(tape: _Tape, waves: list[list[str]], until: float) -> Course:
@@ -146,10 +151,15 @@ def _rows(tape: _Tape, waves: list[list[str]], until: float) -> Course:
     entry = Entry(
         12, "berlin", "parrot:1.3.0", "sha256:" + "a1" * 32, state, wave, len(waves), BEGAN, changed,
         uid="9f2c6b10", epoch=1790000000, operator="ada@workshop",
-        options={"fleet_file": "fleet.yaml", "strategy": {"max_parallel": PARALLEL, "soak": SOAK}},
+        options={"file": "fleet.yaml", "strategy": {"max_parallel": PARALLEL}, "waves": _terms(len(waves))},
     )  # fmt: skip
     events = [Happening(number, at, device, what) for number, (at, device, what, _) in enumerate(happened, 1)]
     return Course(entry, list(standing.values()), events)
+
+
+def _terms(waves: int) -> list[dict[str, Any]]:
+    names = ["canary", "10%", "50%", "100%"][:waves]
+    return [{"name": name, "soak": SOAK, "advance": "auto", "max_failures": 0} for name in names]
 
 
 def keep(history: History, said: Course) -> int:

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 from _fault_bed import Bed, until
 from _fault_kills import SETTLED
@@ -36,7 +36,9 @@ PLAYED: Final[dict[State, str]] = {
 _BEFORE = "it is where a rollout and its devices begin: nothing has been asked of any device"
 _LOOK = "the devices were looked at and nothing else; history has no line of it that a death could tear"
 _RESUMED = "a stop that a person chose: `rollout resume` begins from it as from a death in rolling"
-_DEVICE = "the device's own word, written like every other end; the cells of the matrix show where it comes from"
+_DEVICE = (
+    "the device's own word, written like every other end; the cells of the matrix show where it comes from"
+)
 NOT_PLAYED: Final[dict[State, str]] = {
     **dict.fromkeys((R.PLANNED, A.WAITING), _BEFORE),
     **dict.fromkeys((R.CHECKING, R.UNREACHABLE, R.REFUSED), _LOOK),
@@ -102,10 +104,11 @@ def _play(bed: Bed, death: Death) -> Iterator[str]:
 
 def _prepare(bed: Bed, scenario: str, release: str) -> tuple[str, ...]:
     """Bring the fleet where the scenario begins; return the words of the deploy."""
-    bed.strategy(**{
+    terms: dict[str, dict[str, Any]] = {
         SICK: {"max_failures": 0},
         BY_HAND: {"canary": 1, "advance": "manual"},
-    }.get(scenario, {"canary": 1}))  # fmt: skip
+    }
+    bed.strategy(**terms.get(scenario, {"canary": 1}))
     first, *_, last = bed.targets
     if scenario == AGAIN:
         bed.operator(*bed.deploy(release, "--whole", "-l", first.name))

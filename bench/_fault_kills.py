@@ -26,7 +26,7 @@ LATE: Final = 1.1
 LATER: Final = 1.8
 WITHOUT_OPERATOR, SICK = 0.35, 0.25
 """Shares of rounds in which the operator is killed, and in which the wave goes back."""
-SETTLED: Final = 60.0
+SETTLED: Final = 120.0
 """Seconds in which a device that nobody works on any more answers again."""
 
 
@@ -65,11 +65,13 @@ class Tally:
 
 def plan(seed: int, index: int, devices: int) -> Plan:
     """Draw what a round does."""
-    dice = random.Random(f"{seed}:{index}")
+    dice = random.Random(f"{seed}:{index}")  # noqa: S311 (not for secrets)
     sick = dice.randrange(devices) if dice.random() < SICK else None
     late = LATE if sick is None else LATER
     strokes = [
-        Stroke(dice.choice(ON_A_DEVICE), device, dice.uniform(0, late)) for device in range(devices) for _ in range(EACH)
+        Stroke(dice.choice(ON_A_DEVICE), device, dice.uniform(0, late))
+        for device in range(devices)
+        for _ in range(EACH)
     ]
     if dice.random() < WITHOUT_OPERATOR:
         strokes.append(Stroke(OPERATOR, None, dice.uniform(0, late)))
@@ -85,7 +87,9 @@ def clean(bed: Bed) -> float:
         code = bed.operator(*bed.deploy(release, "--whole"))
         taken = time.monotonic() - began
         if code or (wrong := list(bed.converged(release))):
-            raise RuntimeError(f"an undisturbed deploy ended with {code}: {wrong or bed.operator.said()[-2000:]}")
+            raise RuntimeError(
+                f"an undisturbed deploy ended with {code}: {wrong or bed.operator.said()[-2000:]}"
+            )
     return taken
 
 
@@ -138,9 +142,7 @@ def play(bed: Bed, planned: Plan, whole: float, tally: Tally) -> list[str]:
     return broken
 
 
-def _strike_while(
-    bed: Bed, planned: Plan, release: str, whole: float, tally: Tally
-) -> dict[str, set[str]]:
+def _strike_while(bed: Bed, planned: Plan, release: str, whole: float, tally: Tally) -> dict[str, set[str]]:
     """Deploy, and kill meanwhile; return what was killed on which device."""
     struck: dict[str, set[str]] = {}
     latest = bed.rollout()
@@ -169,10 +171,13 @@ def _strike(bed: Bed, stroke: Stroke) -> bool:
     if stroke.device is None:
         return bed.operator.pid is not None and kill(bed.operator.pid)
     target = bed.targets[stroke.device]
-    pids = {
-        AGENT: target.agents, SESSION: target.sessions, DAEMON: target.daemons, SUPERVISOR: target.supervisors,
-    }[stroke.what]()  # fmt: skip
-    return any([kill(pid) for pid in pids])
+    running = {
+        AGENT: target.agents,
+        SESSION: target.sessions,
+        DAEMON: target.daemons,
+        SUPERVISOR: target.supervisors,
+    }
+    return sum(kill(pid) for pid in running[stroke.what]()) > 0
 
 
 def _where(bed: Bed, stroke: Stroke, latest: tuple[int, str] | None) -> str:

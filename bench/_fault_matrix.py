@@ -1,8 +1,8 @@
 """Every verb that a device is asked in a rollout x error, kill, hang x enter, inside, leave: the table.
 
 The cells come from `assignment.VERBS`, so that a state or a verb which is added is a cell that has no line
-here, and is told. Each line says in which state the device ends and what its journal has gained when it rests;
-more than one is named only where two honest outcomes race, and then why.
+here, and is told. Each line says in which state the device ends and what its journal has gained when it
+rests; more than one is named only where two honest outcomes race, and then why.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from _fault_bed import Bed, Target, until
 from _fault_kills import SETTLED
 
 from slmops.rollout.assignment import VERBS
-from slmops.rollout.assignment import State as S
+from slmops.rollout.assignment import State as S  # noqa: N817 (as the tables themselves say it)
 
 ENTER, INSIDE, LEAVE = POINTS = ("enter", "inside", "leave")
 ERROR, KILL, HANG = KINDS = ("error", "kill", "hang")
@@ -80,13 +80,17 @@ LAWFUL: Final[dict[tuple[str, str, str], Lawful]] = {
     ("activate", HANG, LEAVE): _only(S.LOST, BACK),
     ("confirm", ERROR, ENTER): _only(S.WENT_BACK, BACK),
     ("confirm", ERROR, INSIDE): Lawful(
-        frozenset({S.WENT_BACK, S.COMMITTED}), frozenset({BACK, DONE}), "struck before or after it has committed"
+        frozenset({S.WENT_BACK, S.COMMITTED}),
+        frozenset({BACK, DONE}),
+        "struck before or after it has committed",
     ),
     ("confirm", ERROR, LEAVE): COMMITTED,
     **{("confirm", KILL, at): COMMITTED for at in POINTS},
     ("confirm", HANG, ENTER): _only(S.WENT_BACK, BACK),
     ("confirm", HANG, INSIDE): Lawful(
-        frozenset({S.WENT_BACK, S.COMMITTED}), frozenset({BACK, DONE}), "struck before or after it has committed"
+        frozenset({S.WENT_BACK, S.COMMITTED}),
+        frozenset({BACK, DONE}),
+        "struck before or after it has committed",
     ),
     ("confirm", HANG, LEAVE): COMMITTED,
     ("roll-back", ERROR, ENTER): _only(S.STUCK, DONE),
@@ -141,7 +145,7 @@ def matrix(bed: Bed, say: Callable[[str], None], only: str = "") -> list[str]:
     for played in _deploys():
         if only in ("", played[0].do if played[0].state is not S.COMMITTED else "back"):
             found = list(_play(bed, played))
-            say(f"{len(played)} cells of {played[0].verb}..{played[-1].verb}, {played[0].do}: {len(found)} breaks")
+            say(f"{len(played)} cells, {played[0].verb} to {played[-1].verb}: {len(found)} breaks")
             broken += found
     return broken
 

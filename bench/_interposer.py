@@ -5,10 +5,10 @@ agent, passes on what both say, and strikes as the file says, once for every tim
 
     [{"verb": VERB, "at": enter|inside|leave, "do": error|kill|hang, "times": N}, ...]
 
-`enter` is before the agent sees the request; `inside` after half of its raw bytes, or its first note, or a few
-milliseconds of work; `leave` when the agent has done it and has answered, and nobody has heard the answer.
-`error` answers that it failed, and whatever was at work is dead then; `kill` kills the agent and this process;
-`hang` freezes the agent, and nothing more is said until the operator hangs up.
+`enter` is before the agent sees the request; `inside` after half of its raw bytes, or its first note, or a
+few milliseconds of work; `leave` when the agent has done it and has answered, and nobody has heard the
+answer. `error` answers that it failed, and whatever was at work is dead then; `kill` kills the agent and this
+process; `hang` freezes the agent, and nothing more is said until the operator hangs up.
 It does not know what a verb does. Standard library only: a device's own Python runs it.
 """
 
@@ -23,17 +23,21 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 PYTHON = "/usr/bin/python3"
 MARK = "\x1e"
 PIECE = 1 << 14
+SAID: Any = sys.stdin.buffer
+"""What the operator says; it can be read without waiting for all that was asked for."""
 MOMENT = 0.005
 """Seconds of work after which a verb that says nothing and takes no bytes is within it."""
 
 
 def take(path: str, verb: str) -> dict | None:  # type: ignore[type-arg]
     """Take the next fault of a verb out of the file: it is struck with once."""
-    with suppress(FileNotFoundError), open(path, "r+") as file:
+    with suppress(FileNotFoundError), Path(path).open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         faults = json.load(file)
         for fault in faults:
@@ -67,7 +71,7 @@ class Between:
         listener = threading.Thread(target=self.listen, daemon=True)
         listener.start()
         with suppress(BrokenPipeError):
-            while line := sys.stdin.buffer.readline():
+            while line := SAID.readline():
                 self.request(line)
         with suppress(BrokenPipeError):
             self.agent.stdin.close()  # type: ignore[union-attr]
@@ -90,7 +94,7 @@ class Between:
         self.pass_on(line)
         half = owed // 2
         while owed:
-            piece = sys.stdin.buffer.read1(min(PIECE, owed))
+            piece = SAID.read1(min(PIECE, owed))
             if not piece:
                 return
             owed -= len(piece)
@@ -135,14 +139,14 @@ class Between:
         do = self.fault["do"] if self.fault else "kill"
         if do == "hang":
             os.killpg(self.agent.pid, signal.SIGSTOP)
-            while sys.stdin.buffer.read1(PIECE):
+            while SAID.read1(PIECE):
                 pass
         elif do == "error":
             self.end_agent()
             said = {"code": "SLM-DEVICE", "exit_code": 1, "message": "an injected fault", "remedy": ""}
             sys.stdout.write(MARK + json.dumps({"kind": "failed", "said": said}) + "\n")
             sys.stdout.flush()
-            while owed > 0 and (piece := sys.stdin.buffer.read1(min(PIECE, owed))):
+            while owed > 0 and (piece := SAID.read1(min(PIECE, owed))):
                 owed -= len(piece)
         self.end_agent()
         os._exit(137)

@@ -1,4 +1,4 @@
-"""An operator whose commands begin at once: one process has slmops in memory, and each command is a fork of it.
+"""An operator whose commands begin at once: one process has slmops in memory, each command is a fork of it.
 
 A command is a process of its own, which may be killed at any instant; nothing is left of it in the next one.
 It may be told to kill itself as it enters or leaves a state of a rollout or of a device.
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 ENTER, LEAVE = "enter", "leave"
 DEVICE, ROLLOUT = "device", "rollout"
@@ -41,7 +41,7 @@ class Operator:
         self.pid: int | None = None
         """The command that runs now."""
 
-    def __enter__(self) -> Operator:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -148,7 +148,7 @@ class Proxy:
                 await asyncio.sleep(len(piece) / self.rate)
             if self.delay:
                 await asyncio.sleep(self.delay)
-            while self.held:
+            while self.held:  # noqa: ASYNC110 (a thread that knows no loop sets it)
                 await asyncio.sleep(MOMENT)
             if not (self.stalled and piece):
                 return piece

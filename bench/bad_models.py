@@ -96,17 +96,8 @@ class Workshop:
     def good(self) -> Path:
         """Return the folder of the artifact that `slmops quantize` makes of the demo's model."""
         home, folder = self._room / "home", self._room / "good"
-        words = [
-            "quantize",
-            MODEL,
-            "--profile",
-            "local:gguf:Q4_K_M",
-            "--name",
-            "extract",
-            "--version",
-            "1.0.0",
-        ]
-        command = [sys.executable, "-m", "slmops", *words]
+        said = f"quantize {MODEL} --profile local:gguf:Q4_K_M --name extract --version 1.0.0"
+        command = [sys.executable, "-m", "slmops", *said.split()]
         done = subprocess.run(
             command, env={**os.environ, "SLMOPS_HOME": str(home)}, capture_output=True, check=False
         )
@@ -162,7 +153,7 @@ class Board:
             sys.exit(f"{verb}: {last or done.stderr.decode(errors='replace')}")
         return last.said
 
-    def try_out(self, kind: str, parcel: Parcel, gate: Gate) -> Judged:
+    def try_out(self, kind: str, parcel: Parcel) -> Judged:
         """Stage a release, put it on trial, and confirm it where it passes."""
         missing = prepare.make_ready(self.places, parcel.said)["missing"]
         for each in missing:
@@ -171,7 +162,7 @@ class Board:
             receive.take(self.places, told, io.BytesIO(data).read)
         stage.make_slot(self.places, parcel.slot)
         began = time.monotonic()
-        said = self.ask("activate", slot=parcel.slot, gate=gate.said(), **TIMES)
+        said = self.ask("activate", slot=parcel.slot, gate=Gate().said(), **TIMES)
         took = time.monotonic() - began
         if said["outcome"] == "pass":
             self.ask("confirm", slot=parcel.slot)
@@ -200,7 +191,6 @@ def main() -> None:
     asked = _asked()
     kinds = asked.kinds or (QUICK if asked.quick else tuple(KINDS))
     repeats = asked.repeats if asked.repeats is not None else QUICK_REPEATS if asked.quick else 200
-    gate = Gate()
     with tempfile.TemporaryDirectory(prefix="slmops-bad-") as folder:
         room = Path(folder)
         workshop = Workshop(room)
@@ -209,14 +199,14 @@ def main() -> None:
         board = Board(room / "board", workshop.trust)
         try:
             turns = [workshop.sign(good, version) for version in ("1.0.0", "1.0.1")]
-            first = board.try_out("good", turns[0], gate)
+            first = board.try_out("good", turns[0])
             bad = [
-                _planted(board, workshop, good, kind, f"2.0.{number}", gate)
+                _judged(board, workshop, kind, plant(kind, good, MODEL, room / f"planted-{number}"))
                 for number, kind in enumerate(kinds)
             ]
             well = [first]
             for number in range(1, repeats):
-                well.append(board.try_out("good", turns[number % 2], gate))
+                well.append(board.try_out("good", turns[number % 2]))
                 if number % 20 == 0:
                     progress(f"{number} good ones, {_alarms(well)} false alarms")
         finally:
@@ -228,10 +218,9 @@ def main() -> None:
     sys.exit(1 if missed or _alarms(well) > MOST_ALARMS * len(well) else 0)
 
 
-def _planted(board: Board, workshop: Workshop, good: Path, kind: str, version: str, gate: Gate) -> Judged:
-    folder = plant(kind, good, MODEL, good.with_name(f"planted-{version}"))
+def _judged(board: Board, workshop: Workshop, kind: str, folder: Path) -> Judged:
     try:
-        judged = board.try_out(kind, workshop.sign(folder, version), gate)
+        judged = board.try_out(kind, workshop.sign(folder, "2.0.0"))
     except ModelError as error:
         judged = Judged(kind, "refused", f"{error.code} (registry)", str(error), {}, 0.0)
     progress(f"{kind}: {judged.outcome} {judged.code}: {judged.message}")
@@ -253,15 +242,14 @@ def _show(bad: list[Judged], well: list[Judged]) -> None:
         console.print(f"false alarm: {one.code}: {one.message}")
     seconds = [one.seconds for one in well]
     console.print(
-        f"{len(well)} good ones: {_alarms(well)} false alarms; a switch took {statistics.median(seconds):.2f} s "
-        f"(median), {max(seconds):.2f} s at most"
+        f"{len(well)} good ones: {_alarms(well)} false alarms; a switch took "
+        f"{statistics.median(seconds):.2f} s (median), {max(seconds):.2f} s at most"
     )
 
 
 def _asked() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shape)
     parser.add_argument("--repeats", type=int, help="good releases, one after the other (200)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help="which bad ones (all)")
     parser.add_argument("--quick", action="store_true", help="three kinds and 5 repeats: does it work?")

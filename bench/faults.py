@@ -7,14 +7,16 @@ Against real deploys over real sshds; the daemon is the stand-in of the tests. A
 - each device ended as the table of `_fault_matrix` says, and its journal gained what it says;
 - the same deploy again, or `rollout resume`, converges: everybody serves the new release, fsck finds nothing.
 
-The short form kills 200 times, `--long` 2,000 times. `--replay SEED:INDEX` plays one round of kills again: the
-same devices are struck at the same shares of a deploy's time; which system call is hit is the machine's choice.
+The short form kills 200 times, `--long` 2,000 times. `--replay SEED:INDEX` plays one round of kills again:
+the same devices are struck at the same shares of a deploy's time; which system call is hit is the machine's
+choice.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +37,8 @@ DEVICES: Final = 10
 def main() -> None:
     """Play what was asked for and write what was found."""
     said = _said()
+    # Told to end, it ends its devices first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     shared = Path("/dev/shm")  # noqa: S108 (kills are the same in memory, and faster)
     facts: dict[str, Any] = {"benchmark": "faults", "seed": said.seed, "machine": machine()}
     broken: list[str] = []

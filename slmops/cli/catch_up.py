@@ -1,8 +1,7 @@
 """slmops rollout catch-up: devices that were away come to the newest release their fleet has proved.
 
 Who is to come to what, `rollout/target` says; the way there is that of every rollout. Laws: a device that is
-away still, or stays for a reason, is left as it is; while a rollout over the fleet is not over nobody moves;
-each release is brought to all who lag by one rollout.
+away still, or stays for a reason, is left as it is; each release is brought to all who lag by one rollout.
 """
 
 import json
@@ -23,7 +22,7 @@ from slmops.cli.options import FleetFile, Selector, Yes, ask_first
 from slmops.cli.render import Form, Output, emit, err, out, say, table
 from slmops.cli.status import ask_all
 from slmops.cli.take_back import left
-from slmops.errors import LockedError, SlmopsError, UsageError
+from slmops.errors import SlmopsError, UsageError
 from slmops.fleet.duration import seconds
 from slmops.fleet.inventory import Device, Fleet
 from slmops.fleet.load import load_fleet
@@ -54,9 +53,9 @@ def catch_up(
 
     What lies between is skipped. A device that `slmops rollback` took back stays, and so does one that the
     release has failed on; who was away when its fleet was taken back comes to what the others have. Devices
-    out of reach are left for the next time.
+    out of reach are left for the next time, and so are those of a rollout that is not over.
 
-    Exit codes: 0 nobody in reach lags any more, 8 a rollout over the fleet is not over, else as of a deploy.
+    Exit codes: 0 nobody in reach lags any more, else as of a deploy.
     """
     if not watch:
         ended = _look(fleet, selector)
@@ -64,7 +63,7 @@ def catch_up(
         if not dry_run and ended.lagging:
             if not yes:
                 ask_first(f"Bring {len(ended.lagging)} devices up to date?")
-            _bring(ended)
+            _bring(ended, fleet, selector)
         if output is Form.JSON:
             emit({"fleet": ended.fleet.name, "devices": ended.rows, "exit_code": ended.exit_code})
         raise typer.Exit(ended.exit_code)
@@ -84,11 +83,10 @@ class _Round:
 
 
 def _look(file: Path, selector: str) -> _Round:
-    """See who is to come to what, and where they stand; raise LockedError while a rollout is not over."""
+    """See who is to come to what, and where they stand."""
     fleet, devices = load_fleet(file)
     picked = select(devices, selector)
     with closing(History(home.history())) as history:
-        _require_over(history, fleet)
         aims = target.targets([device.name for device in picked], _pasts(history, fleet.name))
     going = [device for device in picked if aims[device.name].release is not None]
     asked = ask_all(going, max(fleet.rollout.max_parallel, 32)) if going else []
@@ -96,16 +94,6 @@ def _look(file: Path, selector: str) -> _Round:
     rows = [_row(device.name, aims[device.name], stands.get(device.name, {})) for device in picked]
     lagging = [device for device, row in zip(picked, rows, strict=True) if row["does"] == COMES]
     return _Round(fleet, rows, lagging)
-
-
-def _require_over(history: History, fleet: Fleet) -> None:
-    for entry in history.left(fleet.name):
-        on = f"slmops rollout resume {entry.id}, or slmops rollout abort {entry.id}"
-        back = left(entry) is not None
-        raise LockedError(
-            f"rollout {entry.id} ({entry.release}) over {fleet.name} is not over: it is {entry.state}",
-            remedy="Wait, or go back once more: slmops rollback." if back else f"Wait, or end it: {on}.",
-        )
 
 
 def _pasts(history: History, fleet: str) -> Iterator[Past]:
@@ -133,13 +121,15 @@ def _row(device: str, aim: Target, stands: Row) -> Row:
     return {**row, "does": HAS if there else COMES}
 
 
-def _bring(round_: _Round) -> None:
+def _bring(round_: _Round, file: Path, selector: str) -> None:
     """Bring those who lag where they are to come, a rollout for each release; rows say how they ended."""
     rows = {row["device"]: row for row in round_.rows}
     for release in dict.fromkeys(rows[device.name]["target"] for device in round_.lagging):
         group = [device for device in round_.lagging if rows[device.name]["target"] == release]
         with recorded("rollout catch-up", release=release, devices=[device.name for device in group]):
-            asked = Asked(release, ask=False, dry_run=False, delta=True, output=Form.TABLE)
+            asked = Asked(
+                release, ask=False, dry_run=False, delta=True, output=Form.TABLE, selector=selector, file=file
+            )
             outcome = roll_out(round_.fleet, group, asked)
         if outcome is None:
             continue
@@ -162,7 +152,7 @@ def _watch(file: Path, selector: str, every: float, output: Output) -> None:
         while True:
             try:
                 round_ = _look(file, selector)
-                _bring(round_)
+                _bring(round_, file, selector)
                 rows, stopped = round_.rows, round_.exit_code == INTERRUPTED
             except SlmopsError as error:
                 rows, stopped = [{"device": "", "does": error.code, "why": str(error)}], False

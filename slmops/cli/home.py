@@ -72,4 +72,9 @@ def mandate() -> Mandate:
     ring = keyring()
     chain = ring.chain()
     asked = chain[-1].trust.roles[ROLLOUT].keys
-    return Mandate(chain, ring.key(ROLLOUT) if asked else None, epoch=int(time.time()))
+    return Mandate(chain, ring.key(ROLLOUT) if asked else None, epoch())
+
+
+def epoch() -> int:
+    """Return the epoch of what begins now: that of everything before is lower."""
+    return time.time_ns() // 1_000_000

@@ -47,7 +47,9 @@ def rollback(
     rows = ask_all(picked, max(whole.rollout.max_parallel, 32))
     if to:
         release = to if ":" in to else f"{_name(rows)}:{to}"
-        asked = Asked(release, ask=not yes, dry_run=False, delta=True, output=output)
+        asked = Asked(
+            release, ask=not yes, dry_run=False, delta=True, output=output, selector=selector, file=fleet
+        )
         outcome = roll_out(whole, picked, asked)
         raise typer.Exit(outcome.exit_code if outcome is not None else 0)
     if not yes:

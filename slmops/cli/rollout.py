@@ -20,7 +20,7 @@ from slmops.rollout.machine import DRIVEN
 from slmops.rollout.tally import Sort, tally
 
 app = verb(
-    "Past and present rollouts: list, show, watch, report; and pause, resume, promote, abort, catch-up.",
+    "Past and present rollouts: list, show, watch, pause, resume, promote, abort, report, catch-up.",
     group=True,
 )
 GOING = frozenset(state.value for state in DRIVEN)

@@ -11,7 +11,7 @@ from slmops import digest as digests
 from slmops.cli.render import Form, Output, emit, out, size, table
 from slmops.cli.rollout_choice import Number, find, opened
 from slmops.cli.rollout_view import bar, counted, happened
-from slmops.rollout.found import attested, gate_table, objects, words
+from slmops.rollout.found import Figure, attested, gate_table, objects, words
 from slmops.rollout.history import Line
 from slmops.rollout.report import report
 from slmops.rollout.tally import Sort
@@ -70,13 +70,13 @@ def _waves(waves: Sequence[dict[str, Any]], lines: Sequence[Line]) -> None:
     out.print()
     for wave in waves:
         states = [line.state for line in lines if line.wave == wave["wave"]]
-        name = f"wave {wave['wave']}" + (" canary" if wave["wave"] == 1 else "")
+        name = f"wave {wave['wave']}  {wave['name']}"
         verdict = wave["verdict"] or ("under way" if wave["began"] is not None else "not begun")
         style = {"pass": "green", "fail": "red", "inconclusive": "yellow"}.get(verdict, "dim")
         counts = [f"{wave['counts'][sort.value]} {sort.value}" for sort in Sort if wave["counts"][sort.value]]
         out.print(
             Text.assemble(
-                f"{name:<14}", bar(states), "  ", (f"{verdict:<12}", style), "  ", ", ".join(counts)
+                f"{name:<22}", bar(states), "  ", (f"{verdict:<12}", style), "  ", ", ".join(counts)
             )
         )
 
@@ -99,16 +99,16 @@ def _devices(devices: Sequence[dict[str, Any]]) -> None:
 def _gate(devices: Sequence[dict[str, Any]]) -> None:
     """Print what the gate measured, where it did."""
     gate = gate_table(devices)
-    if gate["rows"]:
+    if gate.rows:
         out.print()
-        bounds = [("bound", *(bound.removeprefix("bound ") for _, bound in gate["heads"]))]
-        rows = [(row["device"], *map(_figure, row["cells"])) for row in gate["rows"]]
-        table(("gate", *(what for what, _ in gate["heads"])), bounds + rows)
+        bounds = [("", *(against for _, against in gate.heads))]
+        rows = [(device, *map(_figure, figures)) for device, _, figures in gate.rows]
+        table(("gate", *(what for what, _ in gate.heads)), bounds + rows)
 
 
-def _figure(cell: dict[str, str]) -> str:
-    outcome = f" {cell['outcome']}" if cell["outcome"] not in ("pass", "") else ""
-    return cell["text"] + (f" ({cell['note']})" if cell["note"] else "") + outcome
+def _figure(figure: Figure) -> str:
+    outcome = figure.outcome if figure.outcome in ("fail", "inconclusive") else ""
+    return " ".join(filter(None, [figure.text, figure.bound and f"({figure.bound})", outcome]))
 
 
 def _evidence(lines: Sequence[Line]) -> Iterator[str]:
@@ -120,6 +120,4 @@ def _evidence(lines: Sequence[Line]) -> Iterator[str]:
             yield f"\n{line.device} was asked  {words(failed.get('question'))}"
             yield f"  expected  {words(failed.get('expected'))}"
             yield f"  answered  {words(failed.get('answer'))}"
-        if said.get("exit"):
-            yield f"{line.device} daemon  {words(said['exit'])}"
         yield from (f"{line.device} log  {text}" for text in (said.get("log") or [])[-LAST:])

@@ -16,7 +16,7 @@ from rich.text import Text
 from slmops.cli.render import size
 from slmops.rollout import progress
 from slmops.rollout.history import Entry, Happening, Line
-from slmops.rollout.report import state_in
+from slmops.rollout.report import state_in, wave_name
 from slmops.rollout.tally import ENDED, Sort, sort_of, tally
 from slmops.rollout.timeline import elapsed
 
@@ -120,7 +120,7 @@ def _waves(entry: Entry, lines: Sequence[Line]) -> RenderableType:
     for number in range(1, entry.waves + 1):
         states = [line.state for line in lines if line.wave == number]
         done = sum(sort_of(state) in ENDED for state in states)
-        name = f"wave {number}" + (" canary" if number == 1 else "")
+        name = f"wave {number}  {wave_name(entry, number)}".rstrip()
         here = number == entry.wave + 1
         grid.add_row(
             Text(name, style="bold" if here else "dim"),

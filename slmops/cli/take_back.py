@@ -5,7 +5,6 @@ that was meant has a line, those too that were away; what was left stands in the
 `left` reads it, so that nobody is brought to it by what was before.
 """
 
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -122,7 +121,7 @@ class _Way:
 @contextmanager
 def _begun(fleet: Fleet, stood: Mapping[Device, Row], going: list[Device]) -> Iterator[_Way]:
     """Open the way back in history, hold the fleet for it, and say in the end what it came to."""
-    who, uid, epoch = auditing.who(), uuid.uuid4().hex, int(time.time())
+    who, uid, epoch = auditing.who(), uuid.uuid4().hex, home.epoch()
     leaves = sorted({str(stood[device]["release"]) for device in going})
     waves = [[device.name for device in stood if device not in going], [device.name for device in going]]
     with closing(History(home.history())) as history:
@@ -131,7 +130,7 @@ def _begun(fleet: Fleet, stood: Mapping[Device, Row], going: list[Device]) -> It
             uid=uid, epoch=epoch, operator=who, options={"left": leaves},
         )  # fmt: skip
         auditing.note(rollout=number)
-        lease = {"rollout": uid, "epoch": epoch, "holder": who, "seconds": LEASE}
+        lease = {"rollout": uid, "epoch": epoch, "holder": who, "seconds": 2 * LEASE}
         way = _Way(fleet, history, number, lease, {row["device"]: row for row in stood.values()})
         try:
             history.hold(fleet.name, number, epoch, who)
@@ -139,8 +138,9 @@ def _begun(fleet: Fleet, stood: Mapping[Device, Row], going: list[Device]) -> It
             history.moved(number, Rollout.REFUSED.value, 0)
             raise
         for entry in history.left(fleet.name):
-            after = Rollout.RETURNING if entry.id == number else Rollout.SUPERSEDED
-            history.moved(entry.id, after.value, entry.wave)
+            if way.rows.keys() & {line.device for line in history.devices(entry.id)} and entry.id != number:
+                history.moved(entry.id, Rollout.SUPERSEDED.value, entry.wave)
+        history.moved(number, Rollout.RETURNING.value, 0)
         try:
             with _renewed(fleet.name, epoch, way.taken):
                 yield way

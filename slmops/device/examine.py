@@ -42,6 +42,8 @@ class Paper:
     firsts: list[float] = field(default_factory=list)
     later_tokens: int = 0
     later_seconds: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
 
     @property
     def measured(self) -> Measured:
@@ -50,6 +52,7 @@ class Paper:
         return Measured(
             time_to_first_token=statistics.median(self.firsts) if self.firsts else None,
             tokens_per_second=self.later_tokens / self.later_seconds if told else None,
+            answers_per_second=self.tokens / self.seconds if told else None,
             logprob=max(self.distances) if self.distances else None,
         )
 
@@ -64,6 +67,8 @@ class Paper:
         self.firsts.append(spoken.first)
         self.later_tokens += max(0, spoken.tokens - 1)
         self.later_seconds += spoken.seconds - spoken.first
+        self.tokens += spoken.tokens
+        self.seconds += spoken.seconds
 
 
 @dataclass(frozen=True)

@@ -202,8 +202,8 @@ def _verdict(prompts: Sequence[Golden], seen: _Seen, earlier: Measured) -> Verdi
         "failed": paper.failed[:3],
         "answers": paper.answers,
         "measured": {
-            **asdict(seen.measured),
-            "before": asdict(earlier),
+            **rules.told(seen.measured),
+            "before": rules.told(earlier),
             "judged": [asdict(row) for row in seen.rows],
         },
     }

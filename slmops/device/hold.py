@@ -71,14 +71,17 @@ def require_free(places: Places) -> None:
 
 
 def lease(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    """Answer who has the device, or take it away from them: `action` is "status" or "break".
+    """Answer who has the device, give it back, or take it away: `action` is "status", "return" or "break".
 
-    To break says `reason`, `holder` (who breaks it) and `epoch`. Returns what `told` does; here a lease past
-    its time is told as well, while a verb under it is at work.
+    To return says `lease`, as rollouts ask for it; to break says `reason`, `holder` (who breaks it) and
+    `epoch`. Returns what `told` does; here a lease past its time is told as well, while a verb under it is at
+    work.
     """
     action = said["action"]
-    if action not in ("status", "break"):
-        raise DeviceError(f"lease: expected the action status or break, got {str(action)[:40]!a}")
+    if action not in ("status", "return", "break"):
+        raise DeviceError(f"lease: expected the action status, return or break, got {str(action)[:40]!a}")
+    if action == "return":
+        _leave(places, leases.asked(said["lease"]), last=True)
     if action == "break":
         epoch, by = leases.epoch(said["epoch"]), leases.text(said["holder"], "holder")
         reason = leases.text(said["reason"], "reason")

@@ -186,6 +186,9 @@ class _Watch:
         code, message = reason
         try:
             with journal.locked(self.places, wait=0.0):
+                if journal.standing(self.places) != standing:
+                    # Somebody was quicker, and may have confirmed it: look again.
+                    return standing
                 evidence = {"log": log_tail(self.places), "last_exit": self.last_exit}
                 return roll_back(self.places, code, message, evidence)
         except DeviceError:

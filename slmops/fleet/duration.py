@@ -1,6 +1,6 @@
 """How long something may take, as people write it: 90s, 5m, 1h30m.
 
-Law: a duration is seconds, and not negative.
+Law: a duration is seconds, not negative, and less than eleven years, so that every clock can wait for it.
 """
 
 import re
@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+LONGEST = 10 * 366 * 86_400
+"""Seconds that may be waited for."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -24,6 +26,6 @@ def seconds(said: object) -> object:
 
 _Read = BeforeValidator(seconds, json_schema_input_type=str | float)
 _EXAMPLES: dict[str, object] = {"examples": ["90s", "5m", "1h"]}
-Seconds = Annotated[float, _Read, Field(ge=0, json_schema_extra=_EXAMPLES)]
-Deadline = Annotated[float, _Read, Field(gt=0, json_schema_extra=_EXAMPLES)]
+Seconds = Annotated[float, _Read, Field(ge=0, le=LONGEST, json_schema_extra=_EXAMPLES)]
+Deadline = Annotated[float, _Read, Field(gt=0, le=LONGEST, json_schema_extra=_EXAMPLES)]
 """Seconds, and not none."""

@@ -76,7 +76,7 @@ class Settings(BaseModel):
     @classmethod
     def _timezone_is_known(cls, said: str | None) -> str | None:
         try:
-            if said is not None:
+            if said not in (None, "UTC"):
                 zoneinfo.ZoneInfo(said)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ValueError(_no_zone(said or "")) from error

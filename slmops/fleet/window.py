@@ -7,7 +7,7 @@ begins ends on the next day; no windows at all are always open; `opens_in` is th
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Annotated, Final, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
@@ -67,7 +67,7 @@ def is_open(windows: Sequence[Window], zone: str, at: float) -> bool:
     """Say whether a device in `zone` (an IANA name) may begin at `at` (unix seconds)."""
     if not windows:
         return True
-    local = datetime.fromtimestamp(at, ZoneInfo(zone))
+    local = datetime.fromtimestamp(at, _named(zone))
     now = local.weekday() * _MINUTES + local.hour * 60 + local.minute
     week = 7 * _MINUTES
     return any(
@@ -79,7 +79,7 @@ def opens_in(windows: Sequence[Window], zone: str, at: float) -> float:
     """Return the seconds from `at` (unix seconds) until a device in `zone` may begin; 0 where it may now."""
     if is_open(windows, zone, at):
         return 0.0
-    there = ZoneInfo(zone)
+    there = _named(zone)
     today = datetime.fromtimestamp(at, there).date()
     days = [today + _DAY * ahead for ahead in range(-1, 16)]
     instants = sorted({*_beginnings(windows, there, days), *_turns(there, days)})
@@ -98,7 +98,7 @@ def longest_closed(windows: Sequence[Window]) -> float:
     return longest * 60.0
 
 
-def _beginnings(windows: Sequence[Window], zone: ZoneInfo, days: Sequence[date]) -> Iterator[float]:
+def _beginnings(windows: Sequence[Window], zone: tzinfo, days: Sequence[date]) -> Iterator[float]:
     """Yield when windows begin on `days`; a wall clock that is turned back shows a time twice."""
     for window in windows:
         at = _minutes(window.opens)
@@ -109,7 +109,7 @@ def _beginnings(windows: Sequence[Window], zone: ZoneInfo, days: Sequence[date])
                 yield datetime.combine(day, time(at // 60, at % 60, fold=fold), zone).timestamp()
 
 
-def _turns(zone: ZoneInfo, days: Sequence[date]) -> Iterator[float]:
+def _turns(zone: tzinfo, days: Sequence[date]) -> Iterator[float]:
     """Yield when the zone's clocks are turned in `days`: a window may be open from there on."""
     for day in days[:-1]:
         low = int(datetime.combine(day, time(), UTC).timestamp())
@@ -123,7 +123,12 @@ def _turns(zone: ZoneInfo, days: Sequence[date]) -> Iterator[float]:
         yield float(high)
 
 
-def _offset(zone: ZoneInfo, at: int) -> timedelta | None:
+def _named(zone: str) -> tzinfo:
+    """Return a time zone; UTC is there even where the system has no data of others."""
+    return UTC if zone == "UTC" else ZoneInfo(zone)
+
+
+def _offset(zone: tzinfo, at: int) -> timedelta | None:
     return datetime.fromtimestamp(at, zone).utcoffset()
 
 

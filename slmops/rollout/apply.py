@@ -107,8 +107,11 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
             took = Delivery(sender, finding, order.mandate, terms.offers, tell).stage()
             tell(Told(name, Event.STAGE, said=took))
             if terms.stages_only:
+                _leave(sender, terms)
                 tell(Told(name, Event.PUT_BY, "staged; the same deploy without --stage-only activates it"))
                 return
+            if terms.stop.is_set():
+                _leave(sender, terms)
             stop()
             tell(Told(name, Event.TRY))
             passed = _try(sender.session, parcel, finding.runtime, terms, tell)
@@ -119,6 +122,12 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
             tell(Told(name, Event.CONFIRM))
     except (SlmopsError, OSError) as error:
         tell(_end(name, error))
+
+
+def _leave(sender: Sender, terms: Terms) -> None:
+    """Give the device back, on which nothing more is to be done now."""
+    if terms.lease:
+        sender.call("lease", {"action": "return"})
 
 
 def _end(name: str, error: SlmopsError | OSError) -> Told:

@@ -3,9 +3,11 @@
     waiting -> sending -> staged -> trial -> proved -> committed
 
 and the ways out. A device that cannot be reached is not one that failed, and neither is one whose gate could
-not tell: `lost`, `unproved` and `failed` have budgets of their own. Laws: an end never moves, except that a
-committed device may be returned with its wave, and that a rollout which goes on tries again whoever it lost
-or left out; what the table omits is impossible; every state in which a device is worked on has a deadline.
+not tell: `lost`, `unproved` and `failed` have budgets of their own.
+
+Laws: an end never moves, except that a committed device may be returned with its wave, and that a rollout
+which goes on tries again whoever has not got the release; what the table omits is impossible; every state in
+which a device is worked on has a deadline.
 """
 
 from enum import Enum
@@ -73,6 +75,7 @@ class ImpossibleEventError(SlmopsError):
 
 S, E = State, Event
 _UNDER_WAY = (S.WAITING, S.SENDING, S.STAGED, S.TRIAL, S.PROVED)
+_WITHOUT = (S.SKIPPED, S.QUARANTINED, S.CANCELED, S.LOST, S.UNPROVED, S.FAILED, S.WENT_BACK)
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.WAITING, E.FOUND_CURRENT): S.ALREADY,
@@ -113,8 +116,8 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.COMMITTED, E.FALL_BACK): S.WENT_BACK,
     (S.COMMITTED, E.RETURN): S.RETURNED,
     (S.COMMITTED, E.JAM): S.STUCK,
-    # A rollout that goes on asks again where everybody stands.
-    **{(state, E.RESUME): S.WAITING for state in (*_UNDER_WAY, S.DEFERRED, S.LOST, S.SKIPPED, S.CANCELED)},
+    # A rollout that goes on asks again where everybody stands, and tries again whoever has not got it.
+    **{(state, E.RESUME): S.WAITING for state in (*_UNDER_WAY, S.DEFERRED, *_WITHOUT)},
     **{(state, E.FOUND_COMMITTED): S.COMMITTED for state in (S.TRIAL, S.PROVED, S.LOST)},
     **{(state, E.FALL_BACK): S.WENT_BACK for state in (S.PROVED, S.LOST)},
 }
@@ -139,7 +142,7 @@ GOOD: Final = frozenset({S.COMMITTED, S.ALREADY, S.READY})
 BAD: Final = frozenset({S.FAILED, S.WENT_BACK, S.STUCK})
 UNKNOWN: Final = frozenset({S.LOST, S.UNPROVED})
 """Ends that tell nothing of the release."""
-LEFT_OUT: Final = frozenset({S.SKIPPED, S.QUARANTINED, S.CANCELED, S.LOST, S.UNPROVED, S.FAILED, S.WENT_BACK})
+LEFT_OUT: Final = frozenset(_WITHOUT)
 """Ends of devices that do not have the release though their wave may have passed."""
 SWITCHED: Final = frozenset({S.COMMITTED, S.WENT_BACK, S.UNPROVED, S.RETURNED, S.STUCK})
 """Ends of devices that the release has run on in this rollout."""

@@ -58,7 +58,7 @@ class Finding:
     quarantined: str = ""
     """Why it does not take this artifact for now."""
     went_back_at: float | None = None
-    """When, in unix seconds, it last went back from this very artifact."""
+    """When, in unix seconds, it last went back because of this very artifact."""
     facts: DeviceFacts | None = None
     """What it said of itself, the memory of the release that it serves counted as free; None unasked."""
     disk_bytes: int = 0
@@ -156,8 +156,13 @@ def _found(
         whole=tuple(told.get("slots", ())),
         held=frozenset(told.get("held", ())),
         quarantined=_shunned(shunned) if shunned else "",
-        went_back_at=failure.get("at") if failure.get("slot") == parcel.slot else None,
+        went_back_at=failure.get("at") if _is_of_the_release(failure, parcel) else None,
     )
+
+
+def _is_of_the_release(failure: dict[str, Any], parcel: Parcel) -> bool:
+    """Say whether a device went back because of this artifact, and not because nobody came to confirm it."""
+    return failure.get("slot") == parcel.slot and failure.get("code") != "CONFIRM_TIMEOUT"
 
 
 def _shunned(said: dict[str, Any]) -> str:

@@ -185,10 +185,12 @@ class Drive:
             self.errand.stages_only,
         )
         self._began = entry.started
+        looked = self.rollout.state is machine.State.PAUSED and not back
         for line in lines:
             if line.wave > entry.wave and line.device in self.findings:
                 since = line.entered.get(line.state, line.changed)
-                for event in reconcile(self.stands(line.device), since, self.findings[line.device]):
+                finding = self.findings[line.device]
+                for event in reconcile(self.stands(line.device), since, finding, looked=looked):
                     self.hear(Told(line.device, event))
         if back:
             self._abandon(back)

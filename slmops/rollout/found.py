@@ -10,57 +10,84 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from slmops.profile.sizes import human_size
 
 UNKNOWN: Final = "—"
-_BYTES: Final = frozenset({"memory"})
-_SECONDS: Final = frozenset({"time_to_first_token"})
-_SHARES: Final = frozenset({"error_rate"})
+_LEAST: Final = frozenset({"tokens_per_second"})
+"""Of what more is better."""
+_FORMS: Final = {"time_to_first_token": "{:.3g} s", "error_rate": "{:.1%}", "logprob": "{:.2g} nats"}
 
 Said = Mapping[str, Any]
 
 
-def gate_table(devices: Sequence[Said]) -> dict[str, Any]:
-    """Return the table of gate numbers: for each device each thing that was judged, in the order met.
+@dataclass(frozen=True)
+class Figure:
+    """A number of one device's gate for people: with its bound where that is its own, and its outcome."""
 
-    A bound that is the same for all devices stands in the head alone.
-    """
+    text: str
+    bound: str
+    outcome: str
+
+
+@dataclass(frozen=True)
+class GateTable:
+    """What gates measured: a column for each thing that was judged, a row for each device that was."""
+
+    heads: tuple[tuple[str, str], ...]
+    """What was judged, and against what; with the bound, where it was the same for all devices."""
+    rows: tuple[tuple[str, int, tuple[Figure, ...]], ...]
+    """Device, wave, and a figure under each head."""
+
+
+def gate_table(devices: Sequence[Said]) -> GateTable:
+    """Return what the gates of devices measured, things in the order met."""
     judged = {device["device"]: _judged(device) for device in devices}
-    whats = list(dict.fromkeys(what for found in judged.values() for what in found))
-    bounds = {what: {_bound(found[what]) for found in judged.values() if what in found} for what in whats}
-    shared = {what: min(texts) for what, texts in bounds.items() if len(texts) == 1}
-    return {
-        "heads": [(what.replace("_", " "), shared.get(what, "")) for what in whats],
-        "rows": [
-            {
-                "device": device["device"],
-                "wave": device["wave"],
-                "cells": [_figure(judged[device["device"]].get(what), what in shared) for what in whats],
-            }
+    keys = list(dict.fromkeys(key for found in judged.values() for key in found))
+    bounds = {key: {_bound(found[key]) for found in judged.values() if key in found} for key in keys}
+    shared = {key: min(texts) for key, texts in bounds.items() if len(texts) == 1}
+    heads = ((key[0].replace("_", " "), " ".join(filter(None, [shared.get(key), key[1]]))) for key in keys)
+    return GateTable(
+        heads=tuple(heads),
+        rows=tuple(
+            (
+                device["device"],
+                device["wave"],
+                tuple(_figure(judged[device["device"]].get(key), key not in shared) for key in keys),
+            )
             for device in devices
             if judged[device["device"]]
-        ],
-    }
+        ),
+    )
 
 
-def _judged(device: Said) -> dict[str, Said]:
+def _judged(device: Said) -> dict[tuple[str, str], Said]:
+    """Return the rows of a device's gate by what was judged and against what; of the rest, what was seen."""
     measured = device.get("measured")
-    found = measured.get("judged") if isinstance(measured, Mapping) else None
-    return {words(each.get("what")): each for each in objects(found)}
+    rows = objects(measured.get("judged") if isinstance(measured, Mapping) else None)
+    found = {(words(row.get("what")), _against(row)): row for row in rows if row.get("bound") is not None}
+    there = {what for what, _ in found}
+    seen = {(words(row.get("what")), ""): row for row in rows if row.get("value") is not None}
+    return found | {key: row for key, row in seen.items() if key[0] not in there}
 
 
-def _bound(one: Said) -> str:
-    bound, against = amount(words(one.get("what")), one.get("bound")), words(one.get("against"))
-    return "" if bound == UNKNOWN else f"bound {bound}" + (f" ({against})" if against else "")
+def _against(row: Said) -> str:
+    against = words(row.get("against"))
+    return "" if against in ("", "bound") else f"({against})"
 
 
-def _figure(one: Said | None, shared: bool) -> dict[str, str]:  # noqa: FBT001 - of one table
-    if one is None:
-        return {"text": UNKNOWN, "note": "", "outcome": ""}
-    text = amount(words(one.get("what")), one.get("value"))
-    return {"text": text, "note": "" if shared else _bound(one), "outcome": words(one.get("outcome"))}
+def _bound(row: Said) -> str:
+    bound = amount(words(row.get("what")), row.get("bound"))
+    return "" if bound == UNKNOWN else f"{'at least' if row.get('what') in _LEAST else 'at most'} {bound}"
+
+
+def _figure(row: Said | None, own: bool) -> Figure:  # noqa: FBT001 - of one table
+    if row is None:
+        return Figure(UNKNOWN, "", "")
+    text = amount(words(row.get("what")), row.get("value"))
+    return Figure(text, _bound(row) if own else "", words(row.get("outcome")))
 
 
 def amount(what: str, value: Any) -> str:
@@ -69,11 +96,9 @@ def amount(what: str, value: Any) -> str:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return UNKNOWN
-    if what in _BYTES:
+    if what == "memory":
         return human_size(value)
-    if what in _SECONDS:
-        return f"{value:.3g} s"
-    return f"{value:.1%}" if what in _SHARES else f"{value:.4g}"
+    return _FORMS.get(what, "{:.4g}").format(value)
 
 
 def attested(said: Any) -> str:

@@ -79,6 +79,8 @@ STOPS: Final = frozenset({S.PAUSED, S.HOLDING, S.INTERRUPTED})
 DRIVEN: Final = frozenset({S.PLANNED, S.CHECKING, S.ROLLING, S.SOAKING, S.RETURNING})
 """Where a rollout stands while it is driven; a driver that was killed leaves it so."""
 
+_LEFT = STOPS | DRIVEN - {S.RETURNING}
+
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.PLANNED, E.STARTED): S.CHECKING,
     (S.CHECKING, E.CLEARED): S.ROLLING,
@@ -86,18 +88,17 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.CHECKING, E.OUT_OF_REACH): S.UNREACHABLE,
     (S.CHECKING, E.STOPPED): S.INTERRUPTED,
     (S.ROLLING, E.PASSED): S.SOAKING,
-    (S.ROLLING, E.SICKENED): S.RETURNING,
     (S.ROLLING, E.TURNED_DOWN): S.REFUSED,
     (S.ROLLING, E.UNKNOWN): S.PAUSED,
     (S.ROLLING, E.STOPPED): S.INTERRUPTED,
     (S.SOAKING, E.SOAKED): S.ROLLING,
     (S.SOAKING, E.HELD): S.HOLDING,
-    (S.SOAKING, E.SICKENED): S.RETURNING,
     (S.SOAKING, E.UNKNOWN): S.PAUSED,
     (S.SOAKING, E.STOPPED): S.INTERRUPTED,
     (S.RETURNING, E.WENT_HOME): S.RETURNED,
     (S.RETURNING, E.JAMMED): S.STUCK,
     # A new driver takes up what one before has left, whether it stopped or was killed.
+    (S.PLANNED, E.RESUMED): S.ROLLING,
     (S.CHECKING, E.RESUMED): S.ROLLING,
     (S.ROLLING, E.RESUMED): S.ROLLING,
     (S.SOAKING, E.RESUMED): S.ROLLING,
@@ -106,16 +107,10 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.INTERRUPTED, E.RESUMED): S.ROLLING,
     (S.HOLDING, E.PROMOTED): S.ROLLING,
     # Whoever abandons it leaves devices as they are, or takes them back.
-    **{
-        (state, E.ABANDONED): S.ABORTED
-        for state in (S.ROLLING, S.SOAKING, *sorted(STOPS, key=lambda each: each.value))
-    },
-    **{(state, E.SICKENED): S.RETURNING for state in (S.PAUSED, S.HOLDING, S.INTERRUPTED)},
-    # Another rollout over the same fleet has begun since.
-    **{
-        (state, E.OVERTAKEN): S.SUPERSEDED
-        for state in (*sorted(STOPS | DRIVEN, key=lambda each: each.value),)
-    },
+    **{(state, E.ABANDONED): S.ABORTED for state in State if state in _LEFT},
+    **{(state, E.SICKENED): S.RETURNING for state in State if state in _LEFT},
+    # Another rollout over the same devices has begun since.
+    **{(state, E.OVERTAKEN): S.SUPERSEDED for state in State if state in _LEFT | {S.RETURNING}},
 }
 
 EXIT_CODES: Final[dict[State, int]] = {

@@ -70,13 +70,19 @@ def rest(entry: Entry, lines: Sequence[Line], now: float) -> float | None:
     typical, strategy = max(median(took), 0.0), _strategy(entry)
     busy = [line for line in lines if sort_of(line.state) is Sort.BUSY]
     hands = max(int(strategy.get("max_parallel") or len(busy)), 1)
-    soak = float(strategy.get("soak") or 0.0)
     spent = [now - line.entered.get(State.SENDING.value, now) for line in busy]
     under_way = max((typical - each for each in spent), default=0.0)
     left = Counter(line.wave for line in lines if sort_of(line.state) is Sort.LEFT)
     waves = sum(math.ceil(count / hands) * typical for count in left.values())
     soaked = now - entry.changed if entry.state == Standing.SOAKING.value else 0.0
-    return max(under_way, 0.0) + waves + max(soak * (entry.waves - entry.wave) - soaked, 0.0)
+    return max(under_way, 0.0) + waves + max(_soaks(entry) - soaked, 0.0)
+
+
+def _soaks(entry: Entry) -> float:
+    """Return the seconds of the soaks that are to come, the one under way included."""
+    waves = entry.options.get("waves")
+    told = [wave.get("soak") for wave in waves if isinstance(wave, dict)] if isinstance(waves, list) else []
+    return float(sum(soak for soak in told[entry.wave :] if isinstance(soak, int | float)))
 
 
 def _strategy(entry: Entry) -> dict[str, Any]:

@@ -29,7 +29,7 @@ KIND: Final = "slmops-rollout-report"
 VERSION: Final = 1
 FOUND: Final = (
     *("sent", "whole_because", "went", "golden", "measured", "attested"),
-    *("code", "remedy", "failed", "exit", "log"),
+    *("code", "remedy", "failed", "log"),
 )
 """What was found of a device that an account keeps, where it is known."""
 _STATES: Final = frozenset(state.value for state in State)
@@ -113,6 +113,13 @@ def parse(data: bytes, name: str = "report.json") -> Said:
     return said
 
 
+def wave_name(entry: Entry, number: int) -> str:
+    """Return what its strategy calls a wave: canary, 10%, site=berlin; empty where that is not known."""
+    waves = entry.options.get("waves")
+    said = waves[number - 1] if isinstance(waves, list) and len(waves) >= number else None
+    return str(said.get("name", "")) if isinstance(said, dict) else ""
+
+
 def state_in(what: str) -> str | None:
     """Return the state that history's words of a device begin with."""
     return next((state for state in _STATES if what == state or what.startswith(f"{state} ")), None)
@@ -173,6 +180,7 @@ def _wave(number: int, entry: Entry, devices: Sequence[Said]) -> Said:
     ended = [device["ended"] for device in its]
     return {
         "wave": number,
+        "name": wave_name(entry, number),
         "devices": len(its),
         "verdict": _verdict(number, entry),
         "counts": _counts(device["state"] for device in its),

@@ -29,6 +29,8 @@ NAMED: Final = 1000
 """Devices that are listed, at most; of more, those alone that did not end well."""
 STAGES: Final = (State.DEFERRED, State.SENDING, State.STAGED, State.TRIAL, State.PROVED)
 _LINES: Final = 12
+_SPANS: Final = ("timeout", "soak", "for", "watch")
+"""How the names of settings end that are seconds."""
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _KEY: Final = {
     **{hue: hue for hue in HUES},
@@ -74,7 +76,7 @@ def draw(said: Said) -> str:
         rows=[_row(device, _stages(listed), said["rollout"]["started"]) for device in listed],
         unlisted=len(devices) - len(listed),
         asked=[(_moment(each["at"]), each["what"]) for each in said["asked"]],
-        options=dict(_flat(said["rollout"]["options"])),
+        options=_options(said["rollout"]["options"]),
     )
 
 
@@ -136,7 +138,7 @@ def _waves(said: Said) -> dict[str, Any]:
 def _wave(wave: Said, sorts: Sequence[str], started: float) -> list[str]:
     began, ended, counts = wave["began"], wave["ended"], wave["counts"]
     return [
-        f"{wave['wave']}" + (" (canary)" if wave["wave"] == 1 else ""),
+        f"{wave['wave']}" + (f" ({wave['name']})" if wave["name"] else ""),
         wave["verdict"] or ("under way" if began is not None else "not begun"),
         f"{wave['devices']:,}",
         *(f"{counts[sort]:,}" if counts[sort] else UNKNOWN for sort in sorts),
@@ -157,7 +159,6 @@ def _trouble(device: Said) -> dict[str, Any]:
         "message": device["message"],
         "code": device.get("code") or "",
         "remedy": device.get("remedy") or "",
-        "exit": device.get("exit") or "",
         "failed": [
             {key: words(each.get(key)) for key in ("question", "expected", "answer")}
             for each in objects(device.get("failed"))
@@ -197,12 +198,26 @@ def _row(device: Said, stages: Sequence[str], started: float) -> dict[str, Any]:
     }
 
 
+def _options(said: Said) -> dict[str, dict[str, str]]:
+    """Return how it was asked for, under heads; waves have a table of their own."""
+    strategy = said.get("strategy")
+    asked = {key: value for key, value in said.items() if key not in ("strategy", "waves")}
+    found = {"Asked": asked, "Strategy": strategy if isinstance(strategy, Mapping) else {}}
+    return {head: flat for head, each in found.items() if (flat := dict(_flat(each)))}
+
+
 def _flat(said: Said, before: str = "") -> Iterator[tuple[str, str]]:
     for key, value in said.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{before}{key} ")
         elif value not in (None, "", [], {}):
-            yield f"{before}{key}".replace("_", " "), words(value)
+            yield f"{before}{key}".replace("_", " "), _setting(str(key), value)
+
+
+def _setting(key: str, value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return elapsed(value) if key.endswith(_SPANS) and value >= 0 else f"{value:g}"
+    return ", ".join(map(words, value)) if isinstance(value, list) else words(value)
 
 
 def _size(value: Any) -> str:

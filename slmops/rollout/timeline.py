@@ -128,9 +128,12 @@ def lay_out(said: Mapping[str, Any], *, width: float) -> Timeline:
     began, until = said["rollout"]["started"], said["rollout"]["until"]
     axis = Axis(began, max(until, began + 1), left, width - 10, log=False)
     waves, y = [], 4.0
-    for number in sorted({device["wave"] for device in shown}):
-        its = [device for device in shown if device["wave"] == number]
-        wave = _areas(number, its, axis, y) if many else _rows(number, its, axis, y, len(shown))
+    for each in said["waves"]:
+        its = [device for device in shown if device["wave"] == each["wave"]]
+        if not its:
+            continue
+        title = _title(each)
+        wave = _areas(title, its, axis, y) if many else _rows(title, its, axis, y, len(shown))
         waves.append((min((d["began"] for d in its if d["began"] is not None), default=math.inf), wave))
         y = wave.box.bottom + _GAP
     frame = Box(left, 0, width - 10, y)
@@ -151,19 +154,19 @@ def _gutter(names: Sequence[str], width: float) -> float:
     return round(min(longest * _LETTER + 12, width * _NAME_SHARE), 1)
 
 
-def _title(number: int, devices: Sequence[Mapping[str, Any]]) -> str:
-    count = f"{len(devices):,} device" + ("s" if len(devices) > 1 else "")
-    return f"wave {number}" + (" (canary)" if number == 1 else "") + f": {count}"
+def _title(wave: Mapping[str, Any]) -> str:
+    name = f" ({wave['name']})" if wave["name"] else ""
+    return f"wave {wave['wave']}{name}: {wave['devices']:,} device" + ("s" if wave["devices"] > 1 else "")
 
 
-def _rows(number: int, devices: Sequence[Mapping[str, Any]], axis: Axis, top: float, among: int) -> Wave:
+def _rows(title: str, devices: Sequence[Mapping[str, Any]], axis: Axis, top: float, among: int) -> Wave:
     height = 18.0 if among <= 40 else 13.0 if among <= 100 else 9.0  # noqa: PLR2004 - rows of a page
     rows = []
     for place, device in enumerate(devices):
         y = top + _HEAD + height * (place + 0.5)
         rows.append(_row(device, axis, y, height))
     bottom = top + _HEAD + height * len(devices)
-    return Wave(_title(number, devices), Box(axis.start, top + _HEAD, axis.end, bottom), tuple(rows))
+    return Wave(title, Box(axis.start, top + _HEAD, axis.end, bottom), tuple(rows))
 
 
 def _row(device: Mapping[str, Any], axis: Axis, y: float, height: float) -> Row:
@@ -190,7 +193,7 @@ def _cut(name: str, letters: int) -> str:
     return name if len(name) <= letters else name[: max(letters - 1, 1)] + "…"
 
 
-def _areas(number: int, devices: Sequence[Mapping[str, Any]], axis: Axis, top: float) -> Wave:
+def _areas(title: str, devices: Sequence[Mapping[str, Any]], axis: Axis, top: float) -> Wave:
     """Count the devices of a wave at many moments, and lay the counts upon each other."""
     box = Box(axis.start, top + _HEAD, axis.end, top + _HEAD + _AREA)
     moments = [axis.low + (axis.high - axis.low) * place / COLUMNS for place in range(COLUMNS + 1)]
@@ -213,7 +216,7 @@ def _areas(number: int, devices: Sequence[Mapping[str, Any]], axis: Axis, top: f
         if hue_of(device["state"]) == "bad"
         for span in [_span(device["device"], device["course"][-1], axis)]
     }
-    return Wave(_title(number, devices), box, areas=tuple(areas), marks=tuple(marks.values()))
+    return Wave(title, box, areas=tuple(areas), marks=tuple(marks.values()))
 
 
 def _counted(devices: Sequence[Mapping[str, Any]], moments: Sequence[float]) -> list[Counter[str]]:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from slmops.fleet.inventory import Device
 from slmops.fleet.strategy import Strategy
-from slmops.rollout.assignment import ENDS, GOOD, Event, State
+from slmops.rollout.assignment import ENDS, GOOD, UNDER_WAY, Event, State
 from slmops.rollout.pace import Clock, Pace
 from slmops.rollout.told import Tell, Told
 
@@ -63,7 +63,7 @@ class Work:
     def __init__(self, strategy: Strategy, pace: Pace, starts: list[float], listener: Listener) -> None:
         """Take the terms; `starts` is when devices of this rollout began, and grows."""
         self.strategy, self.pace, self.starts, self.listener = strategy, pace, starts, listener
-        self._told: SimpleQueue[tuple[int, Told | None]] = SimpleQueue()
+        self._told: SimpleQueue[tuple[int, Told | str]] = SimpleQueue()
         self._attempts: dict[int, Device] = {}
         self._entered: dict[str, float] = {}
         self._parked: dict[str, _Parked] = {}
@@ -109,12 +109,12 @@ class Work:
         self.starts.append(time.time())
 
         def do() -> None:
+            fault = "whoever worked on it stopped, and did not say why"
             try:
                 job(device, lambda told: self._told.put((attempt, told)))
             except BaseException as error:  # noqa: BLE001 - whatever it is, the device's end is told
-                self._told.put((attempt, Told(device.name, Event.LOSE, f"a fault of slmops: {error!r}")))
-            finally:
-                self._told.put((attempt, None))
+                fault = f"a fault of slmops itself: {error!r}"
+            self._told.put((attempt, fault))
 
         # A daemon: whoever leaves by a second Ctrl-C leaves devices to decide alone.
         Thread(target=do, daemon=True).start()
@@ -130,21 +130,28 @@ class Work:
         except Empty:
             return ended
 
-    def _take(self, attempt: int, told: Told | None) -> bool:
+    def _take(self, attempt: int, told: Told | str) -> bool:
+        """Take in what was told of an attempt; text is its end, and why, where nothing else said so."""
         device = self._attempts.get(attempt)
         if device is None:
             return False
-        if told is not None:
+        if isinstance(told, Told):
             self._hear(told)
             return False
         del self._attempts[attempt]
-        if self.listener.stands(device.name) is State.DEFERRED:
-            now = time.time()
-            since = self._parked[device.name].since if device.name in self._parked else now
-            self._parked[device.name] = _Parked(device, since, now + RETRY)
+        state = self.listener.stands(device.name)
+        if state is State.DEFERRED:
+            self._park(device)
         else:
             self._parked.pop(device.name, None)
+        if state in UNDER_WAY | {State.WAITING}:
+            self._hear(Told(device.name, Event.LOSE, told))
         return True
+
+    def _park(self, device: Device) -> None:
+        now, parked = time.time(), self._parked.get(device.name)
+        again = now + min(RETRY, self.strategy.defer_timeout)
+        self._parked[device.name] = _Parked(device, parked.since if parked else now, again)
 
     def _hear(self, told: Told) -> None:
         before = self.listener.stands(told.device)

@@ -1,6 +1,7 @@
 """Golden prompts: questions whose answers a release stands by."""
 
 import json
+import math
 
 import pytest
 from hypothesis import example, given
@@ -77,9 +78,15 @@ def test_no_prompts_are_an_error_and_not_a_pass(text):
         ({"prompt": "2+2="}, "'expect' is missing"),
         (
             LINE | {"match": "fuzzy"},
-            "match: expected one of exact, prefix, contains, regex, json, got 'fuzzy'",
+            "match: expected one of exact, prefix, contains, regex, json, logprob, got 'fuzzy'",
         ),
         (LINE | {"match": "regex", "expect": "("}, "expect is not a regular expression"),
+        (LINE | {"match": "logprob"}, "a list of numbers of 0 or less"),
+        (LINE | {"match": "logprob", "expect": []}, "a list of numbers of 0 or less"),
+        (LINE | {"match": "logprob", "expect": [-1, 0.5]}, "a list of numbers of 0 or less"),
+        (LINE | {"match": "logprob", "expect": [True]}, "a list of numbers of 0 or less"),
+        ('{"prompt": "a", "match": "logprob", "expect": [NaN]}', "a list of numbers of 0 or less"),
+        ({"messages": [{"content": "a"}], "match": "logprob", "expect": [-1]}, "expected a prompt"),
     ],
 )
 def test_a_line_that_is_no_prompt_is_refused_naming_file_line_and_key(line, words):
@@ -190,3 +197,33 @@ def test_the_question_is_the_prompt_or_the_last_thing_said():
 
     assert Golden("4", prompt="2+2=").question == "2+2="
     assert Golden("4", messages=said).question == "2+2?"
+
+
+SCORES = st.lists(st.floats(-100, 0), min_size=1, max_size=9)
+
+
+@given(SCORES)
+def test_a_reference_is_read_as_it_was_written_and_is_no_distance_from_itself(scores):
+    asked = Golden(scores, "logprob", prompt="so it goes")
+
+    assert golden.read(golden.render([asked])) == [asked]
+    assert golden.distance(asked, scores) == 0
+
+
+@given(SCORES, SCORES)
+def test_a_text_of_another_number_of_tokens_is_infinitely_far(scores, found):
+    distance = golden.distance(Golden(scores, "logprob", prompt="a"), found)
+
+    assert (distance == math.inf) == (len(scores) != len(found))
+
+
+@given(SCORES, st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_what_is_no_number_is_infinitely_far(scores, strange):
+    assert golden.distance(Golden(scores, "logprob", prompt="a"), [*scores[1:], strange]) == math.inf
+
+
+def test_a_reference_is_no_question_and_no_answer_passes_it():
+    asked, reference = Golden("4", prompt="2+2="), Golden([-1.0], "logprob", prompt="a")
+
+    assert golden.questions([asked, reference]) == [asked]
+    assert not golden.passes(reference, "[-1.0]")

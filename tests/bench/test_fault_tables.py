@@ -21,7 +21,9 @@ def test_every_verb_that_a_state_asks_is_broken_in_every_way_at_every_point():
 
     for state, verbs in assignment.VERBS.items():
         for verb in verbs:
-            assert {(c.do, c.at) for c in _fault_matrix.cells() if (c.state, c.verb) == (state, verb)} == points
+            assert {
+                (c.do, c.at) for c in _fault_matrix.cells() if (c.state, c.verb) == (state, verb)
+            } == points
 
 
 def test_every_cell_has_its_line_and_no_line_is_without_a_cell():

@@ -3,8 +3,15 @@ import threading
 
 import pytest
 from _course import course, keep
+from _fake_fleet import FakeDevice, FakeFleet
 
+from slmops.device.lease import Asked
+from slmops.fleet.inventory import Device
+from slmops.fleet.strategy import Strategy
+from slmops.rollout.drive import Drive
 from slmops.rollout.history import History
+from slmops.rollout.machine import State
+from slmops.rollout.outcome import Errand
 
 
 @pytest.fixture
@@ -15,26 +22,38 @@ def history(home):
 
 
 class Driver(threading.Thread):
-    """Drives a rollout in name: it holds the fleet, and does what is wished when it hears it."""
+    """Drives a rollout over a fleet that is only thought of, and lies in its first soak until it is asked."""
 
-    def __init__(self, home, number, become):
+    def __init__(self, home, devices=4):
         super().__init__(daemon=True)
-        self.path, self.number, self.become, self.heard = home / "rollouts.sqlite", number, become, []
-        self.holds = threading.Event()
+        self.path = home / "rollouts.sqlite"
+        self.devices = [Device(name=f"pump-{n}", host="127.0.0.1", profile="local") for n in range(devices)]
+        self.soaks, self.outcome = threading.Event(), None
 
     def run(self):
         history = History(self.path)
-        history.hold("berlin", self.number, 1, "ada@workshop")
-        self.holds.set()
-        while not self.heard:
-            self.heard = history.wishes(self.number)
-        history.moved(self.number, self.become, 2)
-        history.let_go("berlin", 1)
+        errand = Errand("berlin", "parrot:1.3.0", "sha256:a1", "u1", 1, "ada@workshop")
+        reach = FakeFleet(
+            {device.name: FakeDevice(device.name) for device in self.devices},
+            "5e",
+            Asked("u1", 1, "ada", 60.0),
+        )
+        drive = Drive(
+            errand, Strategy(soak="1h"), reach, history=history, watcher=self, stop=threading.Event()
+        )  # fmt: skip
+        self.outcome = drive.run([reach.look(device) for device in self.devices])
         history.close()
+
+    def rollout(self, rollout, wave):  # noqa: ARG002
+        if rollout.state is State.SOAKING:
+            self.soaks.set()
+
+    def device(self, told, state):
+        """See nothing."""
 
     def __enter__(self):
         self.start()
-        self.holds.wait()
+        assert self.soaks.wait(30)
         return self
 
     def __exit__(self, *_):
@@ -71,8 +90,8 @@ def test_show_has_the_waves_the_gate_and_what_a_device_answered(slmops, history)
     assert "pump-0020 was asked  What is <b>2 + 2</b>?" in text
     assert "  answered  <script>alert('five')</script>" in text
     assert "pump-0020 log  loading model.gguf" in text
-    assert "0.6 s (before)" in text
-    assert "4 fail" in text
+    assert "at most 0.75 s (version before)" in text
+    assert "0.9 nats fail" in text
     assert "5e5e5e5e5e5e" in text
     assert "next  Run it again." in text
 
@@ -123,27 +142,27 @@ def test_watch_as_json_tells_every_event_on_a_line(slmops, history):
     assert [(line["device"], line["what"]) for line in lines] == [(e.device, e.what) for e in made.events]
 
 
-def test_pause_is_heard_by_the_driver_and_waited_for(slmops, home, history):
-    number = keep(history, course(30, until=107))
-
-    with Driver(home, number, "paused") as driver:
+def test_pause_is_heard_by_the_driver_and_waited_for(slmops, home):
+    with Driver(home) as driver:
         ended = slmops("rollout", "pause")
 
-    assert driver.heard == ["pause"]
+    assert driver.outcome.rollout.state is State.PAUSED
     assert ended.code == 6
     assert "asks: pause" in ended.out
+    assert "rollout 1: parrot:1.3.0 to berlin, paused, wave 1 of " in ended.out
     assert "slmops rollout resume 1" in ended.err
 
 
-@pytest.mark.parametrize(("back", "wish"), [("none", "abort"), ("wave", "abort wave"), ("all", "abort all")])
-def test_abort_is_heard_by_the_driver_with_who_goes_back(slmops, home, history, back, wish):
-    number = keep(history, course(30, until=107))
-
-    with Driver(home, number, "aborted") as driver:
+@pytest.mark.parametrize(("back", "state"), [("none", "canceled"), ("wave", "returned"), ("all", "returned")])
+def test_abort_is_heard_by_the_driver_and_whom_it_takes_back_goes_back(slmops, home, history, back, state):
+    with Driver(home) as driver:
         ended = slmops("rollout", "abort", "--yes", "--back", back)
 
-    assert driver.heard == [wish]
+    states = {line.state for line in history.devices(1)}
+    assert driver.outcome.rollout.state in (State.ABORTED, State.RETURNED)
     assert ended.code == 5
+    assert state in states
+    assert ("committed" in states) == (back == "none")
 
 
 def test_abort_asks_first(slmops, history):
@@ -155,15 +174,15 @@ def test_abort_asks_first(slmops, history):
     assert "Abort rollout 1 (parrot:1.3.0 to berlin; no device goes back)?" in ended.err
 
 
-def test_who_drives_a_rollout_is_not_joined_by_another(slmops, home, history):
-    number = keep(history, course(30, until=107))
-
-    with Driver(home, number, "paused"):
+def test_who_drives_a_rollout_is_not_joined_by_another(slmops, home):
+    with Driver(home):
         ended = slmops("rollout", "resume")
+        shown = slmops("rollout", "show")
         slmops("rollout", "pause")
 
     assert ended.code == 8
     assert "driven by ada@workshop" in ended.err
+    assert "driven by ada@workshop" in shown.out
 
 
 def test_a_rollout_that_has_ended_is_not_gone_on_with(slmops, history):

@@ -56,7 +56,8 @@ def test_while_the_model_loads_the_daemon_is_alive_and_not_ready(parrot, service
     assert (asked.status_code, asked.json()["error"]["code"]) == (503, "loading")
     assert int(asked.headers["retry-after"]) >= 1
     assert after.status_code == 200
-    assert after.json() == {"ready": True, "release": "parrot:1.0.0", "digest": "sha256:00"}
+    said = {"ready": True, "release": "parrot:1.0.0", "digest": "sha256:00", "scores": True}
+    assert after.json() == said
 
 
 def test_a_model_that_does_not_load_is_never_ready(service):

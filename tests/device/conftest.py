@@ -83,7 +83,7 @@ class Shop:
     def release(self, version="1.0.0", arch=None, key=None, **model):
         """A release whose model file is `model`; it must answer as ANSWERS says.
 
-        One with `labels` is a classifier's.
+        One with `labels` is a classifier's; one with `reference` brings those log-probabilities of a text.
         """
         asked = (version, arch, key, json.dumps(model, sort_keys=True))
         if asked not in self.made:
@@ -100,6 +100,8 @@ class Shop:
             task=description.CLASSIFICATION if "labels" in model else description.GENERATION,
         )  # fmt: skip
         prompts = [Golden(prompt=prompt, expect=expect) for prompt, expect in ANSWERS.items()]
+        if "reference" in model:
+            prompts.append(Golden(model["reference"], golden.LOGPROB, prompt="So it goes."))
         files = {
             "artifact.json": description.render(said),
             "golden.jsonl": golden.render(prompts).encode(),

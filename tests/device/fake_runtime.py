@@ -1,14 +1,17 @@
 """Stands where a device's Python stands: serves an artifact as the daemon does, as its model file says.
 
 The model file is JSON: `answers` by prompt, `labels` of a classifier; `exit`, to end at once with
-that code; `silent`, never to be ready; `refuses`, to answer 503; `keeps_its_mask`, to leave
-blocked what was blocked when it was started. Standard library only, so that it is up in no time.
+that code; `silent`, never to be ready; `refuses`, to answer 503; `scores`, the log-probabilities of any text
+that is echoed (without it, it tells none, like a daemon of before); `pause`, seconds before each word of an
+answer; `spools`, statuses of requests that others are said to have made; `keeps_its_mask`, to leave blocked
+what was blocked when it was started. Standard library only, so that it is up in no time.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,10 +24,12 @@ class Daemon(BaseHTTPRequestHandler):
 
     def do_GET(self):
         ready = not MODEL.get("silent")
-        self.say(200 if ready else 503, {"ready": ready, "digest": OPTIONS["--digest"], "pid": os.getpid()})
+        said = {"ready": ready, "digest": OPTIONS["--digest"], "pid": os.getpid()}
+        self.say(200 if ready else 503, {**said, "scores": "scores" in MODEL})
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.spool()
         if MODEL.get("refuses"):
             return self.say(503, {"error": {"message": "out of order"}})
         if self.path == "/v1/classify":
@@ -32,6 +37,9 @@ class Daemon(BaseHTTPRequestHandler):
             return self.say(200, {"data": [{"label": label, "scores": {label: 1.0}}]})
         if "labels" in MODEL:
             return self.say(400, {"error": {"message": "this model labels texts; use /v1/classify"}})
+        if asked.get("echo"):
+            told = {"token_logprobs": [None, *MODEL["scores"]]}
+            return self.say(200, {"choices": [{"text": asked["prompt"], "logprobs": told}]})
         chat = "messages" in asked
         question = asked["messages"][-1]["content"] if chat else asked["prompt"]
         answer = MODEL["answers"].get(question, "what?")
@@ -39,11 +47,21 @@ class Daemon(BaseHTTPRequestHandler):
             return self.stream(answer, chat=chat)
         return self.say(200, {"choices": [{"message": {"content": answer}} if chat else {"text": answer}]})
 
+    def spool(self):
+        place = Path(OPTIONS["--spool"])
+        for status in MODEL.pop("spools", []):
+            said = {"event": "request", "time": time.time(), "release": "", "digest": OPTIONS["--digest"]}
+            said |= {"status": status, "prompt_tokens": 1, "output_tokens": 0, "first_token_seconds": None}
+            place.mkdir(exist_ok=True)
+            with (place / "0000000001.jsonl").open("a") as file:
+                file.write(json.dumps({**said, "seconds": 0.1}) + "\n")
+
     def stream(self, answer, *, chat):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for word in answer.split(" "):
+            time.sleep(MODEL.get("pause", 0))
             choice = {"delta": {"content": word}} if chat else {"text": word}
             self.event(json.dumps({"choices": [choice]}))
         self.event("[DONE]")

@@ -26,11 +26,6 @@ def prepare(device, parcel, **said):
     return device.ask("prepare", **parcel.said(), **said)
 
 
-def enroll(device, parcel_lease):
-    settings = device.places.read_config()
-    return device.ask("enroll", trust=device.shop.trust, **settings, lease=parcel_lease)
-
-
 def test_of_two_rollouts_one_has_the_device_and_the_other_is_told_who(device, shop):
     parcel = shop.release()
     assert prepare(device, parcel, lease=lease("red-rollout", 5)).kind == "done"
@@ -215,3 +210,14 @@ def test_a_person_with_a_bundle_waits_for_a_rollout_that_has_the_device(device, 
 
     assert done.returncode == LockedError.exit_code
     assert "ann@desk has this device" in done.stdout
+
+
+def test_a_lease_is_given_back_by_who_has_it_and_by_nobody_else(device, shop):
+    mine = lease("red", 5)
+    assert prepare(device, shop.release(), lease=mine).kind == "done"
+
+    device.get("lease", action="return", lease=lease("blue", 6))
+    assert held_by(device) == "ann@desk"
+    device.get("lease", action="return", lease=mine)
+    assert held_by(device) is None
+    assert device.get("lease", action="status")["epoch"] == 5

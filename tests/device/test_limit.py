@@ -13,7 +13,6 @@ from slmops.device import limit, line, ready, talk
 from slmops.errors import DeviceError
 from slmops.wire import Request
 
-
 HASTY = """
 import sys
 sys.path.insert(0, sys.argv[1])

@@ -62,7 +62,7 @@ def test_a_daemon_that_does_not_listen_yet_is_not_ready(places):
     assert talk.port(places) is None
     assert talk.ready(places) is None
     with pytest.raises(DeviceError, match="does not listen yet"):
-        talk.complete(places, "/v1/completions", BODY, 1.0)
+        talk.scores(places, BODY, 1.0)
 
 
 def test_a_daemon_that_listened_once_is_not_ready(places):
@@ -71,7 +71,7 @@ def test_a_daemon_that_listened_once_is_not_ready(places):
 
     assert talk.ready(places) is None
     with pytest.raises(DeviceError, match="did not answer"):
-        talk.complete(places, "/v1/completions", BODY, 1.0)
+        talk.scores(places, BODY, 1.0)
 
 
 def test_a_torn_port_file_is_no_port(places):
@@ -104,22 +104,48 @@ def test_a_stranger_on_the_port_is_not_a_ready_daemon(answering):
     assert talk.ready(answering(http(7))) is None
 
 
-def test_an_answer_is_its_text_in_either_form(answering):
-    assert talk.complete(answering(http({"choices": [{"text": "two"}]})), "/", BODY, 5.0) == "two"
-    said = {"choices": [{"message": {"role": "assistant", "content": "green"}}]}
-    assert talk.complete(answering(http(said)), "/", BODY, 5.0) == "green"
-    assert talk.complete(answering(http({"choices": [{"message": {"content": None}}]})), "/", BODY, 5.0) == ""
+def said(text, chat):
+    return event({"choices": [{"delta": {"content": text}} if chat else {"text": text}]})
+
+
+USAGE = event({"choices": [], "usage": {"completion_tokens": 7}})
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_an_answer_is_its_text_in_either_form_and_has_the_tokens_that_were_counted(answering, chat):
+    heard = talk.timed(answering(OPEN + said("tw", chat) + said("o", chat) + USAGE + CLOSE), "/", BODY, 5.0)
+
+    assert (heard.text, heard.tokens) == ("two", 7)
+    assert 0 < heard.first <= heard.seconds
+
+
+def test_an_empty_answer_took_as_long_as_its_first_word(answering):
+    heard = talk.timed(answering(OPEN + said(None, chat=True) + CLOSE), "/", BODY, 5.0)
+
+    assert (heard.text, heard.tokens) == ("", 0)
+    assert heard.first == heard.seconds
+
+
+def test_the_scores_of_a_text_are_what_the_daemon_tells(answering):
+    told = {"choices": [{"text": "a b", "logprobs": {"token_logprobs": [None, -1.5]}}]}
+
+    assert talk.scores(answering(http(told)), BODY, 5.0) == [None, -1.5]
+
+
+def test_a_daemon_that_ignores_the_question_for_scores_has_told_none(answering):
+    with pytest.raises(DeviceError, match="told no log-probabilities"):
+        talk.scores(answering(http({"choices": [{"text": "a", "logprobs": None}]})), BODY, 5.0)
 
 
 @pytest.mark.parametrize("said", [{"error": {"message": "too long"}}, {"error": "too long"}])
 def test_a_refusal_is_told_in_the_daemons_words(answering, said):
     with pytest.raises(DeviceError, match=r"refused \(400\): too long"):
-        talk.complete(answering(http(said, "400 Bad Request")), "/", BODY, 5.0)
+        talk.scores(answering(http(said, "400 Bad Request")), BODY, 5.0)
 
 
 def test_a_daemon_that_hangs_up_did_not_answer(answering):
     with pytest.raises(DeviceError, match="did not answer"):
-        talk.complete(answering(b""), "/", BODY, 5.0)
+        talk.scores(answering(b""), BODY, 5.0)
 
 
 def test_a_stream_comes_piece_by_piece(answering):

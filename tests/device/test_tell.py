@@ -123,7 +123,8 @@ def test_what_was_so_before_a_verb_is_told_by_nobody_after_it(device, shop, unti
     assert told is None or told["standing"]["slot"] == second.slot
     assert told is None or told["standing"]["trial"] is None
 
-    device.get("roll-back")
+    back = {"code": "OPERATOR", "message": "taken back", "ready_seconds": 30.0, "gate_seconds": 30.0}
+    device.get("roll-back", slot=second.slot, **back)
     told = glance(device)
     assert told is None or told["standing"]["slot"] == first.slot
 

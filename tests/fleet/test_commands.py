@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,32 @@ def test_a_root_of_any_name_takes_the_agent_and_nothing_else_happens(name, shell
         assert there(home) == [name]
         assert there(f"{home}/{name}/agent") == [f"{TAG}.pyz"]
         assert Path(home, name, "agent", f"{TAG}.pyz").read_bytes() == b"agent"
+
+
+@shells
+@given(NAMES, st.sampled_from(LOGIN_SHELLS))
+@example(HOSTILE, "sh")
+def test_a_bulletin_is_printed_with_where_and_when_it_was_read(name, shell):
+    with TemporaryDirectory() as home:
+        run_folder = Path(home, name, "run")
+        run_folder.mkdir(parents=True)
+        (run_folder / "bulletin").write_bytes(b"all is well\n")
+
+        done = run(commands.glance(f"{home}/{name}"), home, shell=shell)
+
+        assert done.returncode == 0, done.stderr
+        folder, boot = os.fsencode(run_folder.resolve()), Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        assert done.stdout.startswith(folder + b"\nall is well\n")
+        assert done.stdout.endswith(b"\n" + boot)
+        assert there(home) == [name]
+
+
+def test_a_device_without_a_bulletin_prints_none(tmp_path):
+    assert run(commands.glance("~/nothing"), tmp_path).returncode != 0
+    (tmp_path / "root/run").mkdir(parents=True)
+    done = run(commands.glance("~/root"), tmp_path)
+    assert done.returncode != 0
+    assert done.stdout == b""
 
 
 @shells

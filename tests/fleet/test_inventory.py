@@ -172,6 +172,8 @@ def test_a_group_that_is_not_there_is_refused_with_its_line():
         (f"groups:\n  a: {{}}\n  a: {{}}\n{ONE}", "line 4: groups.a: duplicate key; line 3 has it already"),
         (f"groups: {{a: {{labels: {{site: 3}}}}}}\n{ONE}", "line 2: groups.a.labels.site: expected text"),
         (f"groups: {{a: {{groups: [b]}}}}\n{ONE}", "line 2: groups.a.groups: unknown key"),
+        (f"groups:\n  a:\n{ONE}", "line 3: groups.a: expected a mapping, got nothing"),
+        (f"groups: {{a;b: {{}}}}\n{ONE}", 'line 2: groups."a;b": expected text of the form'),
         (f"rollout: {{soak: soon}}\n{ONE}", "line 2: rollout.soak: expected a duration"),
     ],
 )
@@ -179,7 +181,9 @@ def test_what_is_wrong_is_told_with_file_line_and_key(text, words):
     assert f"fleet.yaml, {words}" in refused(text)
 
 
-@pytest.mark.parametrize("name", ["''", "'a,b'", "'a b'", "../a", "'!a'", "a=b", "-rf"])
+@pytest.mark.parametrize(
+    "name", ["''", "'a,b'", "'a b'", "../a", "'!a'", "a=b", "-rf", "a;b", "$(b)", "'`b`'", "a|b", "'a\"b'"]
+)
 def test_a_device_name_that_no_selector_could_pick_is_refused(name):
     assert "devices[0].name" in refused(f"devices:\n  - {{name: {name}, host: h}}\n")
 

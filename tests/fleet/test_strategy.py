@@ -140,6 +140,8 @@ def test_a_share_of_another_kind_is_refused(share):
         ("rate: {per_minute: 0}", "line 1: rate.per_minute: expected more than 0"),
         ("windows: [{from: 1:00, to: 05:00}]", r"line 1: windows\[0\].from: expected a time of day"),
         ("wave_timeout: 0s", "line 1: wave_timeout: expected more than 0"),
+        ("wave_timeout: 12000d", "line 1: wave_timeout: expected at most 316224000"),
+        (f"soak: {'9' * 400}s", "line 1: soak: expected at most 316224000"),
         ("transfer_timeout: soon", "line 1: transfer_timeout: expected a duration such as 90s"),
         ("on_error: stop", "line 1: on_error: expected 'pause', 'abort', 'rollback-wave' or 'rollback-all'"),
         ("quarantine: {for: 0s}", "line 1: quarantine.for: expected more than 0"),

@@ -1,7 +1,9 @@
 """Faults of links, clocks, keys and operators, one a test, in real deploys over real sshds."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +42,13 @@ def bed(shared_bed):
     fleet = shared_bed.fleet.read_bytes()
     yield shared_bed
     shared_bed.fleet.write_bytes(fleet)
+
+
+def fill(path):
+    """Write until the disk takes no more."""
+    with path.open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
 
 
 def heals(bed, release):
@@ -180,9 +189,7 @@ def test_r23_an_operator_whose_disk_is_full_says_so_and_leaves_no_device_in_betw
     try:
         shutil.copytree(bed.home, room / "home", symlinks=True)
         with Operator(room / "home") as person:
-            with (room / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
-                while True:
-                    filler.write(bytes(4096))
+            fill(room / "filler")
             code = person(*bed.deploy(release))
             said = person.said()
             (room / "filler").unlink()
@@ -198,31 +205,37 @@ def test_r23_an_operator_whose_disk_is_full_says_so_and_leaves_no_device_in_betw
 
 def test_r35_a_device_that_accepts_our_key_no_more_is_lost_and_goes_back_alone(bed):
     target, old = bed.targets[0], bed.targets[0].standing().slot
-    release = bed.release()
+    way, release = bed.proxy(target), bed.release()
     keys = target.folder / "authorized_keys"
     known = keys.read_bytes()
 
     bed.operator.start(*bed.deploy(release, "--whole"))
-    until(lambda: target.standing().trial is not None or target.standing().slot != old)
+    # The session that sends goes on; the confirmation wants a new one.
+    until(lambda: way.sent > 100_000)
     keys.write_bytes(b"")
     code = bed.operator.ended(200)
+    keys.write_bytes(known)
 
     assert code not in (None, 0)
     assert bed.states()[target.name] == "lost"
     until(lambda: target.standing().trial is None)
     assert target.standing().slot == old
-    keys.write_bytes(known)
     heals(bed, release)
+    way.close()
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="libfaketime is not installed")
-@pytest.mark.parametrize(("first", "then"), [("+10y", "+10y"), ("-10y", "-10y"), ("+0", "+3d"), ("+0", "-3d")])
+@pytest.mark.parametrize(
+    ("first", "then"), [("+10y", "+10y"), ("-10y", "-10y"), ("+0", "+3d"), ("+0", "-3d")]
+)
 def test_r38_a_clock_that_is_wrong_or_jumps_does_not_matter_to_an_operator_who_is_there(bed, first, then):
     target, release = bed.targets[3], bed.release()
     config, clock = target.folder / "sshd_config", target.folder / "clock"
     right = config.read_text()
     clock.write_text(first)
-    faked = f" LD_PRELOAD={FAKETIME} FAKETIME_TIMESTAMP_FILE={clock} FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1"
+    faked = (
+        f" LD_PRELOAD={FAKETIME} FAKETIME_TIMESTAMP_FILE={clock} FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1"
+    )
     config.write_text(right.rstrip() + faked + "\n")
     bed.restart(target)
 
@@ -274,3 +287,61 @@ def test_r45_freeing_while_a_deploy_runs_takes_nothing_that_it_needs(bed):
     heals(bed, release)
     assert bed.states()[target.name] in ("committed", "already")
     way.close()
+
+
+def test_r27_an_abort_leaves_every_device_old_or_new_and_the_same_release_comes_again(bed):
+    slow, release = bed.targets[0], bed.release()
+    lawful = {target.name: {target.standing().slot, bed.slots[release]} for target in bed.targets}
+    way = bed.proxy(slow)
+    way.rate = 100_000
+
+    bed.operator.start(*bed.deploy(release, "--whole"))
+    until(lambda: way.sent > 100_000)
+    number, _ = bed.rollout()
+    with Operator(bed.home) as another:
+        another("rollout", "abort", number, "--yes")
+    code = bed.operator.ended(200)
+
+    assert code not in (None, 0), bed.operator.said()
+    assert bed.rollout() == (number, "aborted")
+    until(lambda: all(target.standing().trial is None for target in bed.targets))
+    for target in bed.targets:
+        assert list(bed.wrong(target, lawful[target.name])) == []
+    way.rate = None
+    heals(bed, release)
+    way.close()
+
+
+def test_s17_a_deploy_opens_sessions_alone_and_offers_a_device_no_way_back(bed):
+    target, release = bed.targets[2], bed.release()
+    config, log = target.folder / "sshd_config", target.folder / "sshd.log"
+    quiet = config.read_text()
+    config.write_text(quiet + "LogLevel DEBUG1\n")
+    bed.restart(target)
+
+    code = bed.operator(*bed.deploy(release))
+
+    config.write_text(quiet)
+    bed.restart(target)
+    said = log.read_text(errors="replace")
+    asked = set(re.findall(r"server_input_channel_req: channel \d+ request (\S+)", said))
+    opened = set(re.findall(r"server_input_channel_open: ctype (\S+)", said))
+    assert code == 0, bed.operator.said()
+    assert asked == {"exec"}
+    assert opened == {"session"}
+
+
+def test_s19_what_a_deploy_leaves_is_for_its_owner_alone_and_says_no_secret(bed):
+    release = bed.release()
+    assert bed.operator(*bed.deploy(release)) == 0, bed.operator.said()
+    key = (bed.home / "keys/release").resolve().read_bytes().splitlines()[2]
+
+    for target in bed.targets:
+        for path in target.places.root.rglob("*"):
+            if path.is_symlink():
+                continue
+            assert path.stat().st_mode & 0o077 == 0, path
+            if path.is_file() and path.name != "identity_key":
+                assert b"PRIVATE KEY" not in path.read_bytes(), path
+                assert key not in path.read_bytes(), path
+    assert key.decode() not in bed.operator.said()

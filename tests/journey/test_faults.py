@@ -8,10 +8,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
-import _fault_deaths as deaths  # noqa: E402 (the campaign lies with the benchmarks)
-import _fault_kills as kills  # noqa: E402
-import _fault_matrix as matrix  # noqa: E402
-from _fault_bed import Bed  # noqa: E402
+import _fault_deaths as deaths
+import _fault_kills as kills
+import _fault_matrix as matrix
+from _fault_bed import Bed
 
 pytestmark = [
     pytest.mark.journey,

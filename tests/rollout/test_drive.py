@@ -1,8 +1,8 @@
 import pytest
 
 from slmops.errors import DoesNotFitError, HostKeyError, IntegrityError, SlmopsError
-from slmops.rollout.drive import Outcome
 from slmops.rollout.machine import EXIT_CODES, Rollout, State
+from slmops.rollout.outcome import Outcome
 
 
 def outcome(state, *refusals):

@@ -1,136 +1,347 @@
-"""Drive with jobs that need no network: who starts, who is waited for, and what an interruption leaves."""
+"""Drive over a fleet that is only thought of: who gets the release, who goes back, and what stops it."""
 
 from threading import Event as Flag
 
-from slmops.fleet.inventory import Device
-from slmops.fleet.strategy import Strategy
-from slmops.rollout.apply import Terms
+import pytest
+
+from slmops.errors import FencedError, LockedError
 from slmops.rollout.assignment import Event, State
-from slmops.rollout.drive import Drive, Outcome
 from slmops.rollout.history import History
-from slmops.rollout.machine import Rollout
 from slmops.rollout.machine import State as Stage
 from slmops.rollout.told import Told
 
 
-class Watcher:
-    def rollout(self, rollout, devices):
-        pass
+class KilledError(BaseException):
+    """The driver is killed here."""
+
+
+class KillsAt:
+    """A watcher with which the driver is killed when a device enters a state for the nth time."""
+
+    def __init__(self, state, times=1):
+        self.state, self.times = state, times
+
+    def rollout(self, rollout, _wave):
+        self._count(rollout.state)
 
     def device(self, told, state):
-        pass
+        if told.event is not None:
+            self._count(state)
+
+    def _count(self, state):
+        self.times -= state is self.state
+        if self.times == 0 and state is self.state:
+            raise KilledError
 
 
-class Rehearsal(Drive):
-    """A drive whose devices do as they are told beforehand, the operator's stop coming with the first."""
+class Asks:
+    """A watcher who leaves a wish when the rollout, or a device, enters a state."""
 
-    def _bring(self, device, tell):
-        self.terms.stop.set()
-        for event in self.then[device.name]:
-            tell(Told(device.name, event))
+    def __init__(self, history, state, wish):
+        self.history, self.state, self.wish = history, state, wish
 
-    def _take_back(self, device, tell):
-        tell(Told(device.name, Event.RETURN))
+    def rollout(self, rollout, _wave):
+        self._ask(rollout.state)
 
+    def device(self, _told, state):
+        self._ask(state)
 
-def driven(tmp_path, states, stage, **strategy):
-    """A drive in the middle of a wave of devices that stand as said."""
-    drive = Rehearsal(
-        "fleet",
-        None,
-        Terms(Strategy(**strategy), (), Flag()),
-        history=History(tmp_path / "history"),
-        watcher=Watcher(),
-    )
-    drive.rollout = Rollout(waves=1, state=stage)
-    drive.states = dict(states)
-    return drive, [Device(name=name, host=name) for name in states]
+    def _ask(self, state):
+        if state is self.state and self.wish:
+            self.history.wish(self.history.find(None).id, self.wish, "me@here")
+            self.wish = ""
 
 
-def commits(device, tell):
-    for event in (Event.SEND, Event.STAGE, Event.TRY, Event.PASS, Event.CONFIRM):
-        tell(Told(device.name, event))
+def states(outcome):
+    return {state.value for state in outcome.states.values()}
 
 
-def test_everyone_is_worked_on_and_heard_to_the_end(tmp_path):
-    drive, devices = driven(tmp_path, dict.fromkeys("abcde", State.WAITING), Stage.ROLLING, max_parallel=2)
+def test_everyone_gets_the_release_wave_by_wave(bed):
+    outcome = bed.roll_out()
 
-    drive._work(devices, commits)
-
-    assert set(drive.states.values()) == {State.COMMITTED}
-
-
-def test_nobody_new_starts_once_a_bound_is_crossed(tmp_path):
-    drive, devices = driven(tmp_path, dict.fromkeys("abc", State.WAITING), Stage.ROLLING, max_parallel=1)
-
-    drive._work(devices, lambda device, tell: tell(Told(device.name, Event.REFUSE, "no")))
-
-    assert drive.states == {"a": State.FAILED, "b": State.WAITING, "c": State.WAITING}
+    assert outcome.rollout.state is Stage.SUCCEEDED
+    assert states(outcome) == {"committed"}
+    assert set(bed.serve().values()) == {"new"}
+    assert [line.wave for line in bed.history.devices(outcome.number)] == [1, 2, 2, 3, 3, 3]
 
 
-def test_a_stop_lets_those_under_way_end_and_starts_nobody(tmp_path):
-    drive, devices = driven(tmp_path, dict.fromkeys("abc", State.WAITING), Stage.ROLLING, max_parallel=1)
+def test_the_same_again_is_over_at_once_and_nobody_is_worked_on(bed):
+    bed.roll_out()
+    records = {name: list(device.records) for name, device in bed.devices.items()}
 
-    def stopped(device, tell):
-        drive.terms.stop.set()
-        commits(device, tell)
+    outcome = bed.roll_out()
 
-    drive._work(devices, stopped)
-
-    assert drive.states == {"a": State.COMMITTED, "b": State.WAITING, "c": State.WAITING}
-
-
-def test_a_stop_does_not_cut_short_the_way_home_of_a_sick_wave(tmp_path):
-    drive, devices = driven(tmp_path, dict.fromkeys("abc", State.COMMITTED), Stage.RETURNING, max_parallel=1)
-    drive.terms.stop.set()
-
-    drive._work(devices, lambda device, tell: tell(Told(device.name, Event.RETURN)))
-
-    assert set(drive.states.values()) == {State.RETURNED}
+    assert outcome.rollout.state is Stage.SUCCEEDED
+    assert states(outcome) == {"already"}
+    assert {name: device.records for name, device in bed.devices.items()} == records
 
 
-def wave_that_is_stopped(tmp_path, then):
-    """Drive one wave that ends as `then` says after a stop; return where all of it stands."""
-    drive, devices = driven(tmp_path, dict.fromkeys(then, State.WAITING), Stage.ROLLING, max_parallel=2)
-    drive.then = then
-    drive._roll_wave([devices])
-    return drive.rollout.state, drive.states
+def test_a_release_that_fails_on_the_canary_reaches_nobody_else(bed):
+    bed.roll_out("old")
+
+    outcome = bed.roll_out("bad", "fail")
+
+    assert outcome.rollout.state is Stage.RETURNED
+    assert outcome.exit_code == 5
+    assert sorted(state.value for state in outcome.states.values()) == ["waiting"] * 5 + ["went back"]
+    assert set(bed.serve().values()) == {"old"}
 
 
-PASSED = (Event.SEND, Event.STAGE, Event.TRY, Event.PASS, Event.CONFIRM)
+def test_what_the_gate_cannot_tell_pauses_and_takes_nobody_back(bed):
+    bed.roll_out("old")
+
+    outcome = bed.roll_out("new", "inconclusive")
+
+    assert outcome.rollout.state is Stage.PAUSED
+    assert outcome.exit_code == 6
+    assert states(outcome) == {"unproved", "waiting"}
 
 
-def test_a_sick_wave_comes_home_though_the_operator_stopped(tmp_path):
-    sick = (Event.SEND, Event.STAGE, Event.TRY, Event.FALL_BACK)
+@pytest.mark.parametrize(
+    ("on_error", "end", "serve"),
+    [
+        ("pause", Stage.PAUSED, {"old", "new"}),
+        ("abort", Stage.ABORTED, {"old", "new"}),
+        ("rollback-wave", Stage.RETURNED, {"old", "new"}),
+        ("rollback-all", Stage.RETURNED, {"old"}),
+    ],
+)
+def test_a_later_wave_that_fails_does_what_the_strategy_says(bed, on_error, end, serve):
+    bed.roll_out("old")
+    drive, findings = bed.drive("new", on_error=on_error, waves=["100%"], max_unreachable=0)
 
-    state, devices = wave_that_is_stopped(tmp_path, {"a": sick, "b": PASSED})
+    class FailsLater:
+        def rollout(self, rollout, _wave):
+            if rollout.wave == 1:
+                drive.reach.outcome = "fail"
 
-    assert state is Stage.RETURNED
-    assert devices["a"] is State.WENT_BACK
-    assert devices["b"] in (State.RETURNED, State.WAITING)
+        def device(self, told, state):
+            pass
+
+    drive.roster.watcher = drive.watcher = FailsLater()
+    outcome = drive.run(findings)
+
+    assert outcome.rollout.state is end
+    assert set(bed.serve().values()) <= serve
+    assert bed.serve()["d0"] == ("old" if on_error == "rollback-all" else "new")
 
 
-def test_a_device_that_a_stop_left_out_makes_no_wave_sick(tmp_path):
-    left_out = (Event.SEND, Event.STAGE, Event.LEFT_OUT)
+def test_a_lost_device_pauses_the_rollout_and_is_tried_again_when_it_goes_on(bed):
+    bed.devices["d1"].cut_at = "after activate"
 
-    state, devices = wave_that_is_stopped(tmp_path, {"a": PASSED, "b": left_out})
+    outcome = bed.roll_out(waves=["100%"])
+    assert outcome.rollout.state is Stage.PAUSED
+    assert outcome.states["d1"] is State.LOST
 
-    assert state is Stage.INTERRUPTED
-    assert devices["a"] is State.COMMITTED
+    bed.devices["d1"].cut_at = ""
+    on = bed.go_on()
+
+    assert on.rollout.state is Stage.SUCCEEDED
+    assert set(bed.serve().values()) == {"new"}
 
 
-def test_an_end_says_what_went_whole_and_each_remedy_once(tmp_path):
-    drive, devices = driven(tmp_path, dict.fromkeys("ab", State.WAITING), Stage.ROLLING, max_failures=2)
+def test_a_report_that_was_lost_after_the_commit_is_found_and_nobody_is_redone(bed):
+    bed.devices["d0"].cut_at = "after confirm"
+    assert bed.roll_out().rollout.state is Stage.PAUSED
+    records = list(bed.devices["d0"].records)
 
-    def fails(device, tell):
-        tell(Told(device.name, Event.SEND))
-        tell(Told(device.name, Event.STAGE, said={"sent": 9, "whole_because": ["it is rotten"]}))
-        tell(Told(device.name, Event.REFUSE, f"{device.name}: no room", {"remedy": "Make room."}))
+    bed.devices["d0"].cut_at = ""
+    on = bed.go_on()
 
-    drive._work(devices, fails)
-    end = Outcome(drive.rollout, drive.states, drive.messages, evidence=drive.evidence)
+    assert on.states["d0"] is State.COMMITTED
+    assert bed.devices["d0"].records == records
 
-    assert end.sent == {"a": 9, "b": 9}
-    assert end.whole_because["b"] == ["it is rotten"]
-    assert end.remedies == ["Make room."]
-    assert end.messages == {"a": "no room", "b": "no room"}
+
+@pytest.mark.parametrize("state", [State.SENDING, State.STAGED, State.TRIAL, State.PROVED, State.COMMITTED])
+@pytest.mark.parametrize("times", [1, 3])
+def test_whoever_takes_up_what_a_killed_driver_left_comes_to_the_same_end(bed, state, times):
+    bed.roll_out("old")
+    bed.watcher = KillsAt(state, times)
+    with pytest.raises(KilledError):
+        bed.roll_out("new")
+    bed.watcher = type(bed.watcher)(None)
+    done = {
+        name
+        for name, device in bed.devices.items()
+        if device.standing.slot == "new" and not device.standing.trial
+    }
+    records = {name: list(bed.devices[name].records) for name in done}
+
+    outcome = bed.go_on()
+
+    assert outcome.rollout.state is Stage.SUCCEEDED
+    assert set(bed.serve().values()) == {"new"}
+    assert states(outcome) <= {"committed", "already"}
+    assert {name: bed.devices[name].records for name in done} == records
+
+
+@pytest.mark.parametrize("stage", [Stage.ROLLING, Stage.SOAKING, Stage.RETURNING])
+def test_a_rollout_is_taken_up_from_wherever_its_driver_was_killed(bed, stage):
+    bed.roll_out("old")
+    bed.watcher = KillsAt(stage)
+    outcome = "fail" if stage is Stage.RETURNING else "pass"
+    with pytest.raises(KilledError):
+        bed.roll_out("new", outcome)
+    bed.watcher = KillsAt(None)
+
+    end = bed.go_on(outcome=outcome)
+
+    assert end.rollout.state is (Stage.RETURNED if stage is Stage.RETURNING else Stage.SUCCEEDED)
+
+
+def test_a_wave_that_is_to_be_promoted_waits_for_it(bed):
+    outcome = bed.roll_out(advance="manual", waves=["100%"])
+
+    assert outcome.rollout.state is Stage.HOLDING
+    assert outcome.exit_code == 0
+    assert list(bed.serve().values()) == ["new", *[None] * 5]
+    assert bed.go_on().rollout.state is Stage.SUCCEEDED
+
+
+def test_a_pause_that_is_asked_for_lets_devices_end_and_starts_nobody(bed):
+    bed.watcher = Asks(bed.history, State.TRIAL, "pause")
+
+    outcome = bed.roll_out(max_parallel=1, canary=6, max_unavailable={"most": "100%"})
+
+    assert outcome.rollout.state is Stage.PAUSED
+    assert "pause" in outcome.why
+    assert states(outcome) <= {"committed", "waiting"}
+    assert bed.go_on().rollout.state is Stage.SUCCEEDED
+
+
+@pytest.mark.parametrize(("wish", "end", "serve"), [
+    ("abort", Stage.ABORTED, {"new", "old"}), ("abort wave", Stage.RETURNED, {"new", "old"}),
+    ("abort all", Stage.RETURNED, {"old"}),
+])  # fmt: skip
+def test_an_abort_that_is_asked_for_ends_it_and_takes_back_whom_it_says(bed, wish, end, serve):
+    bed.roll_out("old")
+    bed.watcher = Asks(bed.history, Stage.SOAKING, wish)
+
+    outcome = bed.roll_out("new", canary=2, soak=5)
+
+    assert outcome.rollout.state is end
+    assert set(bed.serve().values()) <= serve
+    assert "canceled" in states(outcome)
+
+
+@pytest.mark.parametrize(("back", "serve"), [("none", {"old", "new"}), ("wave", {"old"}), ("all", {"old"})])
+def test_what_was_left_can_be_abandoned_by_somebody_else(bed, back, serve):
+    bed.roll_out("old")
+    assert bed.roll_out("new", advance="manual").rollout.state is Stage.HOLDING
+
+    outcome = bed.go_on(back)
+
+    assert outcome.rollout.state is (Stage.ABORTED if back == "none" else Stage.RETURNED)
+    assert set(bed.serve().values()) == serve
+    # Whoever was aborted can be deployed to again.
+    assert bed.roll_out("new").rollout.state is Stage.SUCCEEDED
+
+
+def test_a_device_that_goes_back_during_the_soak_takes_its_wave_with_it(bed):
+    bed.roll_out("old")
+
+    class GoesBack:
+        def rollout(self, rollout, _wave):
+            if rollout.state is Stage.SOAKING:
+                bed.devices["d0"].write(
+                    "rolled_back", slot="new", code="RUN_CRASHLOOP", message="", evidence={}
+                )
+
+        def device(self, told, state):
+            pass
+
+    bed.watcher = GoesBack()
+    outcome = bed.roll_out("new", canary=2, soak=0.01)
+
+    assert outcome.rollout.state is Stage.RETURNED
+    assert outcome.states["d0"] is State.WENT_BACK
+    assert outcome.states["d1"] is State.RETURNED
+    assert set(bed.serve().values()) == {"old"}
+
+
+def test_staging_alone_switches_nobody_and_the_deploy_after_it_does(bed):
+    outcome = bed.roll_out(stages_only=True)
+
+    assert outcome.rollout.state is Stage.STAGED
+    assert states(outcome) == {"ready"}
+    assert set(bed.serve().values()) == {None}
+    assert bed.roll_out().rollout.state is Stage.SUCCEEDED
+
+
+def test_an_update_lock_that_is_never_given_up_leaves_its_device_out(bed):
+    bed.devices["d2"].update_lock = True
+
+    outcome = bed.roll_out(defer_timeout=0.01, waves=["100%"])
+
+    assert outcome.rollout.state is Stage.PARTIAL
+    assert outcome.exit_code == 4
+    assert outcome.states["d2"] is State.SKIPPED
+
+
+def test_a_device_that_failed_too_often_is_not_tried_again(bed):
+    bed.roll_out("old")
+    for _ in range(3):
+        bed.roll_out("bad", "fail")
+
+    outcome = bed.roll_out("bad", "fail")
+
+    assert outcome.states["d0"] is State.QUARANTINED
+    # The next in line is the canary now, and fails too.
+    assert outcome.states["d1"] is State.WENT_BACK
+
+
+def test_a_device_that_says_nothing_for_too_long_is_lost_and_nobody_waits_for_it(bed):
+    drive, findings = bed.drive(canary=6)
+    for_good = Flag()
+
+    def falls_silent(finding, tell):
+        tell(Told(finding.device.name, Event.SEND))
+        for_good.wait()
+        tell(Told(finding.device.name, Event.STAGE))
+
+    drive.reach.bring = falls_silent
+    drive.strategy = drive.strategy.model_copy(update={"transfer_timeout": -59.9})
+    outcome = drive.run(findings)
+    for_good.set()
+
+    assert states(outcome) == {"lost"}
+    assert all("sending" in message for message in outcome.messages.values())
+
+
+def test_a_newer_rollout_over_the_same_devices_supersedes_what_was_left(bed):
+    first = bed.roll_out("old", advance="manual")
+
+    second = bed.roll_out("new")
+
+    assert bed.history.find(first.number).state == "superseded"
+    assert bed.history.find(second.number).state == "succeeded"
+
+
+def test_two_drivers_never_have_one_fleet(bed, tmp_path):
+    with_it = History(tmp_path / "rollouts.sqlite")
+    number = with_it.begin("fleet", "parrot:x", "sha256:x", [[], ["d0"]])
+    with_it.hold("fleet", number, 1, "other@there")
+    with_it._base.execute("update driver set pid=1")
+
+    with pytest.raises(LockedError, match="other@there"):
+        bed.roll_out()
+    assert set(bed.serve().values()) == {None}
+    with_it.close()
+
+
+def test_a_driver_whose_fleet_was_taken_away_does_nothing_more(bed):
+    class Takes:
+        def rollout(self, rollout, wave):
+            pass
+
+        def device(self, _told, state):
+            if state is State.COMMITTED:
+                bed.history.take_away("fleet")
+                drive._renewed = -1e9
+
+    bed.watcher = Takes()
+    drive, findings = bed.drive(max_parallel=1)
+    with pytest.raises(FencedError):
+        drive.run(findings)
+
+    assert sum(slot == "new" for slot in bed.serve().values()) <= 2

@@ -5,15 +5,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops.rollout.assignment import ImpossibleEventError
-from slmops.rollout.machine import EXIT_CODES, TRANSITIONS, Event, Rollout, State, step
+from slmops.rollout.machine import (
+    DRIVEN,
+    ENDS,
+    EXIT_CODES,
+    STOPS,
+    TRANSITIONS,
+    Event,
+    Rollout,
+    State,
+    is_last,
+    step,
+)
 
-ENDS = set(EXIT_CODES)
 IMPOSSIBLE = [pair for pair in product(State, Event) if pair not in TRANSITIONS]
 WAVE = (Event.PASSED, Event.SOAKED)
 
 
-def walk(*events, waves=2, left_out=False):
-    rollout = Rollout(waves, left_out=left_out)
+def walk(*events, waves=2, **more):
+    rollout = Rollout(waves, **more)
     for event in events:
         rollout = step(rollout, event)
     return rollout
@@ -30,9 +40,9 @@ def heard(events, rollout):
         rollout = after
 
 
-def reachable(*, left_out):
+def reachable(**more):
     """Return every state that some events lead to, for fleets of none to two waves."""
-    seen = {Rollout(waves, left_out=left_out) for waves in range(3)}
+    seen = {Rollout(waves, **more) for waves in range(3)}
     ahead = list(seen)
     while ahead:
         rollout = ahead.pop()
@@ -88,7 +98,7 @@ def test_an_ended_rollout_never_moves_again(events, waves, left_out):
 @given(st.lists(st.sampled_from(Event), max_size=60), st.integers(0, 5), st.booleans())
 def test_no_wave_is_skipped_and_none_is_rolled_that_is_not_there(events, waves, left_out):
     for before, event, after in heard(events, Rollout(waves, left_out=left_out)):
-        assert after.wave - before.wave == (event is Event.SOAKED)
+        assert after.wave - before.wave == (event in (Event.SOAKED, Event.PROMOTED))
         assert after.state is not State.ROLLING or after.wave < waves
         assert after.state not in {State.SUCCEEDED, State.PARTIAL} or after.wave == waves
 
@@ -100,19 +110,51 @@ def test_a_rollout_that_left_devices_out_never_counts_as_a_success(events, waves
     assert (State.SUCCEEDED if left_out else State.PARTIAL) not in ends
 
 
-def test_every_end_has_an_exit_code_and_only_ends_have_one():
+def test_a_state_is_an_end_or_a_stop_or_one_that_a_driver_is_in():
     leads_on = {state for state, _ in TRANSITIONS}
 
-    assert set(EXIT_CODES) == set(State) - leads_on
+    assert set(State) - leads_on == ENDS
+    assert set(State) == ENDS | STOPS | DRIVEN
+    assert len(State) == len(ENDS) + len(STOPS) + len(DRIVEN)
+    assert set(EXIT_CODES) == ENDS | STOPS
 
 
-def test_only_success_exits_with_0():
-    assert [state for state, code in EXIT_CODES.items() if code == 0] == [State.SUCCEEDED]
+def test_only_what_went_well_exits_with_0():
+    well = [state for state, code in EXIT_CODES.items() if code == 0]
+
+    assert well == [State.SUCCEEDED, State.STAGED, State.HOLDING]
 
 
 def test_every_state_is_reachable():
-    assert reachable(left_out=False) | reachable(left_out=True) == set(State)
-    assert set(State) - reachable(left_out=False) == {State.PARTIAL}
+    of_staging = reachable(left_out=False, stages_only=True)
+
+    assert reachable(left_out=False) | reachable(left_out=True) | of_staging == set(State)
+    assert set(State) - reachable(left_out=False) == {State.PARTIAL, State.STAGED}
+    assert of_staging & {State.SUCCEEDED, State.STAGED} == {State.STAGED}
+
+
+@pytest.mark.parametrize("state", sorted(STOPS | DRIVEN, key=lambda state: state.value))
+def test_whatever_was_left_can_be_taken_up(state):
+    event = Event.PROMOTED if state is State.HOLDING else Event.RESUMED
+
+    taken_up = step(Rollout(2, state=state), event)
+
+    assert taken_up.state is (State.RETURNING if state is State.RETURNING else State.ROLLING)
+
+
+@pytest.mark.parametrize("state", sorted(STOPS, key=lambda state: state.value))
+def test_whatever_has_stopped_can_be_abandoned_or_brought_back_or_overtaken(state):
+    assert step(Rollout(2, state=state), Event.ABANDONED).state is State.ABORTED
+    assert step(Rollout(2, state=state), Event.SICKENED).state is State.RETURNING
+    assert step(Rollout(2, state=state), Event.OVERTAKEN).state is State.SUPERSEDED
+
+
+def test_a_wave_that_is_promoted_is_the_next_one_and_the_last_has_none_after_it():
+    held = walk(Event.STARTED, Event.CLEARED, Event.PASSED, Event.HELD, waves=2)
+
+    assert held.state is State.HOLDING
+    assert not is_last(held)
+    assert is_last(step(held, Event.PROMOTED))
 
 
 def test_every_state_that_is_no_end_leads_to_one():

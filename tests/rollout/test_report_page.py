@@ -74,7 +74,7 @@ def test_what_a_device_answered_is_words_and_never_markup():
 def test_whatever_was_said_the_page_is_well_formed(name, message, answer):
     made = course(2, sick=(1,))
     failed = [{"question": answer, "expected": [answer], "answer": answer}]
-    said = {"failed": failed, "log": [message, 3], "remedy": answer, "exit": {"signal": answer}}
+    said = {"failed": failed, "log": [message, 3], "remedy": answer}
     evidence = made.lines[1].evidence | said
     sick = replace(made.lines[1], device=name, message=message, evidence=evidence)
     made.entry = replace(made.entry, fleet=message, operator=name, options={name: {"deep": message}})
@@ -99,8 +99,10 @@ def test_every_device_that_did_not_end_well_is_named_however_many_there_are():
 def test_the_numbers_of_the_gate_stand_with_their_units_and_their_bounds():
     text = " ".join(read(draw(account(30, sick=(20,)))).text)
 
-    assert "tokens per second bound 8 (profile)" in text
-    assert "0.6 s (before)" in text
+    assert "tokens per second at least 4 (promise)" in text
+    assert "tokens per second (version before)" in text
+    assert "at most 0.75 s (version before)" in text
+    assert "0.9 nats" in text
     assert "201.2 MiB" in text
 
 

@@ -1,0 +1,99 @@
+"""What the gate asks of a slot beyond right answers, over real processes."""
+
+import json
+
+import pytest
+
+from slmops.device import bounds
+from slmops.fleet.gate import Gate
+
+
+def rows(verdict, what):
+    return [row for row in verdict["evidence"]["measured"]["judged"] if row["what"] == what]
+
+
+def test_a_slot_whose_texts_are_as_likely_as_on_the_build_host_passes(device, shop):
+    verdict = device.activate(shop.release(scores=[-1.0, -2.02], reference=[-1.0, -2.0]))
+
+    assert (verdict["outcome"], verdict["message"]) == ("pass", "3 of 3 golden prompts passed")
+    (row,) = rows(verdict, bounds.LOGPROB)
+    assert (row["outcome"], row["value"]) == ("pass", pytest.approx(0.01))
+    assert verdict["evidence"]["answers"] == ["two", "green"]
+
+
+def test_right_answers_do_not_save_a_slot_whose_texts_are_less_likely_than_they_were(device, shop):
+    verdict = device.activate(shop.release(scores=[-1.0, -2.5], reference=[-1.0, -2.0]))
+
+    assert (verdict["outcome"], verdict["code"]) == ("fail", "GATE_QUALITY")
+    assert "logprob 0.25, at most 0.05 expected" in verdict["message"]
+    assert verdict["standing"]["failure"]["evidence"]["measured"]["logprob"] == 0.25
+
+
+def test_the_operator_may_allow_more_or_ask_for_none_at_all(device, shop):
+    far = shop.release(scores=[-1.0, -2.5], reference=[-1.0, -2.0])
+
+    assert device.activate(far, gate={"tolerance": 0.3})["outcome"] == "pass"
+    assert device.activate(far, gate={"references": "off"})["message"] == "2 of 2 golden prompts passed"
+
+
+def test_a_daemon_of_before_log_probabilities_is_asked_the_rest_and_that_is_said(device, shop):
+    old = shop.release(reference=[-1.0])
+
+    verdict = device.activate(old)
+
+    assert verdict["message"] == "2 of 3 golden prompts passed; 1 not asked: this daemon scores no texts"
+    assert [row["outcome"] for row in rows(verdict, bounds.LOGPROB)] == ["not judged"]
+    strict = device.activate(old, gate={"references": "required"})
+    assert (strict["outcome"], strict["code"]) == ("inconclusive", "GATE_INCONCLUSIVE")
+
+
+def test_a_text_of_another_number_of_tokens_fails_and_the_answer_is_json(device, shop):
+    verdict = device.activate(shop.release(scores=[-1.0], reference=[-1.0, -2.0]))
+
+    assert verdict["code"] == "GATE_QUALITY"
+    json.dumps(verdict, allow_nan=False)
+
+
+def test_a_slot_that_is_much_slower_than_the_version_before_goes_back_to_it(device, shop):
+    good = shop.release()
+    device.commit(good)
+    slow = shop.release("1.1.0", pause=0.15)
+
+    verdict = device.activate(slow, gate={"most_first_token_of_before": 2.5, "measure_before": True})
+
+    assert (verdict["outcome"], verdict["code"]) == ("fail", "GATE_LATENCY")
+    before = verdict["evidence"]["measured"]["before"]["time_to_first_token"]
+    assert verdict["evidence"]["measured"]["time_to_first_token"] > 0.15 > before
+    assert device.serves() == good.slot
+
+
+def test_without_a_version_before_nothing_is_held_against_a_slot_and_that_is_said(device, shop):
+    verdict = device.activate(shop.release(pause=0.15), gate={"most_first_token_of_before": 2.5})
+
+    assert verdict["outcome"] == "pass"
+    (row,) = rows(verdict, bounds.LATENCY)
+    assert (row["outcome"], row["why"]) == ("not judged", "there is nothing to hold it against")
+
+
+def test_a_slot_that_is_watched_and_lives_is_proved(device, shop):
+    verdict = device.activate(shop.release(), gate={"watch": 0.2, "most_errors": 0.01})
+
+    assert verdict["outcome"] == "pass"
+
+
+def test_the_gate_of_the_fleet_file_holds_for_an_ordinary_release(device, shop):
+    device.commit(shop.release())
+
+    verdict = device.activate(shop.release("1.1.0"), gate=Gate().said())
+
+    assert verdict["outcome"] == "pass", verdict
+    assert {row["outcome"] for row in verdict["evidence"]["measured"]["judged"]} == {"pass", "not judged"}
+
+
+def test_a_watched_slot_whose_requests_fail_goes_back(device, shop):
+    parcel = shop.release(spools=[200, 503, 500])
+
+    verdict = device.activate(parcel, gate={"watch": 0.2, "most_errors": 0.3})
+
+    assert (verdict["outcome"], verdict["code"]) == ("fail", "GATE_ERRORS")
+    assert verdict["evidence"]["measured"]["error_rate"] == pytest.approx(1 / 3)

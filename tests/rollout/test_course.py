@@ -1,0 +1,168 @@
+"""A fleet through anything: random operations over devices only thought of, and what always holds."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from _fake_operator import FakeOperator
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from slmops.device import lease
+from slmops.errors import FencedError, LockedError
+from slmops.rollout import machine
+from slmops.rollout.assignment import State
+from slmops.rollout.history import History
+from slmops.rollout.machine import State as Stage
+
+RELEASES = ("one", "two", "three")
+OUTCOMES = ("pass", "pass", "pass", "fail", "inconclusive")
+CUTS = ("before stage", "after stage", "before activate", "after activate", "before confirm", "after confirm",
+        "before roll-back", "after roll-back")  # fmt: skip
+
+
+class KilledError(BaseException):
+    """The driver is killed here."""
+
+
+class DiesAfter:
+    """A watcher with which its driver dies after so many things were shown."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def rollout(self, _rollout, _wave):
+        self.device(None, None)
+
+    def device(self, _told, _state):
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+
+class Fleet(RuleBasedStateMachine):
+    """Two operators, some devices, and everything that may befall them."""
+
+    @initialize(size=st.integers(5, 12))
+    def begin(self, size):
+        self.room = TemporaryDirectory()
+        here, there = (History(Path(self.room.name) / f"{name}.sqlite") for name in "ab")
+        one = FakeOperator(here, size)
+        self.devices = one.devices
+        self.operators = [one, FakeOperator(there, devices=self.devices, epochs=one.epochs)]
+        self.highest = dict.fromkeys(self.devices, 0)
+
+    def teardown(self):
+        if hasattr(self, "operators"):
+            for operator in self.operators:
+                operator.history.close()
+            self.room.cleanup()
+
+    def drive(self, operator, then):
+        """Let an operator do something, and hold what is reported against what is."""
+        before = {name: device.standing.slot for name, device in self.devices.items()}
+        try:
+            outcome = then()
+        except (KilledError, LockedError, FencedError):
+            return
+        if outcome.number is not None:
+            self.check(outcome, before, operator.history)
+
+    def check(self, outcome, before, history):
+        assert outcome.rollout.state in machine.ENDS | machine.STOPS
+        slot = history.find(outcome.number).options["slot"]
+        for name, state in outcome.states.items():
+            here = self.devices[name].standing
+            if state in (State.COMMITTED, State.ALREADY):
+                # Nothing happens to a device behind its driver's back here.
+                assert (here.slot, here.trial) == (slot, None)
+            if state in (State.WENT_BACK, State.UNPROVED, State.RETURNED):
+                assert here.slot != slot or before[name] == slot
+        if outcome.rollout.state is Stage.SUCCEEDED:
+            assert {state.value for state in outcome.states.values()} <= {"committed", "already"}
+        if outcome.rollout.state is Stage.RETURNED:
+            number = outcome.rollout.wave + 1
+            wave = [line.device for line in history.devices(outcome.number) if line.wave == number]
+            assert State.COMMITTED not in {outcome.states[name] for name in wave}
+
+    @rule(
+        who=st.integers(0, 1), slot=st.sampled_from(RELEASES), outcome=st.sampled_from(OUTCOMES),
+        dies=st.integers(0, 60), strategy=st.fixed_dictionaries({
+            "on_error": st.sampled_from(["pause", "abort", "rollback-wave", "rollback-all"]),
+            "max_failures": st.sampled_from([0, 1, "50%"]),
+            "max_unreachable": st.sampled_from([0, 2, "50%"]),
+            "max_parallel": st.integers(1, 4),
+            "advance": st.sampled_from(["auto", "manual"]),
+        }),
+    )  # fmt: skip
+    def deploy(self, who, slot, outcome, dies, strategy):
+        operator = self.operators[who]
+        operator.watcher = DiesAfter(dies or -1)
+        said = {**strategy, "min_executed": 1, "defer_timeout": 0.01}
+        self.drive(operator, lambda: operator.roll_out(slot, outcome, **said))
+
+    @rule(who=st.integers(0, 1), outcome=st.sampled_from(OUTCOMES), dies=st.integers(0, 60),
+          back=st.sampled_from(["", "", "", "none", "wave", "all"]))  # fmt: skip
+    def go_on(self, who, outcome, dies, back):
+        operator = self.operators[who]
+        left, newest = operator.history.left("fleet"), operator.history.find(None)
+        if not left or left[0].id != newest.id or (back and newest.state == "returning"):
+            return
+        operator.watcher = DiesAfter(dies or -1)
+        self.drive(operator, lambda: operator.go_on(back, outcome))
+
+    @rule(name=st.integers(0, 11), cut=st.sampled_from(["", *CUTS]))
+    def cut(self, name, cut):
+        self.device(name).cut_at = cut
+
+    @rule(name=st.integers(0, 11), online=st.booleans())
+    def switch(self, name, online):
+        self.device(name).online = online
+
+    @rule(name=st.integers(0, 11))
+    def reboot(self, name):
+        self.device(name).reboot()
+
+    @rule(name=st.integers(0, 11), held=st.booleans())
+    def update_lock(self, name, held):
+        self.device(name).update_lock = held
+
+    @rule()
+    def heal(self):
+        """Let all be well again: then one deploy brings everybody to one release, whatever was before."""
+        for device in self.devices.values():
+            device.online, device.update_lock, device.cut_at = True, False, ""
+            device.decide_alone()
+            device.write("forgiven", slot=None)
+            device.tenure = lease.broken(device.tenure, 0, "a person", "to go on", device.clock())
+        self.operators[0].watcher = DiesAfter(-1)
+        highest = max(device.tenure.epoch for device in self.devices.values())
+        while next(self.operators[0].epochs) < highest:
+            pass
+
+        assert self.operators[0].roll_out("three").rollout.state is Stage.SUCCEEDED
+        assert set(self.operators[0].serve().values()) == {"three"}
+
+    def device(self, number):
+        return self.devices[f"d{number % len(self.devices)}"]
+
+    @invariant()
+    def every_device_serves_what_passed_its_gate_there_or_nothing(self):
+        for device in getattr(self, "devices", {}).values():
+            here = device.standing
+            committed = here.before.slot if here.trial and here.before else here.slot
+            proved = {record["slot"] for record in device.records if record["kind"] == "proved"}
+            assert here.slot in (None, *RELEASES)
+            assert committed is None or committed in proved
+
+    @invariant()
+    def nobody_commits_what_is_not_staged_and_epochs_never_fall(self):
+        for name, device in getattr(self, "devices", {}).items():
+            confirmed = {record["slot"] for record in device.records if record["kind"] == "confirmed"}
+            assert confirmed <= device.staged
+            assert device.tenure.epoch >= self.highest[name]
+            self.highest[name] = device.tenure.epoch
+
+
+Fleet.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestFleet = Fleet.TestCase
