@@ -19,14 +19,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 import yaml
+from _fault_target import Target, kill
 from _measure import ROOT
 from _person import Operator
 from _proxy import Proxy
@@ -38,7 +37,6 @@ from slmops.artifact.golden import Golden
 from slmops.artifact.trust import RELEASE
 from slmops.cli.keyring import Keyring
 from slmops.device import fsck, journal, slots
-from slmops.device.places import Places
 from slmops.device.trial import Standing
 from slmops.errors import IntegrityError
 from slmops.registry.layout import Layout
@@ -76,65 +74,6 @@ ALL_AT_ONCE: Final = {
 OPEN: Final = frozenset(state.value for state in State) - {state.value for state in ENDS}
 
 
-@dataclass
-class Target:
-    """One device of the fleet, seen from the machine that it is on."""
-
-    name: str
-    folder: Path
-    places: Places = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.places = Places(self.folder / "home/.slmops")
-
-    @property
-    def fault(self) -> Path:
-        """Return the file that tells this device's interposer what to do."""
-        return self.folder / "fault.json"
-
-    def standing(self) -> Standing:
-        """Return where the device stands, by its own journal."""
-        return journal.standing(self.places)
-
-    def kinds(self) -> list[str]:
-        """Return what its journal has recorded, in order."""
-        return [str(record["kind"]) for record in journal.read(self.places.journal)]
-
-    def agents(self) -> list[int]:
-        """Return the processes that answer an operator."""
-        return [pid for pid, words in self._processes() if "supervise" not in words and _is_agent(words)]
-
-    def supervisors(self) -> list[int]:
-        """Return the process that keeps the daemon running."""
-        return [pid for pid, words in self._processes() if "supervise" in words and _is_agent(words)]
-
-    def daemons(self) -> list[int]:
-        """Return the daemon's process."""
-        port = str(self.places.port)
-        return [pid for pid, words in self._processes() if port in words]
-
-    def sessions(self) -> list[int]:
-        """Return the processes of sshd that serve a connection."""
-        listener = (self.folder / "sshd.pid").read_text().strip()
-        return _children(int(listener))
-
-    def answers(self) -> bool:
-        """Say whether the daemon answers, and for the slot that the journal names."""
-        with suppress(OSError, ValueError):
-            port = int(self.places.port.read_text())
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as said:
-                return bool(json.load(said)["digest"] == f"sha256:{self.standing().slot}")
-        return False
-
-    def _processes(self) -> Iterator[tuple[int, list[str]]]:
-        mark = str(self.folder).encode()
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                said = (folder / "cmdline").read_bytes()
-                if mark in said:
-                    yield int(folder.name), said.decode(errors="replace").split("\0")
-
-
 class Bed:
     """Devices on loopback, and an operator with releases for them. Use it in a `with`."""
 
@@ -157,7 +96,7 @@ class Bed:
             self._interpose()
         self.home = folder / "home"
         self.operator = Operator(self.home)
-        self._made = 0
+        self._made, self.locked_out = 0, False
         self.slots: dict[str, str] = {}
         self.strategy(**strategy)
 
@@ -241,11 +180,19 @@ class Bed:
                 return []
 
     def go_on(self, release: str) -> int:
-        """Bring the fleet where it was to be, as a person does: resume what lies open, and deploy again."""
+        """Bring the fleet where it was to be, as a person does: resume what lies open, and deploy again.
+
+        `locked_out` says whether devices were still held by the rollout that was broken, and had to be freed.
+        """
         found = self.rollout()
         if found is not None and found[1] in OPEN:
             self.operator("rollout", "resume", found[0])
-        return self.operator(*self.deploy(release))
+        code = self.operator(*self.deploy(release))
+        self.locked_out = code != 0 and "has this device" in self.operator.said()
+        if self.locked_out:
+            self.operator("lock", "break", self.fleet, "--reason", "its rollout is over", "--yes")
+            code = self.operator(*self.deploy(release))
+        return code
 
     def _interpose(self) -> None:
         """Put a python3 before the device's own that leads through the interposer when it is told to."""
@@ -343,15 +290,6 @@ def until(holds: Callable[[], object], patience: float = PATIENCE) -> None:
         time.sleep(0.05)
 
 
-def kill(pid: int) -> bool:
-    """Kill a process as nobody can withstand; say whether it was there."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def _write_artifact(folder: Path, version: str, size: int, model: dict[str, Any]) -> None:
     folder.mkdir()
     said = Description(
@@ -376,16 +314,6 @@ def _stand_in(folder: Path) -> Path:
     )
     path.chmod(0o755)
     return path
-
-
-def _is_agent(words: list[str]) -> bool:
-    return any(word.endswith(".pyz") and "/.slmops/agent" in word for word in words)
-
-
-def _children(pid: int) -> list[int]:
-    with suppress(OSError):
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def _listens(port: int) -> bool:

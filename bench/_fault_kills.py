@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from _fault_bed import PATIENCE, Bed, Target, kill, until
+from _fault_bed import PATIENCE, Bed, until
+from _fault_target import Target, kill
 
 AGENT, SESSION, DAEMON, SUPERVISOR, OPERATOR = "agent", "sshd session", "daemon", "supervisor", "operator"
 ON_A_DEVICE: Final = (AGENT, SESSION, DAEMON, SUPERVISOR)
@@ -26,6 +27,7 @@ LATE: Final = 1.1
 LATER: Final = 1.8
 WITHOUT_OPERATOR, SICK = 0.35, 0.25
 """Shares of rounds in which the operator is killed, and in which the wave goes back."""
+LOCKED_OUT: Final = "the deploy, done again, was locked out by the rollout before it"
 SETTLED: Final = 120.0
 """Seconds in which a device that nobody works on any more answers again."""
 
@@ -122,7 +124,9 @@ def play(bed: Bed, planned: Plan, whole: float, tally: Tally) -> list[str]:
         bed.set_device(bed.targets[planned.sick].name, runtime=sound)
     broken = []
     for target in bed.targets:
-        lawful = {before[target.name].slot, bed.slots[release]}
+        old = before[target.name]
+        # What was on trial when the round began may go back first.
+        lawful = {old.slot, (old.before or old).slot, bed.slots[release]}
         broken += bed.wrong(target, lawful)
         try:
             until(lambda target=target: bed.rests(target), SETTLED)  # type: ignore[misc]
@@ -136,6 +140,7 @@ def play(bed: Bed, planned: Plan, whole: float, tally: Tally) -> list[str]:
     code = bed.go_on(release)
     if code:
         broken.append(f"the deploy, done again, ended with {code}: {bed.operator.said()[-700:]}")
+    broken += [LOCKED_OUT] if bed.locked_out else []
     broken += bed.converged(release)
     if broken and (code := bed.operator(*bed.deploy(release))):
         broken.append(f"and a third time, it ended with {code}: {bed.operator.said()[-700:]}")

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from _fault_bed import Bed, Target, until
-from _fault_kills import SETTLED
+from _fault_bed import Bed, until
+from _fault_kills import LOCKED_OUT, SETTLED
+from _fault_target import Target
 
 from slmops.rollout.assignment import VERBS
 from slmops.rollout.assignment import State as S  # noqa: N817 (as the tables themselves say it)
@@ -175,6 +176,8 @@ def _play(bed: Bed, played: list[Cell]) -> Iterator[str]:
     bed.strategy()
     if code := bed.go_on(release):
         yield f"deployed again, it ended with {code}: {bed.operator.said()[-700:]}"
+    if bed.locked_out:
+        yield LOCKED_OUT
     yield from bed.converged(release)
 
 

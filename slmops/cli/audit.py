@@ -11,9 +11,7 @@ from slmops.cli.render import Form, Output, emit, out, say, table
 from slmops.errors import IntegrityError, UsageError
 from slmops.rollout import audit
 
-app = verb(
-    "What operators did, in order, in a chain that shows what was changed: list, verify, head.", group=True
-)
+app = verb("What operators did, in order, in a chain that shows what was changed: list, verify.", group=True)
 
 
 @app.command("list")

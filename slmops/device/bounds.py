@@ -81,9 +81,11 @@ class Measured:
     tokens_per_second: float | None = None
     """Written after the first token of each answer; held against the promise."""
     answers_per_second: float | None = None
-    """Tokens of whole answers by the time that those took, reading the prompt included; held against the
-    version before, which was asked the same. A reader that is late hears a first token late and the rest
-    in a burst, which shakes the number above and not this one."""
+    """Tokens of whole answers by the time that those took, reading the prompt included; held against what
+    the version before would have taken for as many. A reader that is late hears a first token late and the
+    rest in a burst, which shakes the number above and not this one."""
+    answer_tokens: float | None = None
+    """Tokens of an answer, on average."""
     memory: float | None = None
     """Peak of the daemon's resident set, in bytes."""
     error_rate: float | None = None
@@ -110,6 +112,7 @@ def best(one: Measured, other: Measured) -> Measured:
         time_to_first_token=_of(min, one.time_to_first_token, other.time_to_first_token),
         tokens_per_second=_of(max, one.tokens_per_second, other.tokens_per_second),
         answers_per_second=_of(max, one.answers_per_second, other.answers_per_second),
+        answer_tokens=_of(max, one.answer_tokens, other.answer_tokens),
         memory=_of(max, one.memory, other.memory),
         error_rate=_of(max, one.error_rate, other.error_rate),
         logprob=_of(max, one.logprob, other.logprob),
@@ -129,7 +132,7 @@ def judge(
     latest = _times(bounds.most_first_token_of_before, before.time_to_first_token)
     promised = _times(bounds.least_speed_of_promise, promise.tokens_per_second)
     largest = _times(bounds.most_memory_of_promise, promise.memory)
-    was = _times(bounds.least_speed_of_before, before.answers_per_second)
+    was = _times(bounds.least_speed_of_before, _would_take(before, seen.answer_tokens))
     rows = [
         _row(LOGPROB, seen.logprob, None if bounds.references == OFF else bounds.tolerance, ITSELF),
         _row(SPEED, speed, promised and 1 / (1 / promised + SLACK_SERVER_SECONDS), PROMISE),
@@ -178,6 +181,14 @@ def _finite(value: float | None) -> float | None:
 
 def _unjudged(row: Row, why: str) -> Row:
     return Row(row.what, row.value, row.bound, row.against, UNJUDGED, why)
+
+
+def _would_take(before: Measured, tokens: float | None) -> float | None:
+    """Return the tokens per second of the version before in answers of so many tokens."""
+    first, speed = before.time_to_first_token, before.tokens_per_second
+    if first is None or not speed or not tokens or tokens < 1:
+        return None
+    return tokens / (first + (tokens - 1) / speed)
 
 
 def _times(share: float | None, of: float | None) -> float | None:

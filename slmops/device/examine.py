@@ -53,6 +53,7 @@ class Paper:
             time_to_first_token=statistics.median(self.firsts) if self.firsts else None,
             tokens_per_second=self.later_tokens / self.later_seconds if told else None,
             answers_per_second=self.tokens / self.seconds if told else None,
+            answer_tokens=self.tokens / len(self.firsts) if told else None,
             logprob=max(self.distances) if self.distances else None,
         )
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -223,19 +223,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value
-
-
-def stages(devices: Iterable[Said]) -> dict[str, list[float]]:
-    """Return for each state the seconds that devices spent in it, sorted."""
-    found: defaultdict[str, list[float]] = defaultdict(list)
-    for device in devices:
-        for state, seconds in _spent(device):
-            found[state].append(seconds)
-    return {state: sorted(seconds) for state, seconds in found.items()}
-
-
-def _spent(device: Said) -> Iterator[tuple[str, float]]:
-    """Yield the states that somebody worked on a device in, with their seconds."""
-    for span in device["course"]:
-        if span["seconds"] is not None and span["state"] != State.WAITING.value:
-            yield span["state"], span["seconds"]

@@ -19,8 +19,8 @@ ALL = Bounds(
 )
 amounts = st.floats(0, 1e6)
 maybe = st.none() | amounts | st.just(math.nan) | st.just(math.inf)
-measurements = st.builds(Measured, *[maybe] * 6)
-promises = st.builds(Measured, *[st.none() | st.floats(1e-6, 1e6)] * 6)
+measurements = st.builds(Measured, *[maybe] * 7)
+promises = st.builds(Measured, *[st.none() | st.floats(1e-6, 1e6)] * 7)
 asked = st.just(ALL) | st.builds(
     Bounds,
     tolerance=st.floats(0.001, 10),
@@ -85,18 +85,18 @@ def test_a_slower_second_try_changes_nothing_and_a_farther_text_is_never_forgive
 
 
 def test_half_as_fast_as_the_version_before_fails_and_four_fifths_do_not():
-    before = Measured(answers_per_second=10.0)
-    outcomes = [
-        bounds.outcome(judged(Measured(answers_per_second=speed), ALL, Measured(), before, [bounds.SPEED]))
-        for speed in (5.0, 8.0)
-    ]
+    before = Measured(time_to_first_token=0.1, tokens_per_second=10.0)
+    outcomes = []
+    for speed in (5.0, 8.0):
+        seen = Measured(answers_per_second=speed, answer_tokens=12.0)
+        outcomes.append(bounds.outcome(judged(seen, ALL, Measured(), before, [bounds.SPEED])))
 
     assert outcomes == [bounds.FAIL, bounds.PASS]
 
 
 def test_of_the_smallest_models_what_the_server_takes_is_no_fault_of_theirs():
-    before = Measured(answers_per_second=8000.0, time_to_first_token=0.002)
-    seen = Measured(answers_per_second=500.0, time_to_first_token=0.03)
+    before = Measured(tokens_per_second=8000.0, time_to_first_token=0.002)
+    seen = Measured(answers_per_second=500.0, answer_tokens=12.0, time_to_first_token=0.03)
 
     assert (
         bounds.outcome(judged(seen, ALL, Measured(), before, [bounds.SPEED, bounds.LATENCY])) == bounds.PASS

@@ -165,12 +165,19 @@ def test_more_bad_devices_never_turn_a_fail_into_a_pass(heard, more, strategy):
     assert not failed or judged([*heard, *more], strategy) is Verdict.FAIL
 
 
-@given(states, st.sampled_from(named(GOOD)), strategies)
-def test_a_device_that_turns_out_worse_never_makes_the_verdict_better(others, good, strategy):
+@given(st.lists(st.sampled_from(named(ENDS)), max_size=20), st.sampled_from(named(GOOD)), strategies)
+def test_a_device_that_ends_worse_never_makes_the_verdict_of_its_wave_better(others, good, strategy):
     verdict = judged([*others, good], strategy)
 
-    for worse in (State.LOST, State.UNPROVED, State.TRIAL, *BAD):
+    for worse in (*UNKNOWN, *BAD):
         assert RANK[judged([*others, worse], strategy)] <= RANK[verdict]
+
+
+@given(states, st.sampled_from(named(GOOD)), strategies)
+def test_no_wave_passes_because_a_device_is_not_good(others, good, strategy):
+    passes = judged([*others, good], strategy) is Verdict.PASS
+
+    assert passes or Verdict.PASS not in {judged([*others, state], strategy) for state in State}
 
 
 @given(states, strategies)
