@@ -298,7 +298,12 @@ def _write_artifact(folder: Path, version: str, size: int, model: dict[str, Any]
         memory_bytes=64 << 20, golden=golden.FILE_NAME,
     )  # fmt: skip
     dice = random.Random(model.pop("noise", version))  # noqa: S311 (noise)
-    told = {"answers": {"One and one?": "two"}, "noise": dice.randbytes(size // 2).hex(), **model}
+    told = {
+        "answers": {"One and one?": "two"},
+        "version": version,
+        "noise": dice.randbytes(size // 2).hex(),
+        **model,
+    }
     (folder / "artifact.json").write_bytes(description.render(said))
     (folder / "golden.jsonl").write_text(golden.render([Golden(prompt="One and one?", expect="two")]))
     (folder / "model.gguf").write_text(json.dumps(told))

@@ -1,7 +1,7 @@
 """One device of a fleet that is broken on purpose, seen from the machine that it is on.
 
-Its journal, its links and its processes are read as they lie, with nobody's help: neither ssh nor its agent is
-asked. It does not know what is done to it.
+Its journal, its links and its processes are read as they lie: neither ssh nor its agent is asked. It does not
+know what is done to the device.
 """
 
 from __future__ import annotations

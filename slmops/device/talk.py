@@ -20,6 +20,8 @@ from slmops.errors import DeviceError
 class RefusedError(DeviceError):
     """The daemon answered with another status than 200."""
 
+    code = "SLM-DAEMON"
+
     def __init__(self, status: int, said: dict[str, Any]) -> None:
         """Refuse with what the daemon said."""
         super().__init__(f"the daemon refused ({status}): {_reason(said)}")

@@ -90,7 +90,7 @@ def test_what_is_served_is_what_the_source_says_once_it_is_merged(base, garage, 
     assert (said.memory_bytes, said.predicted["weights"]) == (1000 + nbytes, 600 + nbytes)
     assert 10 * said.measured["kl_mean"] < 0.1 < said.measured[WITHOUT]
 
-    recorded = goldens.read((made.folder / goldens.FILE_NAME).read_text())
+    recorded = goldens.questions(goldens.read((made.folder / goldens.FILE_NAME).read_text()))
     assert recorded
     assert made.telling > 0
     told = {asked.question: answer(made.folder, asked) for asked in recorded}

@@ -6,18 +6,19 @@ from types import SimpleNamespace
 import pytest
 
 from slmops.cli import home
-from slmops.cli.deploy import _remember, _show_outcome
+from slmops.cli.driving import _remember
 from slmops.cli.follow import Follow
+from slmops.cli.outcome_view import show_outcome
 from slmops.cli.render import Form
 from slmops.errors import DeviceError
 from slmops.fleet.inventory import Device
 from slmops.registry import served
 from slmops.rollout.assignment import State as Assigned
 from slmops.rollout.check import Finding
-from slmops.rollout.drive import Outcome
 from slmops.rollout.history import History
 from slmops.rollout.machine import Rollout, State
 from slmops.rollout.order import ModelParcel
+from slmops.rollout.outcome import Outcome
 from slmops.rollout.told import Told
 
 FLEET = SimpleNamespace(name="plant")
@@ -61,8 +62,8 @@ def ended(state, **how):
 
 
 def test_a_channel_is_told_with_the_version_that_it_stood_for(capsys):
-    _show_outcome("home@stable", "home:1.2.0", [], ended(State.SUCCEEDED), Form.TABLE)
-    _show_outcome("home:1.2.0", "home:1.2.0", [], ended(State.SUCCEEDED), Form.TABLE)
+    show_outcome("home@stable", "home:1.2.0", [], ended(State.SUCCEEDED), Form.TABLE)
+    show_outcome("home:1.2.0", "home:1.2.0", [], ended(State.SUCCEEDED), Form.TABLE)
 
     assert capsys.readouterr().err.splitlines() == [
         "home@stable (home:1.2.0): succeeded.",
@@ -76,10 +77,10 @@ def test_an_end_says_what_to_do_next_and_json_why_files_went_whole(capsys):
         "b": {"remedy": "Go on."},
     }
 
-    _show_outcome("a:1", "a:1", [], ended(State.PAUSED, evidence=evidence), Form.TABLE)
+    show_outcome("a:1", "a:1", [], ended(State.PAUSED, evidence=evidence), Form.TABLE)
     assert capsys.readouterr().err.count("next  Go on.") == 1
 
-    _show_outcome("a:1", "a:1", [], ended(State.PAUSED, evidence=evidence), Form.JSON)
+    show_outcome("a:1", "a:1", [], ended(State.PAUSED, evidence=evidence), Form.JSON)
     said = json.loads(capsys.readouterr().out)
     assert (said["whole_because"], said["next"]) == ({"edge": ["it is rotten"]}, ["Go on."])
 
@@ -100,7 +101,7 @@ def test_a_rollout_that_is_shown_says_what_was_sent_and_what_to_do(slmops, home)
 
 
 def test_a_link_that_breaks_is_told_of_while_it_is_tried_again(capsys):
-    with Follow(0) as follow:
+    with Follow() as follow:
         follow.device(Told("edge", None, "", {"step": "cut", "times": 3, "most": 8}), Assigned.SENDING)
 
     assert "the link broke; trying again (3 of 8)" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_r11_a_device_that_takes_bytes_too_slowly_gives_up_its_place_and_goes_on
     target = bed.targets[1]
     way, release = bed.proxy(target), bed.release()
     bed.strategy(transfer_timeout="6s")
-    way.rate = 20_000
+    way.rate = 4_000
 
     assert bed.operator(*bed.deploy(release, "--whole")) != 0
 
