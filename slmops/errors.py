@@ -160,7 +160,7 @@ class DeferredError(DeviceError):
 
 
 class QuarantinedError(DeviceError):
-    """This artifact has failed on this device too often: it is not tried again for some time."""
+    """An artifact has failed on this device too often: it is not tried again for some time."""
 
     code = "SLM-QUARANTINED"
     remedy = "Publish a better release, or let it try again: `slmops device forgive`."

@@ -37,7 +37,7 @@ VERBS: Final[dict[str, str]] = {
     "status": "Which device runs which release, healthy or not, since when.",
     "rollback": "Go back to the release before, or to a given version.",
     "ask": "Ask a device a question; its answer streams through SSH.",
-    "rollout": "Past and present rollouts: list, show, watch, pause, resume, promote, abort, report, catch-up.",
+    "rollout": "Rollouts: list, show, watch, pause, resume, promote, abort, report, catch-up.",
     "lock": "Who has a device or a fleet now: status, break.",
     "audit": "What operators did, in order, in a chain that shows what was changed: list, verify.",
     "cache": "What was built before and need not be built again: list, clear.",

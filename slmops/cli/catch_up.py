@@ -23,6 +23,7 @@ from slmops.cli.render import Form, Output, emit, err, out, say, table
 from slmops.cli.status import ask_all
 from slmops.cli.take_back import left
 from slmops.errors import SlmopsError, UsageError
+from slmops.fleet.ask_all import AT_ONCE
 from slmops.fleet.duration import seconds
 from slmops.fleet.inventory import Device, Fleet
 from slmops.fleet.load import load_fleet
@@ -76,6 +77,7 @@ def catch_up(
 class _Round:
     """A look at a fleet, and what came of it."""
 
+    file: Path
     fleet: Fleet
     rows: list[Row]
     lagging: list[Device]
@@ -89,11 +91,11 @@ def _look(file: Path, selector: str) -> _Round:
     with closing(History(home.history())) as history:
         aims = target.targets([device.name for device in picked], _pasts(history, fleet.name))
     going = [device for device in picked if aims[device.name].release is not None]
-    asked = ask_all(going, max(fleet.rollout.max_parallel, 32)) if going else []
+    asked = ask_all(going, max(fleet.rollout.max_parallel, AT_ONCE)) if going else []
     stands = {row["device"]: row for row in asked}
     rows = [_row(device.name, aims[device.name], stands.get(device.name, {})) for device in picked]
     lagging = [device for device, row in zip(picked, rows, strict=True) if row["does"] == COMES]
-    return _Round(fleet, rows, lagging)
+    return _Round(file, fleet, rows, lagging)
 
 
 def _pasts(history: History, fleet: str) -> Iterator[Past]:

@@ -13,14 +13,16 @@ from pathlib import Path
 from threading import Event as Flag
 from types import FrameType
 
+import typer
+
 from slmops.cli import auditing, home
 from slmops.cli.follow import Follow
 from slmops.cli.foresee import Foreseen, foresee
 from slmops.cli.options import ask_first
 from slmops.cli.outcome_view import show_outcome
-from slmops.cli.plan_view import show_plan
+from slmops.cli.plan_view import refused, show_plan
 from slmops.cli.render import Form, counter, say
-from slmops.errors import IntegrityError, SlmopsError, UsageError
+from slmops.errors import IntegrityError, UsageError
 from slmops.fleet.inventory import Device, Fleet
 from slmops.fleet.load import load_fleet
 from slmops.fleet.strategy import Strategy
@@ -76,7 +78,9 @@ def roll_out(fleet: Fleet, devices: list[Device], asked: Asked) -> Outcome | Non
             form = Form.JSON if asked.dry_run and asked.output is Form.JSON else Form.TABLE
             show_plan(seen.plan, form)
         if asked.dry_run:
-            _raise_first(seen.findings)
+            if seen.plan.exit_code:
+                say(refused(seen.plan))
+                raise typer.Exit(seen.plan.exit_code)
             return None
         if asked.ask and all(finding.refusal is None for finding in seen.findings):
             ask_first(f"Deploy {asked.release} to {fleet.name}?")
@@ -102,9 +106,9 @@ def drive_on(number: int, *, do: str, back: str = "none", output: Form = Form.TA
             going = _devices_of(history, entry, devices)
             strategy = Strategy.model_validate(entry.options["strategy"])
             options = Options(**entry.options["how"])
-            errand = _errand(whole, order, entry.options, entry.uid, options)
+            findings = _look_again(going, order, strategy)
+            errand = _errand(whole, order, findings, entry.options, entry.uid, options)
             with _driven(strategy, order, errand, history, {}, options) as drive:
-                findings = _look_again(going, drive, strategy)
                 outcome = drive.go_on(entry, findings, back if do == "abort" else "")
         show_outcome(entry.release, entry.release, findings, outcome, output)
         return outcome
@@ -118,7 +122,7 @@ def _begin(fleet: Fleet, seen: Foreseen, asked: Asked) -> Outcome:
         "delta": asked.delta,
         "how": vars(asked.options),
     }
-    errand = _errand(fleet, seen.order, kept, secrets.token_hex(8), asked.options)
+    errand = _errand(fleet, seen.order, seen.findings, kept, secrets.token_hex(8), asked.options)
     with (
         closing(History(home.history())) as history,
         _driven(fleet.rollout, seen.order, errand, history, seen.offers, asked.options) as drive,
@@ -130,13 +134,22 @@ def _begin(fleet: Fleet, seen: Foreseen, asked: Asked) -> Outcome:
     return outcome
 
 
-def _errand(fleet: Fleet, order: Order, kept: dict[str, object], uid: str, options: Options) -> Errand:
+def _errand(
+    fleet: Fleet,
+    order: Order,
+    findings: Sequence[Finding],
+    kept: dict[str, object],
+    uid: str,
+    options: Options,
+) -> Errand:
+    """Return what is to be done; its epoch is above all that devices have heard, whatever clocks say."""
+    heard = max((finding.epoch for finding in findings), default=0)
     return Errand(
         fleet=fleet.name,
         release=order.signed.release.reference,
         digest=order.signed.blob.digest,
         uid=uid,
-        epoch=order.mandate.epoch,
+        epoch=max(order.mandate.epoch, heard + 1),
         operator=auditing.who(),
         options=dict(kept),
         stages_only=options.stage_only,
@@ -159,6 +172,7 @@ def _driven(
             "epoch": errand.epoch,
             "holder": errand.operator,
             "seconds": 2 * LEASE,
+            "after": history.over(errand.fleet, errand.uid),
         },
         keys=history.device_keys(errand.fleet),
         override_lock=options.override_lock,
@@ -168,10 +182,11 @@ def _driven(
         yield Drive(errand, strategy, OverSsh(order, terms), history=history, watcher=follow, stop=stop)
 
 
-def _look_again(devices: Sequence[Device], drive: Drive, strategy: Strategy) -> list[Finding]:
+def _look_again(devices: Sequence[Device], order: Order, strategy: Strategy) -> list[Finding]:
+    reach = OverSsh(order, Terms(strategy, home.known_hosts(), Flag()))
     with counter("asking devices where they stand") as bar:
         row = bar.add_task("", total=len(devices))
-        return look_at_all(devices, drive.reach, strategy.max_parallel, lambda finding: bar.advance(row))
+        return look_at_all(devices, reach, strategy, lambda finding: bar.advance(row))
 
 
 def _order_of(layout: Layout, entry: Entry) -> Order:
@@ -223,11 +238,3 @@ def _remember(fleet: Fleet, findings: list[Finding], *, dry_run: bool) -> None:
             slots = (*finding.slots, *(each.slot for each in goes if each))
             told[f"{fleet.name}/{finding.device.name}"] = [f"sha256:{slot}" for slot in slots]
     served.record(home.served(), time.time(), told)
-
-
-def _raise_first(findings: list[Finding]) -> None:
-    """End a dry run as the rollout itself would end."""
-    reasons: list[SlmopsError] = [f.refusal for f in findings if f.refusal is not None]
-    reasons += [f.unreachable for f in findings if f.unreachable is not None]
-    if reasons:
-        raise reasons[0]

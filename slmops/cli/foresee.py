@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from slmops.cli import auditing, home
 from slmops.cli.render import counter, say
 from slmops.errors import MissingPartError
-from slmops.fleet.ask_all import ask_all
+from slmops.fleet.ask_all import AT_ONCE, ask_all
 from slmops.fleet.inventory import Device, Fleet
 from slmops.registry import channels
 from slmops.registry import release as releases
@@ -58,7 +58,7 @@ def _look(fleet: Fleet, devices: list[Device], order: Order) -> list[Finding]:
         return ask_all(
             devices,
             lambda device: check.look(device, order, trusted),
-            fleet.rollout.max_parallel,
+            max(fleet.rollout.max_parallel, AT_ONCE),
             lambda finding: bar.advance(row),
         )
 

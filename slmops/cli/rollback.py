@@ -15,6 +15,7 @@ from slmops.cli.render import Form, Output, emit, say, table
 from slmops.cli.status import ask_all
 from slmops.cli.take_back import can, take_back
 from slmops.errors import LockedError, PartialError, SlmopsError, UnreachableError, UsageError
+from slmops.fleet.ask_all import AT_ONCE
 from slmops.fleet.load import load_fleet
 from slmops.fleet.selector import select
 
@@ -44,7 +45,7 @@ def rollback(
     """
     whole, devices = load_fleet(fleet)
     picked = select(devices, selector)
-    rows = ask_all(picked, max(whole.rollout.max_parallel, 32))
+    rows = ask_all(picked, max(whole.rollout.max_parallel, AT_ONCE))
     if to:
         release = to if ":" in to else f"{_name(rows)}:{to}"
         asked = Asked(

@@ -14,6 +14,7 @@ from slmops.errors import SlmopsError, UnreachableError
 from slmops.fleet import ask_all as asking
 from slmops.fleet import glance
 from slmops.fleet.agent import NoAgentError
+from slmops.fleet.ask_all import AT_ONCE
 from slmops.fleet.inventory import Device
 from slmops.fleet.load import load_fleet
 from slmops.fleet.selector import select
@@ -32,7 +33,7 @@ def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABL
     """
     whole, devices = load_fleet(fleet)
     began = time.time()
-    rows = ask_all(select(devices, selector), max(whole.rollout.max_parallel, 32))
+    rows = ask_all(select(devices, selector), max(whole.rollout.max_parallel, AT_ONCE))
     told = {f"{whole.name}/{row['device']}": row["kept"] for row in rows if "kept" in row}
     # What a rollout brought while devices were asked, some of them have said nothing of.
     served.record(home.served(), began, told)
@@ -100,7 +101,9 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         "memory": said.get("memory"),
         "memory_predicted": release.get("memory_bytes"),
         "model": {key: release.get(key) for key in ("model_bytes", "context", "predicted")},
-        "remark": _damage(release.get("damage")) or _remark(health, standing),
+        "lease": said.get("lease"),
+        "quarantined": said.get("quarantined"),
+        "remark": _damage(release.get("damage")) or _remark(health, standing) or _apart(said),
         "failure": standing.get("failure"),
         "kept": [f"sha256:{slot}" for slot in kept_slots(standing)],
     }
@@ -120,6 +123,20 @@ def _remark(health: str, standing: dict[str, Any]) -> str:
     if health == "unhealthy" and standing["slot"]:
         return "the daemon does not answer: slmops device logs, then deploy again"
     return _failure(standing.get("failure"))
+
+
+def _apart(said: dict[str, Any]) -> str:
+    """Say what keeps rollouts from a device that is otherwise well."""
+    lease = (said.get("lease") or {}).get("lease")
+    if lease:
+        return f"{lease['holder']} has it now: slmops lock status"
+    if (said.get("lease") or {}).get("update_lock"):
+        return "an application holds its update lock"
+    if not said.get("supervised", True):
+        return "nobody would start its daemon again: slmops deploy"
+    if said.get("quarantined"):
+        return f"{len(said['quarantined'])} artifacts in quarantine: slmops device forgive"
+    return ""
 
 
 def _failure(failure: dict[str, Any] | None) -> str:

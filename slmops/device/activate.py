@@ -67,9 +67,14 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
         if verdict.outcome == "pass":
             _begin(places, "proved", slot, said["confirm_seconds"])
         else:
-            supervise.roll_back(places, verdict.code, verdict.message, verdict.evidence)
+            supervise.roll_back(places, verdict.code, verdict.message, _worth_keeping(verdict.evidence))
             verdict = _with_the_way_back(verdict, _settle(places, said, note))
     return _report(places, verdict)
+
+
+def _worth_keeping(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Return what the journal keeps of a failure: what failed, and not every answer that did not."""
+    return {name: value for name, value in evidence.items() if name != "answers"}
 
 
 def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standing:

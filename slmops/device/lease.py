@@ -12,7 +12,8 @@ the word of whoever is connected, and says who may act; it must not raise what o
 
 Laws: at most one rollout holds a device; what a lower epoch asks is refused after a higher one was heard; a
 lease that has had its time binds nobody, nor does one from before a reboot, unless its verb is still at work;
-a newer driver of the same rollout takes over at once; the epoch never falls.
+a newer driver of the same rollout takes over at once, and so does a rollout after one that its own operator
+knows to be over; the epoch never falls.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ LONGEST = 3600.0
 """Seconds that a lease may be asked for at once: who wants more comes back in time."""
 MOST = 2**53
 """Epochs stay below this, so that every JSON reader sees the same number."""
+MANY = 100
+"""Rollouts before it that a request may name."""
 NAME = 200
 """Characters of a holder, a rollout or a reason."""
 
@@ -51,6 +54,8 @@ class Asked:
     epoch: int
     holder: str
     seconds: float
+    after: frozenset[str] = frozenset()
+    """Rollouts of the same operator that are over, or that nobody drives: theirs give way to this one."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +99,21 @@ class Tenure:
 
 
 def asked(said: Any) -> Asked:
-    """Read `lease` of a request: {rollout, epoch, holder, seconds}; raise DeviceError when it is none."""
+    """Read `lease` of a request, {rollout, epoch, holder, seconds, after}; raise DeviceError if it is none."""
     if not isinstance(said, dict):
         raise DeviceError(f"lease: expected an object, got {str(said)[:40]!a}")
     seconds = said.get("seconds")
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds <= LONGEST:
         raise DeviceError(f"lease: expected seconds up to {LONGEST:.0f}, got {str(seconds)[:40]}")
+    over = said.get("after") or []
+    if not isinstance(over, list) or len(over) > MANY:
+        raise DeviceError(f"lease: expected {MANY} rollouts before it at the most, got {str(over)[:40]!a}")
     return Asked(
         rollout=text(said.get("rollout"), "rollout"),
         epoch=epoch(said.get("epoch")),
         holder=text(said.get("holder"), "holder"),
         seconds=float(seconds),
+        after=frozenset(text(each, "rollout") for each in over),
     )
 
 
@@ -135,7 +144,8 @@ def held(tenure: Tenure, by: Asked, clock: Clock, *, at_work: bool = False) -> T
     lease = standing(tenure, clock, at_work=at_work)
     if by.epoch < tenure.epoch:
         raise _fenced(tenure, by, lease)
-    if lease is not None and lease.rollout != by.rollout:
+    gives_way = lease is not None and lease.rollout in by.after and not at_work
+    if lease is not None and lease.rollout != by.rollout and not gives_way:
         raise _locked(lease)
     if (by.epoch, by.rollout) < (tenure.epoch, tenure.rollout):
         raise _fenced(tenure, by, lease)
@@ -147,7 +157,7 @@ def held(tenure: Tenure, by: Asked, clock: Clock, *, at_work: bool = False) -> T
             rollout=by.rollout,
             epoch=by.epoch,
             holder=by.holder,
-            since=lease.since if lease is not None else clock.unix,
+            since=lease.since if lease is not None and not gives_way else clock.unix,
             until=clock.unix + by.seconds,
             boot=clock.boot,
             deadline=clock.monotonic + by.seconds,

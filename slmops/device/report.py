@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from slmops import __version__
-from slmops.device import child, damage, hold, journal, ready, shun, slots, trust
+from slmops.device import child, damage, hold, journal, ready, service, shun, slots, trust
 from slmops.device.places import Places, read_json
 from slmops.errors import IntegrityError
 from slmops.telemetry.summary import quantile
@@ -16,13 +16,18 @@ from slmops.telemetry.sums import Sums
 def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Return release, digest, health, since when, the last failure and the telemetry's summary.
 
-    `slots` names those that are whole, as far as is known; a release's `damage` says what was found rotten.
+    `slots` names those that are whole, as far as is known; a release's `damage` says what was found rotten;
+    `supervised`, that somebody is there who starts the daemon again.
     """
-    return tell(places, Sums(places.spool), memory(places), patience=5.0)
+    told = tell(places, Sums(places.spool), memory(places), patience=5.0)
+    return {**told, "supervised": service.alive(places) is not None}
 
 
 def tell(places: Places, sums: Sums, taken: dict[str, int] | None, *, patience: float) -> dict[str, Any]:
-    """Return what `status` does; `taken` is `memory`, and the daemon is waited for so many seconds."""
+    """Return what `status` does, in the words of the supervisor.
+
+    `taken` is `memory`, and the daemon is waited for so many seconds.
+    """
     rotten = damage.known(places)
     standing = journal.standing(places)
     serving = ready.ready(places, patience)
@@ -33,6 +38,7 @@ def tell(places: Places, sums: Sums, taken: dict[str, int] | None, *, patience: 
         "standing": asdict(standing),
         "release": _release(places, standing.slot),
         "previous": _release(places, standing.previous),
+        "supervised": True,
         "healthy": serving is not None and serving.get("digest") == f"sha256:{standing.slot}",
         "port": ready.port(places),
         "lease": hold.told(places),

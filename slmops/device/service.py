@@ -64,7 +64,7 @@ def start(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
 def nudge(places: Places) -> bool:
     """Tell the supervisor to look now; say whether there is one."""
-    pid = _alive(places)
+    pid = alive(places)
     if pid is None:
         return False
     with suppress(ProcessLookupError):
@@ -113,15 +113,15 @@ def end(places: Places) -> None:
     if control and unit.exists():
         limit.run([*control, "disable", "--now", unit.name])
         unit.unlink()
-    pid = _alive(places)
+    pid = alive(places)
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + 20
-    while _alive(places) is not None and time.monotonic() < until:
+    while alive(places) is not None and time.monotonic() < until:
         time.sleep(0.05)
 
 
-def _alive(places: Places) -> int | None:
+def alive(places: Places) -> int | None:
     """Return the supervisor's process id, if it runs: its lock is held as long as it lives."""
     said = read_json(places.supervisor)
     if said is None:
@@ -145,7 +145,7 @@ def _is_ours(places: Places, pid: int) -> bool:
 
 def _await_supervisor(places: Places) -> None:
     until = time.monotonic() + 60
-    while _alive(places) is None:
+    while alive(places) is None:
         if time.monotonic() >= until:
             raise DeviceError(
                 "the supervisor did not start", remedy=f"See {places.log.parent} on the device."

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from slmops.fleet.inventory import Device
 
+AT_ONCE = 32
+"""Devices that are asked at the same time at the least: a question is little work, on both sides."""
 Said = TypeVar("Said")
 
 

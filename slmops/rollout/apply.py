@@ -10,6 +10,7 @@ from typing import Any
 
 from slmops.errors import (
     DeferredError,
+    DeviceError,
     HostKeyError,
     LockedError,
     QuarantinedError,
@@ -63,7 +64,7 @@ class Terms:
     offers: Offers = field(default_factory=dict)
     """The deltas that devices may be sent in place of whole files."""
     lease: Mapping[str, Any] | None = None
-    """With what every request asks for the device: {rollout, epoch, holder, seconds}."""
+    """With what every request asks for the device: {rollout, epoch, holder, seconds, after}."""
     keys: Mapping[str, str | None] = field(default_factory=dict)
     """The key that each device attests with, where it was seen before."""
     override_lock: bool = False
@@ -118,10 +119,18 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
         if passed:
             # Over a new connection: a device that can no longer be reached must not stay on the new release.
             with Sender(connect) as again:
-                again.call("confirm", {"slot": parcel.slot})
+                _confirm(again, parcel.slot)
             tell(Told(name, Event.CONFIRM))
     except (SlmopsError, OSError) as error:
         tell(_end(name, error))
+
+
+def _confirm(sender: Sender, slot: str) -> None:
+    """Confirm a proved slot; what was refused is asked once more, since the answer may be all that failed."""
+    try:
+        sender.call("confirm", {"slot": slot})
+    except DeviceError:
+        sender.call("confirm", {"slot": slot})
 
 
 def _leave(sender: Sender, terms: Terms) -> None:

@@ -59,6 +59,8 @@ class Finding:
     """Why it does not take this artifact for now."""
     went_back_at: float | None = None
     """When, in unix seconds, it last went back because of this very artifact."""
+    epoch: int = 0
+    """The highest epoch of a lease that it has heard."""
     facts: DeviceFacts | None = None
     """What it said of itself, the memory of the release that it serves counted as free; None unasked."""
     disk_bytes: int = 0
@@ -156,6 +158,7 @@ def _found(
         whole=tuple(told.get("slots", ())),
         held=frozenset(told.get("held", ())),
         quarantined=_shunned(shunned) if shunned else "",
+        epoch=int((told.get("lease") or {}).get("epoch", 0)),
         went_back_at=failure.get("at") if _is_of_the_release(failure, parcel) else None,
     )
 
@@ -240,7 +243,7 @@ def _status(link: Link) -> dict[str, Any]:
 
 
 def _is_current(told: dict[str, Any], parcel: Parcel, runtime: Parcel | None) -> bool:
-    """Say whether a device serves this artifact from this runtime, committed, healthy, and both whole."""
+    """Say whether a device serves this artifact from this runtime, committed, watched over, both whole."""
     standing = told.get("standing") or {}
     runs_from = (standing.get("settings") or {}).get("runtime_slot")
     serves = {each.slot for each in (parcel, runtime) if each}
@@ -250,5 +253,6 @@ def _is_current(told: dict[str, Any], parcel: Parcel, runtime: Parcel | None) ->
         and not (told.get("release") or {}).get("damage")
         and standing["trial"] is None
         and told["healthy"]
+        and told.get("supervised", True)
         and runs_from == (runtime and runtime.slot)
     )

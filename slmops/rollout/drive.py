@@ -15,7 +15,7 @@ from threading import Event as Flag
 from typing import Any
 
 from slmops.errors import SlmopsError
-from slmops.fleet.ask_all import ask_all
+from slmops.fleet.ask_all import AT_ONCE, ask_all
 from slmops.fleet.inventory import Device
 from slmops.fleet.strategy import Strategy, at_most
 from slmops.rollout import assignment, machine, verdict
@@ -38,10 +38,10 @@ WAVE, ALL, NONE = "wave", "all", "none"
 
 
 def look_at_all(
-    devices: Sequence[Device], reach: Reach, most: int, each: Callable[[Finding], None]
+    devices: Sequence[Device], reach: Reach, strategy: Strategy, each: Callable[[Finding], None]
 ) -> list[Finding]:
-    """Look at every device, so many at a time; return what was found, in the same order."""
-    return ask_all(devices, reach.look, most, each)
+    """Look at every device, many at a time; return what was found, in the same order."""
+    return ask_all(devices, reach.look, max(strategy.max_parallel, AT_ONCE), each)
 
 
 class Drive:
@@ -298,7 +298,7 @@ class Drive:
         committed = [device for device in wave.devices if self.roster.states[device.name] is State.COMMITTED]
         counts = dict.fromkeys((device.name for device in wave.devices), State.WAITING)
         counts |= {name: self.roster.states[name] for name in counts}
-        for finding in look_at_all(committed, self.reach, self.strategy.max_parallel, lambda finding: None):
+        for finding in look_at_all(committed, self.reach, self.strategy, lambda finding: None):
             name = finding.device.name
             if finding.unreachable is not None:
                 counts[name] = State.LOST

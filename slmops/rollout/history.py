@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ create table device_key (
 );
 """
 """What came with the second version of the schema; files of the first are brought up to it."""
+REMEMBERED = 50
+"""Rollouts that are told to devices as being over."""
 LEASE = 30.0
 """Seconds that a driver holds its fleet without renewing."""
 
@@ -223,6 +225,17 @@ class History:
         rows = self._base.execute(_ENTRIES + " order by id desc limit ?", (limit,))
         return [_entry(row) for row in rows]
 
+    def over(self, fleet: str, uid: str) -> list[str]:
+        """Return what devices know the latest rollouts over a fleet by, but for the one called `uid`.
+
+        Whoever holds the fleet knows that nobody drives them.
+        """
+        rows = self._base.execute(
+            "select uid from rollout where fleet=? and uid not in ('', ?) order by id desc limit ?",
+            (fleet, uid, REMEMBERED),
+        )
+        return [str(row[0]) for row in rows]
+
     def find(self, number: int | None) -> Entry | None:
         """Return one rollout, or the latest."""
         latest = _ENTRIES + " where ?1 is null or id=?1 order by id desc limit 1"
@@ -237,7 +250,8 @@ class History:
             (number,),
         )
         return [
-            Line(*row[:4], json.loads(row[4]), row[5], json.loads(row[6]), json.loads(row[7])) for row in rows
+            Line(name, wave, state, message, json.loads(evidence), at, json.loads(entered), json.loads(doing))
+            for name, wave, state, message, evidence, at, entered, doing in rows
         ]
 
     def events(self, number: int, after: int = 0) -> list[Happening]:
@@ -367,6 +381,124 @@ class History:
         self._base.execute("commit")
 
 
+_COLUMNS = [each.name for each in fields(Entry)]
+_ENTRIES = f"select {', '.join(_COLUMNS)} from rollout"  # noqa: S608 - names of our own
+_GOING_ON]
+
+    def wish(self, number: int, what: str, who: str) -> None:
+        """Leave word for the driver of a rollout: pause, abort, abort wave or abort all."""
+        now = time.time()
+        with self._at_once():
+            self._base.execute("insert into wish values (?, ?, ?, ?)", (number, now, who, what))
+            self._base.execute(
+                "insert into event values (?, ?, null, ?)", (number, now, f"{who} asks: {what}")
+            )
+
+    def wishes(self, number: int) -> list[str]:
+        """Take the words that were left for the driver of a rollout."""
+        if self._base.execute("select 1 from wish where rollout=?", (number,)).fetchone() is None:
+            return []
+        with self._at_once():
+            rows = self._base.execute(
+                "select what from wish where rollout=? order by rowid", (number,)
+            ).fetchall()
+            self._base.execute("delete from wish where rollout=?", (number,))
+        return [str(row[0]) for row in rows]
+
+    def hold(self, fleet: str, number: int, epoch: int, holder: str) -> None:
+        """Take a fleet for this process; raise LockedError while another drives a rollout over it."""
+        now = time.time()
+        with self._at_once():
+            at_work = self._driver("fleet=?", fleet)
+            if at_work is not None and at_work.alive(now) and at_work.pid != os.getpid():
+                raise LockedError(
+                    f"rollout {at_work.rollout} over {fleet} is driven by {at_work.holder}, "
+                    f"process {at_work.pid}",
+                    remedy=f"Wait for it (slmops rollout watch {at_work.rollout}), or stop it: "
+                    f"slmops rollout pause {at_work.rollout}.",
+                )
+            self._base.execute("delete from wish where rollout=?", (number,))
+            self._base.execute("update rollout set epoch=? where id=?", (epoch, number))
+            self._base.execute(
+                "insert or replace into driver values (?, ?, ?, ?, ?, ?, ?, ?)",
+                (fleet, number, epoch, holder, os.uname().nodename, os.getpid(), now, now + LEASE),
+            )
+
+    def renew(self, fleet: str, epoch: int) -> None:
+        """Hold the fleet on; raise FencedError where it was taken away."""
+        done = self._base.execute(
+            "update driver set until=? where fleet=? and epoch=?", (time.time() + LEASE, fleet, epoch)
+        )
+        if done.rowcount == 0:
+            raise FencedError(f"{fleet} was taken from this rollout")
+
+    def let_go(self, fleet: str, epoch: int) -> None:
+        """Hold the fleet no more."""
+        self._base.execute("delete from driver where fleet=? and epoch=?", (fleet, epoch))
+
+    def take_away(self, fleet: str) -> Driver | None:
+        """Take a fleet from whoever drives a rollout over it, and return who that was."""
+        with self._at_once():
+            found = self._driver("fleet=?", fleet)
+            self._base.execute("delete from driver where fleet=?", (fleet,))
+        return found
+
+    def driver(self, number: int) -> Driver | None:
+        """Return the process that drives a rollout, if one does."""
+        found = self._driver("rollout=?", number)
+        return found if found is not None and found.alive(time.time()) else None
+
+    def driver_of(self, fleet: str) -> Driver | None:
+        """Return the process that drives a rollout over a fleet, if one does."""
+        found = self._driver("fleet=?", fleet)
+        return found if found is not None and found.alive(time.time()) else None
+
+    def device_keys(self, fleet: str) -> dict[str, str]:
+        """Return the keys that the devices of a fleet attest with, of those that were seen."""
+        return dict(
+            self._base.execute("select device, key from device_key where fleet=?", (fleet,)).fetchall()
+        )
+
+    def device_key(self, fleet: str, device: str) -> str | None:
+        """Return the key that a device attests with, if it was ever seen."""
+        row = self._base.execute(
+            "select key from device_key where fleet=? and device=?", (fleet, device)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def keep_device_key(self, fleet: str, device: str, key: str | None) -> None:
+        """Write down, or forget, the key that a device attests with."""
+        if key is None:
+            self._base.execute("delete from device_key where fleet=? and device=?", (fleet, device))
+        else:
+            self._base.execute("insert or replace into device_key values (?, ?, ?)", (fleet, device, key))
+
+    def _driver(self, where: str, value: str | int) -> Driver | None:
+        row = self._base.execute(
+            f"select fleet, rollout, epoch, holder, host, pid, since, until from driver where {where}",  # noqa: S608
+            (value,),
+        ).fetchone()
+        return None if row is None else Driver(*row)
+
+    def _bring_up(self) -> None:
+        with self._at_once():
+            if self._base.execute("pragma user_version").fetchone()[0] < VERSION:
+                for statement in SECOND.split(";"):
+                    self._base.execute(statement)
+                self._base.execute(f"pragma user_version={VERSION}")
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """Do all of it or nothing."""
+        self._base.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self._base.execute("rollback")
+            raise
+        self._base.execute("commit")
+
+
 _ENTRIES = (
     "select id, fleet, release, digest, state, wave, waves, started, changed, uid, epoch, operator, options"
     " from rollout"
@@ -375,7 +507,8 @@ _GOING_ON = ("planned", "checking", "rolling", "soaking", "returning", "paused",
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    return Entry(*row[:12], json.loads(row[12]))
+    known = dict(zip(_COLUMNS, row, strict=True))
+    return Entry(**{**known, "options": json.loads(known["options"])})
 
 
 def _runs(pid: int) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from slmops.errors import SlmopsError
+from slmops.errors import FencedError, LockedError, SlmopsError
 from slmops.rollout import machine
 from slmops.rollout.assignment import State
 from slmops.rollout.machine import Rollout
@@ -75,4 +75,13 @@ class Outcome:
         """Return the exit code for this end; a refusal's own where it has one (6, 7)."""
         if self.rollout.state is machine.State.REFUSED and self.refusals:
             return max(error.exit_code for error in self.refusals)
+        if self.rollout.state is machine.State.PAUSED and self._is_locked_out():
+            return LockedError.exit_code
         return machine.EXIT_CODES[self.rollout.state]
+
+    def _is_locked_out(self) -> bool:
+        """Say whether nobody got the release, and some because somebody else has them."""
+        locked = {LockedError.code, FencedError.code}
+        return any(said.get("code") in locked for said in self.evidence.values()) and not any(
+            state is State.COMMITTED for state in self.states.values()
+        )
