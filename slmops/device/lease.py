@@ -99,7 +99,10 @@ class Tenure:
 
 
 def asked(said: Any) -> Asked:
-    """Read `lease` of a request, {rollout, epoch, holder, seconds, after}; raise DeviceError if it is none."""
+    """Read `lease` of a request: {rollout, epoch, holder, seconds, after}.
+
+    Raise DeviceError when it is none.
+    """
     if not isinstance(said, dict):
         raise DeviceError(f"lease: expected an object, got {str(said)[:40]!a}")
     seconds = said.get("seconds")
