@@ -16,7 +16,7 @@ from slmops.device.trial import Standing, fold
 from slmops.errors import LockedError, QuarantinedError, UnreachableError
 from slmops.fleet.inventory import Device
 from slmops.rollout.assignment import Event
-from slmops.rollout.check import Finding
+from slmops.rollout.check import OPERATOR_GONE, Finding
 from slmops.rollout.told import Tell, Told
 
 BOOT = "boot"
@@ -35,6 +35,8 @@ class FakeDevice:
     staged: set[str] = field(default_factory=set)
     tenure: Tenure = field(default_factory=Tenure)
     online: bool = True
+    fails: bool = False
+    """Whatever is brought, its gate finds it bad here."""
     update_lock: bool = False
     cut_at: str = ""
     """Where the link breaks: before or after stage, activate or confirm, as `before stage`."""
@@ -120,7 +122,8 @@ class FakeFleet:
                 tell(Told(name, Event.DEFER, "an application holds its update lock"))
                 return
             if not self._verb(one, "activate", self._activate):
-                end = Event.DOUBT if self.outcome == "inconclusive" else Event.FALL_BACK
+                doubtful = self.outcome == "inconclusive" and not one.fails
+                end = Event.DOUBT if doubtful else Event.FALL_BACK
                 tell(Told(name, end, "the golden prompts failed"))
                 return
             tell(Told(name, Event.PASS, "15 of 15 golden prompts passed"))
@@ -162,7 +165,7 @@ class FakeFleet:
         return terms is not None and quarantine.until(case, terms, time.time()) is not None
 
     def _is_to_blame(self, failure: dict[str, Any]) -> bool:
-        return failure.get("slot") == self.slot and failure.get("code") != "CONFIRM_TIMEOUT"
+        return failure.get("slot") == self.slot and failure.get("code") not in OPERATOR_GONE
 
     def _stage(self, one: FakeDevice) -> bool:
         one.staged.add(self.slot)
@@ -171,9 +174,11 @@ class FakeFleet:
     def _activate(self, one: FakeDevice) -> bool:
         if self._shunned(one):
             raise QuarantinedError("it failed here too often")
+        if (one.standing.slot, one.standing.trial) == (self.slot, None):
+            raise AssertionError("a device that has the release is worked on again")
         terms = {"after": 3, "seconds": 86400.0}
         one.write("activated", slot=self.slot, boot=BOOT, deadline=0.0, quarantine=terms)
-        if self.outcome == "pass":
+        if self.outcome == "pass" and not one.fails:
             one.write("proved", slot=self.slot, boot=BOOT, deadline=0.0)
             return True
         one.write("rolled_back", slot=self.slot, code="GATE_QUALITY", message="failed", evidence={})

@@ -66,7 +66,8 @@ class FakeOperator:
         entry = self.history.find(None)
         if entry is None:
             raise LookupError("there is nothing to take up")
-        meant = {line.device for line in self.history.devices(entry.id) if line.wave > 0}
+        lines = self.history.devices(entry.id)
+        meant = {line.device for line in lines if line.wave > 0 or line.state == "waiting"}
         picked = [device for device in self.inventory if device.name in meant]
         drive, findings = self.drive(
             entry.options["slot"], outcome, uid=entry.uid, picked=picked, **entry.options["strategy"]

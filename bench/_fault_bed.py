@@ -96,7 +96,7 @@ class Bed:
             self._interpose()
         self.home = folder / "home"
         self.operator = Operator(self.home)
-        self._made, self.locked_out = 0, False
+        self._made = 0
         self.slots: dict[str, str] = {}
         self.strategy(**strategy)
 
@@ -180,19 +180,11 @@ class Bed:
                 return []
 
     def go_on(self, release: str) -> int:
-        """Bring the fleet where it was to be, as a person does: resume what lies open, and deploy again.
-
-        `locked_out` says whether devices were still held by the rollout that was broken, and had to be freed.
-        """
+        """Bring the fleet where it was to be, as a person does: resume what lies open, and deploy again."""
         found = self.rollout()
         if found is not None and found[1] in OPEN:
             self.operator("rollout", "resume", found[0])
-        code = self.operator(*self.deploy(release))
-        self.locked_out = code != 0 and "has this device" in self.operator.said()
-        if self.locked_out:
-            self.operator("lock", "break", self.fleet, "--reason", "its rollout is over", "--yes")
-            code = self.operator(*self.deploy(release))
-        return code
+        return self.operator(*self.deploy(release))
 
     def _interpose(self) -> None:
         """Put a python3 before the device's own that leads through the interposer when it is told to."""

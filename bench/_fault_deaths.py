@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any, Final
 
 from _fault_bed import Bed, until
-from _fault_kills import LOCKED_OUT, SETTLED
+from _fault_kills import SETTLED
 from _person import DEVICE, ENTER, LEAVE, ROLLOUT
 
 from slmops.rollout import assignment, machine
@@ -96,8 +96,6 @@ def _play(bed: Bed, death: Death) -> Iterator[str]:
     _mend(bed, scenario)
     if code := bed.go_on(release):
         yield f"going on ended with {code}: {bed.operator.said()[-700:]}"
-    if bed.locked_out:
-        yield LOCKED_OUT
     yield from bed.converged(release)
     for target in bed.targets if scenario != SICK else ():
         if target.name in done and done[target.name] != (target.daemons(), target.kinds()):

@@ -27,7 +27,6 @@ LATE: Final = 1.1
 LATER: Final = 1.8
 WITHOUT_OPERATOR, SICK = 0.35, 0.25
 """Shares of rounds in which the operator is killed, and in which the wave goes back."""
-LOCKED_OUT: Final = "the deploy, done again, was locked out by the rollout before it"
 SETTLED: Final = 120.0
 """Seconds in which a device that nobody works on any more answers again."""
 
@@ -122,7 +121,7 @@ def play(bed: Bed, planned: Plan, whole: float, tally: Tally) -> list[str]:
     struck = _strike_while(bed, planned, release, whole, tally)
     if planned.sick is not None:
         bed.set_device(bed.targets[planned.sick].name, runtime=sound)
-    broken = []
+    broken: list[str] = []
     for target in bed.targets:
         old = before[target.name]
         # What was on trial when the round began may go back first.
@@ -140,7 +139,6 @@ def play(bed: Bed, planned: Plan, whole: float, tally: Tally) -> list[str]:
     code = bed.go_on(release)
     if code:
         broken.append(f"the deploy, done again, ended with {code}: {bed.operator.said()[-700:]}")
-    broken += [LOCKED_OUT] if bed.locked_out else []
     broken += bed.converged(release)
     if broken and (code := bed.operator(*bed.deploy(release))):
         broken.append(f"and a third time, it ended with {code}: {bed.operator.said()[-700:]}")

@@ -14,7 +14,7 @@ from itertools import product
 from typing import Final
 
 from _fault_bed import Bed, until
-from _fault_kills import LOCKED_OUT, SETTLED
+from _fault_kills import SETTLED
 from _fault_target import Target
 
 from slmops.rollout.assignment import VERBS
@@ -22,9 +22,11 @@ from slmops.rollout.assignment import State as S  # noqa: N817 (as the tables th
 
 ENTER, INSIDE, LEAVE = POINTS = ("enter", "inside", "leave")
 ERROR, KILL, HANG = KINDS = ("error", "kill", "hang")
+BACK: Final = "back"
+"""The column of the way back: all three, of the one verb that it has."""
 NONE: Final = ()
 """What the journal of a device gains on which nothing was switched."""
-TRIED, BACK = ("activated", "rolled_back"), ("activated", "proved", "rolled_back")
+TRIED, UNDONE = ("activated", "rolled_back"), ("activated", "proved", "rolled_back")
 DONE, RETURNED = ("activated", "proved", "confirmed"), ("activated", "proved", "confirmed", "rolled_back")
 Journal = tuple[str, ...]
 
@@ -68,29 +70,26 @@ LAWFUL: Final[dict[tuple[str, str, str], Lawful]] = {
     ("activate", ERROR, INSIDE): Lawful(
         frozenset({S.FAILED}), frozenset({NONE, TRIED}), "the agent is struck before or after it has switched"
     ),
-    ("activate", ERROR, LEAVE): _only(S.FAILED, BACK),
+    ("activate", ERROR, LEAVE): _only(S.FAILED, UNDONE),
     ("activate", KILL, ENTER): REFUSED,
     ("activate", KILL, INSIDE): Lawful(
         frozenset({S.FAILED}), frozenset({NONE, TRIED}), "the agent is struck before or after it has switched"
     ),
-    ("activate", KILL, LEAVE): _only(S.FAILED, BACK),
+    ("activate", KILL, LEAVE): _only(S.FAILED, UNDONE),
     ("activate", HANG, ENTER): _only(S.LOST, NONE),
     ("activate", HANG, INSIDE): Lawful(
         frozenset({S.LOST}), frozenset({NONE, TRIED}), "the agent is struck before or after it has switched"
     ),
-    ("activate", HANG, LEAVE): _only(S.LOST, BACK),
-    ("confirm", ERROR, ENTER): _only(S.WENT_BACK, BACK),
-    ("confirm", ERROR, INSIDE): Lawful(
-        frozenset({S.WENT_BACK, S.COMMITTED}),
-        frozenset({BACK, DONE}),
-        "struck before or after it has committed",
-    ),
+    ("activate", HANG, LEAVE): _only(S.LOST, UNDONE),
+    # Refused once it is asked again; what is refused twice goes back alone.
+    ("confirm", ERROR, ENTER): _only(S.WENT_BACK, UNDONE),
+    ("confirm", ERROR, INSIDE): COMMITTED,
     ("confirm", ERROR, LEAVE): COMMITTED,
     **{("confirm", KILL, at): COMMITTED for at in POINTS},
-    ("confirm", HANG, ENTER): _only(S.WENT_BACK, BACK),
+    ("confirm", HANG, ENTER): _only(S.WENT_BACK, UNDONE),
     ("confirm", HANG, INSIDE): Lawful(
         frozenset({S.WENT_BACK, S.COMMITTED}),
-        frozenset({BACK, DONE}),
+        frozenset({UNDONE, DONE}),
         "struck before or after it has committed",
     ),
     ("confirm", HANG, LEAVE): COMMITTED,
@@ -144,7 +143,7 @@ def matrix(bed: Bed, say: Callable[[str], None], only: str = "") -> list[str]:
         return [f"an undisturbed deploy failed: {bed.operator.said()[-2000:]}"]
     broken: list[str] = []
     for played in _deploys():
-        if only in ("", played[0].do if played[0].state is not S.COMMITTED else "back"):
+        if only in ("", played[0].do if played[0].state is not S.COMMITTED else BACK):
             found = list(_play(bed, played))
             say(f"{len(played)} cells, {played[0].verb} to {played[-1].verb}: {len(found)} breaks")
             broken += found
@@ -165,36 +164,40 @@ def _play(bed: Bed, played: list[Cell]) -> Iterator[str]:
         bed.set_device(sick.name, runtime=str(bed.broken_runtime))
     bed.operator(*bed.deploy(release))
     ends = bed.states()
+    told = {target.name: bed.evidence(target.name)["message"] for target in bed.targets}
     for target, cell in pairs:
         old, length = before[target.name]
         until(lambda target=target: bed.rests(target) and target.standing().trial is None, SETTLED)  # type: ignore[misc]
         yield from (f"{cell}: {text}" for text in bed.wrong(target, {old, bed.slots[release]}))
-        yield from _unlawful(cell, target, ends[target.name], tuple(target.kinds()[length:]))
+        for text in _unlawful(cell, target, ends[target.name], tuple(target.kinds()[length:])):
+            yield f"{cell}: {text}; it was told: {told[target.name][-200:]!r}"
         target.fault.unlink()
     if sick is not None:
         bed.set_device(sick.name, runtime=str(bed.runtime))
     bed.strategy()
     if code := bed.go_on(release):
         yield f"deployed again, it ended with {code}: {bed.operator.said()[-700:]}"
-    if bed.locked_out:
-        yield LOCKED_OUT
     yield from bed.converged(release)
 
 
-def _faults(cell: Cell) -> list[dict[str, str | int]]:
-    """Return what the interposer is told; what a device holds is asked of it after a cut alone."""
-    cut = {"verb": "receive", "at": INSIDE, "do": KILL, "times": 1}
-    fault = {"verb": cell.verb, "at": cell.at, "do": cell.do, "times": 1}
+def _faults(cell: Cell) -> list[dict[str, object]]:
+    """Return what the interposer is told.
+
+    What a device holds is asked of it after a cut alone, and a confirmation is refused in vain only twice.
+    """
+    cut: dict[str, object] = {"verb": "receive", "at": INSIDE, "do": KILL, "times": 1}
+    times = 2 if (cell.verb, cell.do, cell.at) == ("confirm", ERROR, ENTER) else 1
+    fault: dict[str, object] = {"verb": cell.verb, "at": cell.at, "do": cell.do, "times": times}
     return [*([cut] if cell.verb == "compare" else []), fault]
 
 
 def _unlawful(cell: Cell, target: Target, end: str, journal: Journal) -> Iterator[str]:
     """Yield how a device's end, or its journal, differs from the table."""
     if any(fault["times"] for fault in json.loads(target.fault.read_text())):
-        yield f"{cell}: the fault never struck"
+        yield "the fault never struck"
         return
     lawful = LAWFUL[cell.verb, cell.do, cell.at]
     if S(end) not in lawful.ends:
-        yield f"{cell}: it ended {end}, expected {sorted(state.value for state in lawful.ends)}"
+        yield f"it ended {end}, expected {sorted(state.value for state in lawful.ends)}"
     if journal not in lawful.journals:
-        yield f"{cell}: its journal gained {journal}, expected {sorted(lawful.journals)}"
+        yield f"its journal gained {journal}, expected {sorted(lawful.journals)}"

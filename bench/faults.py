@@ -27,7 +27,7 @@ from typing import Any, Final
 from _fault_bed import Bed
 from _fault_deaths import deaths
 from _fault_kills import OPERATOR, Tally, campaign, clean, plan, play
-from _fault_matrix import cells, devices, matrix
+from _fault_matrix import BACK, KINDS, cells, devices, matrix
 from _measure import HERE, machine, progress, show
 
 SHORT, LONG = 200, 2000
@@ -49,7 +49,7 @@ def main() -> None:
             sys.exit(_replayed(room, said.replay))
         if said.only in ("", "matrix"):
             with Bed(room / "matrix", devices(), interposed=True) as bed:
-                found = matrix(bed, progress)
+                found = matrix(bed, progress, said.column)
             facts["matrix"] = {"cells": len(cells()), "breaks": found}
             broken += found
         if said.only in ("", "deaths"):
@@ -107,6 +107,7 @@ def _said() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", default="", metavar="SEED:INDEX", help="one round of kills alone")
     parser.add_argument("--only", default="", choices=["matrix", "deaths", "kills"], help="one part alone")
+    parser.add_argument("--column", default="", choices=[*KINDS, BACK], help="of the matrix alone")
     return parser.parse_args()
 
 

@@ -141,7 +141,8 @@ class LockedError(DeviceError):
     code = "SLM-LOCKED"
     exit_code = 8
     remedy = (
-        "Wait, or see who it is with `slmops lock status`; `slmops lock break --reason WHY` takes it away."
+        "Wait, or see who it is: `slmops lock status FLEET.yaml`; "
+        "`slmops lock break FLEET.yaml --reason WHY` takes it away."
     )
 
 
@@ -163,7 +164,7 @@ class QuarantinedError(DeviceError):
     """An artifact has failed on this device too often: it is not tried again for some time."""
 
     code = "SLM-QUARANTINED"
-    remedy = "Publish a better release, or let it try again: `slmops device forgive`."
+    remedy = "Publish a better release, or let it try again: `slmops device forgive --fleet FLEET.yaml`."
 
 
 class ProtocolError(DeviceError):

@@ -1,7 +1,17 @@
 # reach.sh: how this machine reaches a device: a port for its sshd, and the wait until that answers. Sourced.
 
-free_port() {
-  python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'
+free_port() { # below those that the kernel gives to outgoing connections: a device that is off finds its own again
+  python3 - <<'EOF'
+import random, socket
+while True:
+    port = random.randrange(10_000, 32_000)
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        continue
+    print(port)
+    break
+EOF
 }
 
 await_ssh() { # until the sshd of $device speaks; two minutes at most

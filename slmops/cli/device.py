@@ -1,5 +1,6 @@
 """slmops device: one device at a time; how it is kept in order is `device_care`."""
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -13,11 +14,13 @@ from slmops.errors import UsageError
 from slmops.fleet import agent, known_hosts
 from slmops.fleet.agent import Session
 from slmops.fleet.inventory import Device
+from slmops.fleet.load import load_fleet
 from slmops.fleet.ssh import Link, shown_key
 from slmops.profile.device import DeviceProfile
 from slmops.profile.load import load_profiles
 from slmops.profile.match import nearest
 from slmops.profile.reading import DeviceFacts, facts_from
+from slmops.rollout.history import History
 from slmops.wire import DISK_RESERVE
 
 app = verb(
@@ -119,6 +122,10 @@ def uninstall(
     # By an agent of ours: what is there may be older than what we speak, or half of one.
     with Link(device, home.known_hosts()) as link, Session(link) as session:
         session.call("retire")
+    if fleet is not None:
+        # Set up anew it has another key to attest with.
+        with closing(History(home.history())) as history:
+            history.keep_device_key(load_fleet(fleet)[0].name, device.name, None)
     say(f"{device.name} is as it was before slmops.")
 
 

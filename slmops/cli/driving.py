@@ -32,12 +32,14 @@ from slmops.registry.layout import Layout
 from slmops.rollout import order as orders
 from slmops.rollout import plan as plans
 from slmops.rollout.apply import OverSsh, Terms
+from slmops.rollout.assignment import State
 from slmops.rollout.check import Finding
-from slmops.rollout.drive import Drive, look_at_all
+from slmops.rollout.drive import Drive
 from slmops.rollout.history import LEASE, Entry, History
 from slmops.rollout.order import Order
 from slmops.rollout.outcome import Errand, Outcome
 from slmops.rollout.plan import Plan
+from slmops.rollout.reach import look_at_all
 from slmops.rollout.shipment import Offers
 
 
@@ -103,11 +105,11 @@ def drive_on(number: int, *, do: str, back: str = "none", output: Form = Form.TA
         layout = Layout(home.registry())
         with layout.in_use():
             order = _order_of(layout, entry)
-            going = _devices_of(history, entry, devices)
+            going = _devices_of(history, entry, devices, may_lack=(do, back) == ("abort", "none"))
             strategy = Strategy.model_validate(entry.options["strategy"])
             options = Options(**entry.options["how"])
             findings = _look_again(going, order, strategy)
-            errand = _errand(whole, order, findings, entry.options, entry.uid, options)
+            errand = _errand(whole, order, findings, entry.options, entry.uid, options, above=entry.epoch)
             with _driven(strategy, order, errand, history, {}, options) as drive:
                 outcome = drive.go_on(entry, findings, back if do == "abort" else "")
         show_outcome(entry.release, entry.release, findings, outcome, output)
@@ -141,9 +143,11 @@ def _errand(
     kept: dict[str, object],
     uid: str,
     options: Options,
+    *,
+    above: int = 0,
 ) -> Errand:
-    """Return what is to be done; its epoch is above all that devices have heard, whatever clocks say."""
-    heard = max((finding.epoch for finding in findings), default=0)
+    """Return what is to be done; its epoch is over `above` and all that was heard, whatever clocks say."""
+    heard = max((above, *(finding.epoch for finding in findings)))
     return Errand(
         fleet=fleet.name,
         release=order.signed.release.reference,
@@ -196,10 +200,15 @@ def _order_of(layout: Layout, entry: Entry) -> Order:
     return orders.take(layout, signed, home.mandate())
 
 
-def _devices_of(history: History, entry: Entry, devices: Sequence[Device]) -> list[Device]:
-    """Return the devices of a rollout's waves; raise UsageError when the fleet file has lost some."""
-    meant = {line.device for line in history.devices(entry.id) if line.wave > 0}
-    if gone := sorted(meant - {device.name for device in devices}):
+def _devices_of(history: History, entry: Entry, devices: Sequence[Device], *, may_lack: bool) -> list[Device]:
+    """Return the devices of a rollout's waves, and those of which it is not written why they are in none.
+
+    Raise UsageError when the fleet file has lost some, unless it `may_lack` them.
+    """
+    lines = history.devices(entry.id)
+    meant = {line.device for line in lines if line.wave > 0 or line.state == State.WAITING.value}
+    gone = sorted(meant - {device.name for device in devices})
+    if gone and not may_lack:
         raise UsageError(
             f"rollout {entry.id} goes to devices that {entry.options['file']} does not have any more: "
             f"{', '.join(gone)}",

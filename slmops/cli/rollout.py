@@ -14,7 +14,9 @@ from slmops.cli.rollout_report import report
 from slmops.cli.rollout_show import show
 from slmops.cli.rollout_steer import abort, pause, promote, resume
 from slmops.cli.rollout_watch import watch
+from slmops.cli.take_back import left
 from slmops.rollout import progress
+from slmops.rollout.assignment import State
 from slmops.rollout.history import Entry, Line
 from slmops.rollout.machine import DRIVEN
 from slmops.rollout.tally import Sort, tally
@@ -34,7 +36,7 @@ def list_(
     with opened() as history:
         found = [(entry, history.devices(entry.id)) for entry in history.rollouts(limit)]
     if output is Form.JSON:
-        emit([{**asdict(entry), "counts": _counts(lines)} for entry, lines in found])
+        emit([{**asdict(entry), "counts": _counts(entry, lines)} for entry, lines in found])
         return
     now = time.time()
     heads = (
@@ -55,7 +57,7 @@ def list_(
 
 
 def _row(entry: Entry, lines: list[Line], now: float) -> tuple[object, ...]:
-    counts = _counts(lines)
+    counts = _counts(entry, lines)
     sent = progress.sent(lines)
     return (
         entry.id, entry.fleet, entry.release, entry.state,
@@ -67,15 +69,16 @@ def _row(entry: Entry, lines: list[Line], now: float) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _counts(lines: list[Line]) -> dict[str, int]:
-    """Return how many devices ended well, ended badly, and have not ended."""
+def _counts(entry: Entry, lines: list[Line]) -> dict[str, int]:
+    """Return how many devices ended well, ended badly, or not yet; in a rollback who is back is well."""
     sorts = tally(line.state for line in lines)
+    back = sum(line.state == State.RETURNED.value for line in lines) if left(entry) is not None else 0
     return {
         "devices": len(lines),
-        "good": sorts[Sort.GOOD],
+        "good": sorts[Sort.GOOD] + back,
         "bad": sorts[Sort.BAD],
         "unknown": sorts[Sort.UNKNOWN],
-        "left_out": sorts[Sort.OUT],
+        "left_out": sorts[Sort.OUT] - back,
         "left": sorts[Sort.BUSY] + sorts[Sort.LEFT],
     }
 

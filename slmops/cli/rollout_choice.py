@@ -9,10 +9,13 @@ import typer
 from slmops.cli import home
 from slmops.errors import UsageError
 from slmops.rollout.history import Entry, History
+from slmops.rollout.machine import State
 
+RECENT = 50
+"""Rollouts among which the one that is meant is looked for."""
 Number = Annotated[
     int | None,
-    typer.Argument(help="The rollout's number; without one, the latest.", min=1, max=2**63 - 1),
+    typer.Argument(help="The rollout's number; without one, that which goes on, or the latest.", min=1, max=2**63 - 1),
 ]
 
 
@@ -25,7 +28,17 @@ def opened() -> Iterator[History]:
 
 def find(history: History, number: int | None) -> Entry:
     """Return the rollout that is meant; raise UsageError where there is none."""
-    entry = history.find(number)
+    entry = history.find(number) if number is not None else _latest(history)
+    if entry is None and number is None:
+        raise UsageError("there was no rollout yet", remedy="slmops deploy FLEET.yaml --release NAME:VERSION")
     if entry is None:
-        raise UsageError("there is no such rollout", remedy="Run `slmops rollout list`.")
+        raise UsageError(f"there is no rollout {number}", remedy="Run `slmops rollout list`.")
     return entry
+
+
+def _latest(history: History) -> Entry | None:
+    """Return the rollout that is driven, else the latest that was not refused at once, else the latest."""
+    entries = history.rollouts(RECENT)
+    driven = [entry for entry in entries if history.driver(entry.id) is not None]
+    begun = [entry for entry in entries if entry.state != State.REFUSED.value]
+    return next(iter([*driven, *begun, *entries]), None)

@@ -88,7 +88,7 @@ def _devices(devices: Sequence[dict[str, Any]]) -> None:
             device["device"], device["wave"] or None, device["state"],
             None if device["seconds"] is None else elapsed(device["seconds"]),
             size(device["sent"]) if device.get("sent") is not None else None,
-            digests.short(attested(device.get("attested"))) if device.get("attested") else None,
+            _attested(device.get("attested")),
             device["message"],
         )
         for device in devices
@@ -104,6 +104,12 @@ def _gate(devices: Sequence[dict[str, Any]]) -> None:
         bounds = [("", *(against for _, against in gate.heads))]
         rows = [(device, *map(_figure, figures)) for device, _, figures in gate.rows]
         table(("gate", *(what for what, _ in gate.heads)), bounds + rows)
+
+
+def _attested(said: Any) -> str | None:
+    """Return the digest that a device attested, in short; None of a device that was not asked."""
+    found = attested(said)
+    return digests.short(found) if found else "nothing" if said else None
 
 
 def _figure(figure: Figure) -> str:

@@ -129,13 +129,13 @@ def _apart(said: dict[str, Any]) -> str:
     """Say what keeps rollouts from a device that is otherwise well."""
     lease = (said.get("lease") or {}).get("lease")
     if lease:
-        return f"{lease['holder']} has it now: slmops lock status"
+        return f"{lease['holder']} has it now: slmops lock status FLEET.yaml"
     if (said.get("lease") or {}).get("update_lock"):
         return "an application holds its update lock"
     if not said.get("supervised", True):
         return "nobody would start its daemon again: slmops deploy"
     if said.get("quarantined"):
-        return f"{len(said['quarantined'])} artifacts in quarantine: slmops device forgive"
+        return f"{len(said['quarantined'])} artifacts in quarantine: slmops device forgive --fleet FLEET.yaml"
     return ""
 
 

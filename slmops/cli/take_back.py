@@ -131,6 +131,7 @@ def _begun(fleet: Fleet, stood: Mapping[Device, Row], going: list[Device]) -> It
         )  # fmt: skip
         auditing.note(rollout=number)
         lease = {"rollout": uid, "epoch": epoch, "holder": who, "seconds": 2 * LEASE}
+        lease["after"] = history.over(fleet.name, uid)
         way = _Way(fleet, history, number, lease, {row["device"]: row for row in stood.values()})
         try:
             history.hold(fleet.name, number, epoch, who)

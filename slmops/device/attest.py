@@ -2,8 +2,8 @@
 
     ROOT/identity_key, ROOT/identity_key.pub    made at the first enroll, for the owner alone
 
-Law: no activation fails for want of an attestation. A device without ssh-keygen, or whose key cannot be
-read, says nothing, and the operator notes that.
+Law: no activation fails here for want of an attestation. A device without ssh-keygen, or whose key cannot be
+read, says nothing; an operator who has met its key before confirms nothing without it.
 """
 
 from __future__ import annotations

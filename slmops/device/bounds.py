@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from slmops.artifact.golden import TOLERANCE
+from slmops.errors import DeviceError
 
 PASS, FAIL, INCONCLUSIVE, UNJUDGED = "pass", "fail", "inconclusive", "not judged"
 SPEED, LATENCY, MEMORY, ERRORS, LOGPROB = (
@@ -44,7 +45,7 @@ what a server and its reader take shakes by as much, and only of the smallest mo
 SLACK_BYTES = 48 << 20
 """And a daemon be larger: an interpreter's share and what a C library keeps."""
 PROMISE, BEFORE, ITSELF = "promise", "version before", "bound"
-REQUIRED, OFF = "required", "off"
+WHERE_POSSIBLE, REQUIRED, OFF = "where-possible", "required", "off"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Bounds:
 
     tolerance: float = TOLERANCE
     """Nats that a reference text may lie off."""
-    references: str = "where-possible"
+    references: str = WHERE_POSSIBLE
     """where-possible, required or off: whether a daemon that tells no log-probabilities is in doubt."""
     least_speed_of_before: float | None = None
     least_speed_of_promise: float | None = None
@@ -67,9 +68,18 @@ class Bounds:
 
     @classmethod
     def of(cls, said: dict[str, Any] | None) -> Bounds:
-        """Read what the operator says; what a newer one says more is ignored."""
+        """Read what the operator says; what a newer one says more is ignored.
+
+        Raises DeviceError for what is no bound: it is asked before anything is switched.
+        """
+        if not isinstance(said or {}, dict):
+            raise DeviceError(f"gate: expected an object, got {str(said)[:40]!a}")
         known = {each.name for each in fields(cls)}
-        return cls(**{key: value for key, value in (said or {}).items() if key in known})
+        found = {key: value for key, value in (said or {}).items() if key in known}
+        for key, value in found.items():
+            if not _can_be(key, value):
+                raise DeviceError(f"gate: {key} cannot be {str(value)[:40]!a}")
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -151,9 +161,10 @@ def outcome(rows: Iterable[Row]) -> str:
     return FAIL if FAIL in found else INCONCLUSIVE if INCONCLUSIVE in found else PASS
 
 
-def told(seen: Measured) -> dict[str, float | None]:
-    """Return the measurements as JSON has them, which knows no infinity."""
-    return {what: _finite(value) for what, value in asdict(seen).items()}
+def told(seen: Measured) -> dict[str, float]:
+    """Return the measurements that there are as JSON has them, which knows no infinity."""
+    found = {what: _finite(value) for what, value in asdict(seen).items()}
+    return {what: value for what, value in found.items() if value is not None}
 
 
 def words(row: Row) -> str:
@@ -162,6 +173,22 @@ def words(row: Row) -> str:
     sign = "at least" if row.what == SPEED else "at most"
     bound = "" if row.bound is None else f", {sign} {row.bound:.4g} expected ({row.against})"
     return f"{row.what.replace('_', ' ')} {value}{bound}"
+
+
+def told_row(row: Row) -> dict[str, Any]:
+    """Return a row as JSON has it, without what it leaves open."""
+    said = {**asdict(row), "value": _finite(row.value), "bound": _finite(row.bound)}
+    return {key: value for key, value in said.items() if value not in (None, "")}
+
+
+def _can_be(key: str, value: Any) -> bool:
+    if key == "references":
+        return value in (WHERE_POSSIBLE, REQUIRED, OFF)
+    if key == "measure_before":
+        return isinstance(value, bool)
+    if value is None:
+        return key not in ("tolerance", "watch")
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _row(what: str, value: float | None, bound: float | None, against: str) -> Row:
@@ -176,7 +203,8 @@ def _row(what: str, value: float | None, bound: float | None, against: str) -> R
 
 
 def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    """Return a number to as many digits as anybody reads: what is told of a device is kept for long."""
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
 def _unjudged(row: Row, why: str) -> Row:

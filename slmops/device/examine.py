@@ -5,6 +5,7 @@ It knows how to ask and what came back; whether that is good enough it does not 
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
@@ -26,6 +27,8 @@ ENOUGH = 32
 """Tokens after the first of each answer that tell a speed."""
 FEW = 8
 """Fewer, and they tell none."""
+SHOWN = 200
+"""Letters of a question, of what was expected and of the answer, that are kept of one that failed."""
 
 
 @dataclass
@@ -97,7 +100,7 @@ class Examiner:
                 if error.status != HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise DeviceError(f"golden prompt {number}: {error}") from error
                 # The model itself gave up, as one does whose weights are no numbers.
-                paper.failed.append({"question": golden.question, "expected": "", "answer": str(error)})
+                paper.failed.append(_failed(golden, "", str(error)))
             except DeviceError as error:
                 raise DeviceError(f"golden prompt {number}: {error}") from error
         return paper
@@ -105,10 +108,13 @@ class Examiner:
     def hurry(self, prompts: Sequence[Golden]) -> Paper:
         """Ask for the times alone, and leave out what there is no time for."""
         paper = Paper()
-        for golden in goldens.questions(prompts):
-            if time.monotonic() < self.end:
+        try:
+            for golden in goldens.questions(prompts):
                 self._answer(golden, paper)
-        self.lengthen(prompts, paper)
+            self.lengthen(prompts, paper)
+        except DeviceError:
+            if time.monotonic() < self.end:
+                raise
         return paper
 
     def lengthen(self, prompts: Sequence[Golden], paper: Paper) -> None:
@@ -132,8 +138,7 @@ class Examiner:
         answer = self._answer(golden, paper)
         paper.answers.append(answer)
         if not goldens.passes(golden, answer):
-            said = {"question": golden.question, "expected": golden.expect, "answer": answer[:500]}
-            paper.failed.append(said)
+            paper.failed.append(_failed(golden, golden.expect, answer))
 
     def _answer(self, golden: Golden, paper: Paper) -> str:
         if self.description.task == CLASSIFICATION:
@@ -158,6 +163,13 @@ class Examiner:
         body = {"prompt": golden.prompt, "echo": True, "logprobs": 0, "max_tokens": 0}
         found = talk.scores(self.places, body, self._left)
         return [math.nan if each is None else each for each in found[1:]]
+
+
+def _failed(golden: Golden, expected: Any, answer: str) -> dict[str, Any]:
+    """Return what is kept of a prompt that failed: as much of each as a person reads."""
+    whole = expected if isinstance(expected, str) else json.dumps(expected)
+    shown = expected if len(whole) <= SHOWN else whole[:SHOWN]
+    return {"question": golden.question[:SHOWN], "expected": shown, "answer": answer[:SHOWN]}
 
 
 def read(folder: Path, description: Description) -> list[Golden]:

@@ -1,14 +1,15 @@
 """Prove a slot on this device: it runs, it is the one meant, it answers as it should, and as fast.
 
 The verdict is pass, fail or inconclusive. What could not be asked never passes. What a busy device can make
-look bad (speed) is looked at again before it counts, and so is what was in doubt.
+look bad (speed) is looked at again before it counts, and so is what was in doubt. A daemon that ends once
+under a question is in doubt, one that ends again has failed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slmops.artifact import golden as goldens
@@ -25,6 +26,8 @@ from slmops.errors import DeviceError, SlmopsError
 Note = Callable[["dict[str, Any]"], None]
 TRIES = 3
 """Rounds of golden prompts at most: one, unless a speed failed or something was in doubt."""
+ASKED_AGAIN = 2
+"""Ends of the daemon under examination that say of it what one, which anything may have caused, does not."""
 BEFORE_SECONDS = 15.0
 """That the version before may be asked for: it serves meanwhile, but the switch waits."""
 
@@ -95,9 +98,19 @@ def prove(
         if not seen.paper.failed and rules.outcome(seen.rows) == rules.PASS:
             seen = sitting.with_errors(seen, errors_seen.watch(places, slot, began, bounds.watch, note))
     except DeviceError as error:
-        evidence = {"log": supervise.log_tail(places)}
-        return Verdict("inconclusive", "GATE_INCONCLUSIVE", str(error), evidence)
+        # By the time that it is back, or time is over, the supervisor has counted how often it ended.
+        _await_ready(places, slot, end - time.monotonic(), note)
+        return _without_an_answer(places, error)
     return _verdict(prompts, seen, earlier or Measured())
+
+
+def _without_an_answer(places: Places, error: DeviceError) -> Verdict:
+    """Return what a daemon that could not be examined has come to: one that ended each time has failed."""
+    state, evidence = read_json(places.daemon) or {}, {"log": supervise.last_words(places)}
+    if state.get("crashes", 0) >= ASKED_AGAIN:
+        why = f"the daemon ended {state['crashes']} times while it was examined: {error}"
+        return Verdict("fail", "RUN_CRASHLOOP", why, evidence)
+    return Verdict("inconclusive", "GATE_INCONCLUSIVE", str(error), evidence)
 
 
 def _await_ready(places: Places, slot: str, seconds: float, note: Note) -> Verdict | None:
@@ -115,10 +128,10 @@ def _await_ready(places: Places, slot: str, seconds: float, note: Note) -> Verdi
             return None
         if ours and state.get("crashes", 0) >= supervise.CRASHES:
             why = f"the daemon ended {state['crashes']} times, last with exit code {state.get('last_exit')}"
-            return Verdict("fail", "RUN_CRASHLOOP", why, {"log": supervise.log_tail(places)})
+            return Verdict("fail", "RUN_CRASHLOOP", why, {"log": supervise.last_words(places)})
         time.sleep(0.05)
     why = f"the daemon was not ready within {seconds:.0f} s"
-    return Verdict("fail", "ACT_TIMEOUT", why, {"log": supervise.log_tail(places)})
+    return Verdict("fail", "ACT_TIMEOUT", why, {"log": supervise.last_words(places)})
 
 
 def _is_of(state: dict[str, Any], standing: Standing) -> bool:
@@ -145,7 +158,11 @@ class _Sitting:
         for _ in range(TRIES - 1):
             if seen.paper.failed or not _is_worth_another(seen.rows) or time.monotonic() >= self.end:
                 break
-            seen = self._round(seen.measured)
+            try:
+                seen = self._round(seen.measured)
+            except DeviceError:
+                # What was seen was no pass, and remains what it was.
+                break
         return seen
 
     def with_errors(self, seen: _Seen, rate: float | None) -> _Seen:
@@ -157,6 +174,8 @@ class _Sitting:
         try:
             paper = self._ask()
         except DeviceError:
+            # Whatever ended the daemon may have had nothing to do with it: it is there again in a moment.
+            _await_ready(self.places, self.slot, self.end - time.monotonic(), self.note)
             paper = self._ask()
         measured = rules.best(so_far, paper.measured)
         measured = replace(measured, memory=_memory(self.places, self.slot, self.description))
@@ -204,7 +223,7 @@ def _verdict(prompts: Sequence[Golden], seen: _Seen, earlier: Measured) -> Verdi
         "measured": {
             **rules.told(seen.measured),
             "before": rules.told(earlier),
-            "judged": [asdict(row) for row in seen.rows],
+            "judged": [rules.told_row(row) for row in seen.rows],
         },
     }
     if paper.failed:

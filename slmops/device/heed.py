@@ -21,6 +21,8 @@ from slmops.errors import DeferredError
 LONGEST = 4096
 """Bytes of the file that are read."""
 SHOWN = 200
+FOREVER = 1e12
+"""Unix times that are none: a lock until then, or until no number at all, has no end."""
 
 
 def require_leave(places: Places, said: dict[str, Any]) -> None:
@@ -36,8 +38,12 @@ def require_leave(places: Places, said: dict[str, Any]) -> None:
 def update_lock(places: Places) -> dict[str, Any] | None:
     """Return the application's lock {why, until, pid}, or None where none holds."""
     try:
-        with places.update_lock.open("rb") as file:
-            data = file.read(LONGEST)
+        # Whoever made a pipe of it is not waited for.
+        descriptor = os.open(str(places.update_lock), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            data = os.read(descriptor, LONGEST)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -46,6 +52,7 @@ def update_lock(places: Places) -> dict[str, Any] | None:
     said = _object(data)
     until, pid, why = said.get("until"), said.get("pid"), said.get("why")
     until = until if isinstance(until, (int, float)) and not isinstance(until, bool) else None
+    until = until if until is None or abs(until) < FOREVER else None
     pid = pid if isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else None
     if (until is not None and until < time.time()) or (pid is not None and _is_gone(pid)):
         return None

@@ -82,6 +82,7 @@ def lease(places: Places, said: dict[str, Any]) -> dict[str, Any]:
         raise DeviceError(f"lease: expected the action status, return or break, got {str(action)[:40]!a}")
     if action == "return":
         _leave(places, leases.asked(said["lease"]), last=True)
+        places.bulletin.unlink(missing_ok=True)
     if action == "break":
         epoch, by = leases.epoch(said["epoch"]), leases.text(said["holder"], "holder")
         reason = leases.text(said["reason"], "reason")

@@ -18,9 +18,9 @@ knows to be over; the epoch never falls.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from slmops.errors import DeviceError, FencedError, LockedError
 
@@ -84,6 +84,9 @@ class Broken:
     by: str
     reason: str
     at: float
+
+
+T = TypeVar("T", Lease, Broken)
 
 
 @dataclass(frozen=True)
@@ -215,17 +218,23 @@ def said(tenure: Tenure) -> dict[str, Any]:
 
 
 def from_said(value: dict[str, Any]) -> Tenure:
-    """Read a tenure; one that cannot be read remembers nothing."""
+    """Read a tenure; one that cannot be read remembers nothing, and what a newer agent adds is ignored."""
     try:
         lease, lost = value["lease"], value["broken"]
         return Tenure(
-            epoch=int(value["epoch"]),
+            epoch=epoch(value["epoch"]),
             rollout=str(value["rollout"]),
-            lease=Lease(**lease) if lease else None,
-            broken=Broken(**lost) if lost else None,
+            lease=_read(Lease, lease) if lease else None,
+            broken=_read(Broken, lost) if lost else None,
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, DeviceError):
         return Tenure()
+
+
+def _read(kind: type[T], said: dict[str, Any]) -> T:
+    """Return the lease in what was written down, each part as what it must be; raise when one is not."""
+    kinds = {"int": int, "float": float, "str": str}
+    return kind(**{field.name: kinds[str(field.type)](said[field.name]) for field in fields(kind)})
 
 
 def _locked(lease: Lease) -> LockedError:
@@ -248,4 +257,7 @@ def _fenced(tenure: Tenure, by: Asked, lease: Lease | None) -> FencedError:
 
 
 def _moment(unix: float) -> str:
-    return datetime.fromtimestamp(unix, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(unix, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return "nobody knows when"

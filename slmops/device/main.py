@@ -151,8 +151,10 @@ def _handle(places: Places, request: wire.Request) -> dict[str, Any]:
             return dict(answer)
         finally:
             if request.verb not in BYTES:
-                # What the supervisor keeps at hand for who looks is not so any more (`tell`).
-                places.bulletin.unlink(missing_ok=True)
+                # What the supervisor keeps at hand for who looks is not so any more (`tell`). Where it cannot
+                # be taken away nothing else could be written, and what a look found is told all the same.
+                with suppress(OSError):
+                    places.bulletin.unlink()
     except KeyError as error:
         raise DeviceError(
             f"{request.verb}: the request names no {error}, or one that is not there"

@@ -25,6 +25,8 @@ from slmops.errors import DeviceError
 
 BLAMELESS = ("OPERATOR", "GATE_BROKEN", "GATE_INCONCLUSIVE", "ROTTEN")
 """Codes of a way back that say nothing of the artifact."""
+LONGEST = 1e9
+"""Seconds of a quarantine at most: an end that no calendar has could not be told."""
 UNHEARD = "CONFIRM_TIMEOUT"
 """The code of a trial whose time was up."""
 
@@ -58,7 +60,7 @@ def terms(said: Any) -> Terms | None:
         found = Terms(after=int(said["after"]), seconds=float(said["seconds"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DeviceError(f"quarantine: expected after and seconds, got {str(said)[:60]!a}") from error
-    if found.after < 1 or not 0 <= found.seconds < float("inf"):
+    if found.after < 1 or not 0 <= found.seconds <= LONGEST:
         raise DeviceError(f"quarantine: expected at least one failure and some seconds, got {found}")
     return found
 

@@ -24,6 +24,9 @@ from slmops.device.trial import Standing, expired, going_back
 from slmops.errors import DeviceError, IntegrityError
 
 TAIL_BYTES = 1 << 20
+LETTERS, MESSAGE = 200, 500
+"""Letters of a line of the log, and of a message, that the journal keeps: on a full disk its record must fit
+into what is set aside for it."""
 HELD_LOCK = "SLMOPS_SUPERVISOR_LOCK"
 """Names the descriptor of the lock to the process that this one becomes."""
 CRASHES = 3
@@ -189,7 +192,7 @@ class _Watch:
                 if journal.standing(self.places) != standing:
                     # Somebody was quicker, and may have confirmed it: look again.
                     return standing
-                evidence = {"log": log_tail(self.places), "last_exit": self.last_exit}
+                evidence = {"log": last_words(self.places), "last_exit": self.last_exit}
                 return roll_back(self.places, code, message, evidence)
         except DeviceError:
             return standing
@@ -250,11 +253,16 @@ def roll_back(places: Places, code: str, message: str, evidence: dict[str, Any])
         slot=here.slot,
         boot=boots.identity(),
         code=code,
-        message=message,
+        message=message[:MESSAGE],
         evidence=evidence,
     )
     slots.point(places, standing)
     return standing
+
+
+def last_words(places: Places) -> list[str]:
+    """Return the last lines the daemon wrote, as much of each as is kept as evidence."""
+    return [line[:LETTERS] for line in log_tail(places)]
 
 
 def log_tail(places: Places, lines: int = 20) -> list[str]:

@@ -32,9 +32,9 @@ class Teller:
     """The supervisor's part: looks whether something changed, and tells it."""
 
     def __init__(self, places: Places) -> None:
-        """Begin with nothing told; where this Python makes no file in memory, that is how it stays."""
+        """Begin with nothing told; where no file can be made in memory, that is how it stays."""
         self._places, self._sums = places, Sums(places.spool)
-        self._file = os.memfd_create("bulletin") if hasattr(os, "memfd_create") else None
+        self._file = _in_memory()
         self._link = f"/proc/{os.getpid()}/fd/{self._file}"
         self._stamp: object = None
         self._moving = True
@@ -59,15 +59,14 @@ class Teller:
         """Tell nothing until the next look: what serves is about to end."""
         self._stamp = None
         if self._file is not None:
-            os.ftruncate(self._file, 0)
+            _fill(self._file, b"")
 
     def _tell(self, file: int, *, anew: bool) -> None:
         try:
             line = self._line(anew=anew).encode()
         except Exception:  # noqa: BLE001 - what serves must not end over what is told of it
             line = b""
-        os.ftruncate(file, 0)
-        os.pwrite(file, line, 0)
+        _fill(file, line)
 
     def _line(self, *, anew: bool) -> str:
         at = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
@@ -89,6 +88,22 @@ class Teller:
         with suppress(OSError):
             fresh.symlink_to(self._link)
             fresh.replace(self._places.bulletin)
+
+
+def _in_memory() -> int | None:
+    """Make a file that lies in memory; None where this Python or this kernel makes none."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    with suppress(OSError):
+        return os.memfd_create("bulletin")
+    return None
+
+
+def _fill(file: int, line: bytes) -> None:
+    """Write the line anew; of what memory does not take, a part is there, which nobody believes."""
+    with suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, line, 0)
 
 
 def _stamp(places: Places) -> object:

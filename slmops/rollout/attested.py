@@ -11,7 +11,10 @@ from slmops.artifact import sign
 from slmops.artifact import trust as trusts
 from slmops.errors import IntegrityError
 
-ANEW = "Look whose device it is; one that was set up anew is another device: give it another name."
+ANEW = (
+    "Look whose device it is. One that lost its key is set up anew: slmops device uninstall, which forgets "
+    "the key that is known here, then deploy again."
+)
 
 
 def check(
@@ -22,8 +25,15 @@ def check(
     `said` is the `attestation` of its answer, {document, signature, key} or None; `slot` what it must run,
     `nonce` what it was told in this session, `known_key` its public key if it was met before. Returns
     {by, key, digest, golden, answers, identity, epoch, at}: `by` is the key's fingerprint, and None alone
-    where the device attests nothing, as one without ssh-keygen does.
+    where the device attests nothing and never did, as one without ssh-keygen.
     """
+    if said is None and known_key is not None:
+        # Else who has no key would be believed where who has another one is not.
+        raise IntegrityError(
+            f"{device}: it attests nothing, and has done so before with the key "
+            f"{trusts.fingerprint(trusts.key_text(known_key))}",
+            remedy=f"See that ssh-keygen is on the device, and deploy again. {ANEW}",
+        )
     if said is None:
         return {"by": None}
     try:

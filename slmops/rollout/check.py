@@ -34,6 +34,10 @@ NEEDS = {"gguf": (*SERVING, "llama_cpp"), "onnx": (*SERVING, "onnxruntime")}
 """Python modules that a daemon without a runtime bundle needs on the device, by the artifact's format."""
 
 
+OPERATOR_GONE = ("CONFIRM_TIMEOUT", "GATE_BROKEN", "GATE_INCONCLUSIVE")
+"""Codes of a way back that say nothing of the release: nobody came, hung up, or asked once more."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What the look at one device has shown."""
@@ -164,8 +168,8 @@ def _found(
 
 
 def _is_of_the_release(failure: dict[str, Any], parcel: Parcel) -> bool:
-    """Say whether a device went back because of this artifact, and not because nobody came to confirm it."""
-    return failure.get("slot") == parcel.slot and failure.get("code") != "CONFIRM_TIMEOUT"
+    """Say whether a device went back because of this artifact, and not because its operator was gone."""
+    return failure.get("slot") == parcel.slot and failure.get("code") not in OPERATOR_GONE
 
 
 def _shunned(said: dict[str, Any]) -> str:

@@ -11,37 +11,29 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from threading import Event as Flag
-from typing import Any
 
-from slmops.errors import SlmopsError
-from slmops.fleet.ask_all import AT_ONCE, ask_all
+from slmops.errors import LockedError, SlmopsError
 from slmops.fleet.inventory import Device
 from slmops.fleet.strategy import Strategy, at_most
 from slmops.rollout import assignment, machine, verdict
 from slmops.rollout.assignment import State
 from slmops.rollout.check import Finding
-from slmops.rollout.history import LEASE, Entry, History
+from slmops.rollout.history import LEASE, Entry, History, Line
 from slmops.rollout.machine import Event, Rollout
 from slmops.rollout.outcome import Errand, Outcome, Watcher
 from slmops.rollout.pace import Pace
-from slmops.rollout.reach import Reach
-from slmops.rollout.reconcile import reconcile
+from slmops.rollout.reach import Reach, look_at_all
+from slmops.rollout.reconcile import left_out, reconcile
 from slmops.rollout.roster import Roster
 from slmops.rollout.told import Tell, Told
 from slmops.rollout.verdict import Verdict
-from slmops.rollout.waves import Wave, cut
+from slmops.rollout.waves import Wave, again, cut
 from slmops.rollout.work import TICK, Work
 
 WAVE, ALL, NONE = "wave", "all", "none"
 """Who goes back."""
-
-
-def look_at_all(
-    devices: Sequence[Device], reach: Reach, strategy: Strategy, each: Callable[[Finding], None]
-) -> list[Finding]:
-    """Look at every device, many at a time; return what was found, in the same order."""
-    return ask_all(devices, reach.look, max(strategy.max_parallel, AT_ONCE), each)
 
 
 class Drive:
@@ -61,7 +53,7 @@ class Drive:
         self.options = {**errand.options, "strategy": strategy.model_dump(mode="json", by_alias=True)}
         self.history, self.watcher, self.stop = history, watcher, stop
         self.findings: dict[str, Finding] = {}
-        self.roster = Roster(errand.fleet, history, watcher)
+        self.roster = Roster(errand.fleet, errand.epoch, history, watcher)
         self.waves: list[Wave] = []
         self.rollout = Rollout(waves=0, stages_only=errand.stages_only)
         self.asked, self.why = "", ""
@@ -88,14 +80,20 @@ class Drive:
         `findings` are of its devices in fleet order; `back` abandons it instead: none, wave or all go back.
         """
         self.history.hold(self.errand.fleet, entry.id, self.errand.epoch, self.errand.operator)
-        self._drive(lambda: self._take_up(entry, findings, back))
+        self._drive(lambda: self._take_up(self._still(entry), findings, back))
         return self._outcome([])
 
+    def _still(self, entry: Entry) -> Entry:
+        """Return a rollout that is where it was when its devices were looked at; else raise LockedError."""
+        now = self.history.find(entry.id)
+        if now is None or (now.state, now.wave, now.changed) != (entry.state, entry.wave, entry.changed):
+            see = f"See where it is: slmops rollout show {entry.id}."
+            raise LockedError(f"somebody else went on with rollout {entry.id} meanwhile", remedy=see)
+        return now
+
     def _outcome(self, refusals: list[SlmopsError]) -> Outcome:
-        roster = self.roster
-        return Outcome(
-            self.rollout, roster.states, roster.messages, roster.number, refusals, roster.evidence, self.why
-        )
+        at, told = self.rollout, self.roster
+        return Outcome(at, told.states, told.messages, told.number, refusals, told.evidence, self.why)
 
     def _drive(self, begin: Callable[[], None]) -> None:
         """Begin, and go on until an end or a stop, holding the fleet all the while."""
@@ -104,7 +102,9 @@ class Drive:
             while self.rollout.state in (machine.State.ROLLING, machine.State.RETURNING):
                 self._go()
         except KeyboardInterrupt:
-            self._record(machine.State.INTERRUPTED)
+            # One that has ended stays ended, and one on its way back is taken up on its way back.
+            if (self.rollout.state, Event.STOPPED) in machine.TRANSITIONS:
+                self._move(Event.STOPPED)
             raise
         finally:
             self.history.let_go(self.errand.fleet, self.errand.epoch)
@@ -125,13 +125,10 @@ class Drive:
         ready = [finding.device for finding in findings if finding.goes]
         self.waves = cut(ready, self.strategy)
         going = {device.name for device in ready}
-        names = [
-            [finding.device.name for finding in findings if finding.device.name not in going],
-            *([device.name for device in wave.devices] for wave in self.waves),
-        ]
+        names = [[finding.device.name for finding in findings if finding.device.name not in going]]
+        names += [[device.name for device in wave.devices] for wave in self.waves]
         errand = self.errand
-        self.options["waves"] = [_terms(wave) for wave in self.waves]
-        left = self.history.left(errand.fleet)
+        self.options["waves"] = [wave.terms() for wave in self.waves]
         number = self.history.begin(
             errand.fleet, errand.release, errand.digest, names,
             uid=errand.uid, epoch=errand.epoch, operator=errand.operator, options=self.options,
@@ -142,8 +139,9 @@ class Drive:
             self.history.moved(number, machine.State.REFUSED.value, 0)
             raise
         self.roster.number = number
-        for entry in left:
-            self._overtake(entry, {finding.device.name for finding in findings})
+        for entry in self.history.left(errand.fleet):
+            if entry.id != number:
+                self._overtake(entry, {finding.device.name for finding in findings})
 
     def _overtake(self, entry: Entry, devices: set[str]) -> None:
         """End an earlier rollout that was left, when this one is over devices of it."""
@@ -153,14 +151,8 @@ class Drive:
 
     def _clear(self, findings: Sequence[Finding]) -> None:
         self.roster.enter(finding.device.name for finding in findings)
-        for finding in findings:
-            name = finding.device.name
-            if finding.unreachable is not None:
-                self.hear(Told(name, assignment.Event.LEFT_OUT, str(finding.unreachable)))
-            elif finding.current:
-                self.hear(Told(name, assignment.Event.FOUND_CURRENT))
-            elif finding.quarantined:
-                self.hear(Told(name, assignment.Event.SHUN, finding.quarantined))
+        for told in chain.from_iterable(map(left_out, findings)):
+            self.hear(told)
         self.rollout = replace(self.rollout, waves=len(self.waves), left_out=self.roster.left_anyone_out())
         self._move(Event.CLEARED)
 
@@ -170,37 +162,52 @@ class Drive:
         self.roster.number = entry.id
         lines = self.history.devices(entry.id)
         self.roster.take_up(lines)
-        devices = {name: finding.device for name, finding in self.findings.items()}
         self.options |= entry.options
-        kept: list[dict[str, Any]] = self.options["waves"]
-        self.waves = [
-            Wave(tuple(devices[line.device] for line in lines if line.wave == at), **terms)
-            for at, terms in enumerate(kept, 1)
-        ]
+        there = [line for line in lines if line.device in self.findings]
+        placed = [(line.wave, self.findings[line.device].device) for line in there]
+        self.waves = again(self.options["waves"], placed)
         self.rollout = Rollout(
-            entry.waves,
-            entry.wave,
-            machine.State(entry.state),
-            self.roster.left_anyone_out(),
-            self.errand.stages_only,
+            entry.waves, entry.wave, machine.State(entry.state), stages_only=self.errand.stages_only
         )
         self._began = entry.started
-        looked = self.rollout.state is machine.State.PAUSED and not back
-        for line in lines:
-            if line.wave > entry.wave and line.device in self.findings:
-                since = line.entered.get(line.state, line.changed)
-                finding = self.findings[line.device]
-                for event in reconcile(self.stands(line.device), since, finding, looked=looked):
-                    self.hear(Told(line.device, event))
+        ends = bool(back) or self.rollout.state is machine.State.RETURNING
+        for line in there:
+            self._see(line, ends=ends)
+        self.rollout = replace(self.rollout, left_out=self.roster.left_anyone_out())
         if back:
             self._abandon(back)
         else:
-            held = self.rollout.state is machine.State.HOLDING
-            self._move(Event.PROMOTED if held else Event.RESUMED)
+            self._move(Event.PROMOTED if self._may_be_promoted() else Event.RESUMED)
+
+    def _see(self, line: Line, *, ends: bool) -> None:
+        """Correct where history left a device by what it says now; `ends` of a rollout that tries no more."""
+        finding, state = self.findings[line.device], self.stands(line.device)
+        if state is State.COMMITTED and self.rollout.state is machine.State.RETURNING:
+            return  # It is asked to go in any case.
+        if line.wave > self.rollout.wave or state is State.COMMITTED:
+            looked = self.rollout.state is machine.State.PAUSED
+            since = line.entered.get(line.state, line.changed)
+            for event in reconcile(state, since, finding, looked=looked, ends=ends):
+                self.hear(Told(line.device, event))
+        elif line.wave == 0 and state is State.WAITING:
+            # The driver was killed before it could say why.
+            for told in left_out(finding):
+                self.hear(told)
+
+    def _may_be_promoted(self) -> bool:
+        """Say whether the rollout is held at a wave that is well still; else that wave is judged anew."""
+        if self.rollout.state is not machine.State.HOLDING:
+            return False
+        wave = self.waves[self.rollout.wave]
+        states = self._as_found(wave, [self.findings[device.name] for device in wave.devices])
+        return verdict.judge(states, self.strategy, wave) is Verdict.PASS
 
     def _abandon(self, back: str) -> None:
+        """End it; one that is on its way back already goes on with that, for more devices at the most."""
         self._cancel_waiting()
-        if back == NONE:
+        if self.rollout.state is machine.State.RETURNING and back != ALL:
+            self._move(Event.RESUMED)
+        elif back == NONE:
             self._move(Event.ABANDONED)
         else:
             self._go_home(back)
@@ -222,6 +229,8 @@ class Drive:
         todo = [device for device in wave.devices if self.roster.states[device.name] not in assignment.ENDS]
         self._worker().all(todo, self._bring)
         self._tally.clear()
+        # Of those who are at their ends the verdict tells more.
+        self._crossed = False
 
     def _worker(self) -> Work:
         everyone = {name: finding.device for name, finding in self.findings.items()}
@@ -233,20 +242,23 @@ class Drive:
     def _decide(self, wave: Wave, states: Sequence[State]) -> None:
         """Move on by what a wave has come to, and by what was asked meanwhile."""
         found = verdict.judge(states, self.strategy, wave)
-        if found is Verdict.FAIL:
+        if found is Verdict.FAIL and not self.asked.startswith("abort"):
             self._fail(states)
         elif self.asked:
             self._obey()
         elif found is Verdict.INCONCLUSIVE:
             self.why = self.why or "too few devices of the wave came to an end that tells anything"
             self._move(Event.UNKNOWN)
-        elif self.rollout.state is machine.State.ROLLING:
-            self.rollout = replace(self.rollout, left_out=self.roster.left_anyone_out())
-            self._move(Event.PASSED)
         else:
-            self._move(
-                Event.HELD if wave.advance == "manual" and not machine.is_last(self.rollout) else Event.SOAKED
-            )
+            self.rollout = replace(self.rollout, left_out=self.roster.left_anyone_out())
+            self._move(self._onward(wave))
+
+    def _onward(self, wave: Wave) -> Event:
+        """Return what a wave that is well leads to."""
+        if self.rollout.state is machine.State.ROLLING:
+            return Event.PASSED
+        held = wave.advance == "manual" and not self.errand.stages_only
+        return Event.HELD if held and not machine.is_last(self.rollout) else Event.SOAKED
 
     def _fail(self, states: Sequence[State]) -> None:
         """Do what the strategy says of a wave that failed; where nothing was switched, nothing goes back."""
@@ -295,17 +307,24 @@ class Drive:
 
     def _looked_at_again(self, wave: Wave) -> list[State]:
         """Return where the devices of a wave stand after its soak; one that is ill counts as failed."""
-        committed = [device for device in wave.devices if self.roster.states[device.name] is State.COMMITTED]
-        counts = dict.fromkeys((device.name for device in wave.devices), State.WAITING)
-        counts |= {name: self.roster.states[name] for name in counts}
-        for finding in look_at_all(committed, self.reach, self.strategy, lambda finding: None):
+        committed = [device for device in wave.devices if self.stands(device.name) is State.COMMITTED]
+        return self._as_found(
+            wave, look_at_all(committed, self.reach, self.strategy, lambda _: self.breathe())
+        )
+
+    def _as_found(self, wave: Wave, findings: Sequence[Finding]) -> list[State]:
+        """Return where the devices of a wave stand once those who committed were looked at again."""
+        counts = {device.name: self.stands(device.name) for device in wave.devices}
+        for finding in findings:
             name = finding.device.name
+            if finding.current or counts[name] is not State.COMMITTED:
+                continue
             if finding.unreachable is not None:
                 counts[name] = State.LOST
-            elif finding.went_back_at is not None and not finding.current:
-                self.hear(Told(name, assignment.Event.FALL_BACK, "it went back by itself during the soak"))
-                counts[name] = self.roster.states[name]
-            elif not finding.current:
+            elif finding.went_back_at is not None:
+                self.hear(Told(name, assignment.Event.FALL_BACK, "it went back by itself after it committed"))
+                counts[name] = self.stands(name)
+            else:
                 counts[name] = State.FAILED
                 self.roster.messages[name] = "it was not healthy after the soak"
         return list(counts.values())
@@ -315,10 +334,11 @@ class Drive:
         if self.roster.number is not None:
             self.options["back"] = whom
             self.history.set_options(self.roster.number, self.options)
-        self._move(Event.SICKENED)
+        self._move(Event.RESUMED if self.rollout.state is machine.State.RETURNING else Event.SICKENED)
 
     def _bring_back(self) -> None:
-        whom = self.waves if self.options.get("back") == ALL else [self.waves[self.rollout.wave]]
+        at = self.rollout.wave
+        whom = self.waves if self.options.get("back") == ALL else self.waves[at : at + 1]
         devices = [device for wave in whom for device in wave.devices]
         committed = [device for device in devices if self.roster.states[device.name] is State.COMMITTED]
         self._worker().all(committed, self.reach.take_back, paced=False)
@@ -369,22 +389,10 @@ class Drive:
         if now - self._wave_began > self.strategy.wave_timeout:
             self.asked, self.why = self.asked or "pause", "the wave was not decided within wave_timeout"
         elif time.time() - self._began > self.strategy.rollout_timeout:
-            self.asked, self.why = (
-                self.asked or "pause",
-                "the rollout was not at its end within rollout_timeout",
-            )
+            self.asked, self.why = self.asked or "pause", "it was not at its end within rollout_timeout"
 
     def _move(self, event: Event) -> None:
         self.rollout = machine.step(self.rollout, event)
-        self._record(self.rollout.state)
+        self.roster.moved(self.rollout)
         on = self.waves[min(self.rollout.wave, len(self.waves) - 1)] if self.waves else None
         self.watcher.rollout(self.rollout, on)
-
-    def _record(self, state: machine.State) -> None:
-        if self.roster.number is not None:
-            self.history.moved(self.roster.number, state.value, self.rollout.wave)
-
-
-def _terms(wave: Wave) -> dict[str, Any]:
-    """Return what is to be known of a wave besides its devices."""
-    return {name: value for name, value in vars(wave).items() if name != "devices"}

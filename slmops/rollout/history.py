@@ -151,21 +151,33 @@ class History:
             )
         return number
 
-    def moved(self, number: int, state: str, wave: int) -> None:
-        """Write that the rollout is in another state."""
+    def moved(self, number: int, state: str, wave: int, *, epoch: int | None = None) -> None:
+        """Write that the rollout is in another state.
+
+        With the `epoch` of its driver raise FencedError, and write nothing, where that drives it no more.
+        """
         now = time.time()
         with self._at_once():
+            self._require(number, epoch)
             self._base.execute(
                 "update rollout set state=?, wave=?, changed=? where id=?", (state, wave, now, number)
             )
             self._base.execute("insert into event values (?, ?, null, ?)", (number, now, state))
 
     def told(
-        self, number: int, device: str, state: str, message: str = "", evidence: dict[str, Any] | None = None
+        self,
+        number: int,
+        device: str,
+        state: str,
+        message: str = "",
+        evidence: dict[str, Any] | None = None,
+        *,
+        epoch: int | None = None,
     ) -> None:
-        """Write where a device stands and why."""
+        """Write where a device stands and why; `epoch` as for `moved`."""
         now = time.time()
         with self._at_once():
+            self._require(number, epoch)
             self._base.execute(
                 "update assignment set state=?, message=?, evidence=?, changed=?, doing='{}',"
                 " entered=json_set(entered, '$.' || json_quote(?), ?) where rollout=? and device=?",
@@ -319,6 +331,11 @@ class History:
             self._base.execute("delete from device_key where fleet=? and device=?", (fleet, device))
         else:
             self._base.execute("insert or replace into device_key values (?, ?, ?)", (fleet, device, key))
+
+    def _require(self, number: int, epoch: int | None) -> None:
+        at_work = None if epoch is None else self._driver("rollout=?", number)
+        if epoch is not None and (at_work is None or at_work.epoch != epoch):
+            raise FencedError(f"rollout {number} was taken from this driver")
 
     def _driver(self, where: str, value: str | int) -> Driver | None:
         row = self._base.execute(

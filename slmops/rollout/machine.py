@@ -106,6 +106,8 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.PAUSED, E.RESUMED): S.ROLLING,
     (S.INTERRUPTED, E.RESUMED): S.ROLLING,
     (S.HOLDING, E.PROMOTED): S.ROLLING,
+    # A wave that is no longer well is judged anew before the next one begins.
+    (S.HOLDING, E.RESUMED): S.ROLLING,
     # Whoever abandons it leaves devices as they are, or takes them back.
     **{(state, E.ABANDONED): S.ABORTED for state in State if state in _LEFT},
     **{(state, E.SICKENED): S.RETURNING for state in State if state in _LEFT},

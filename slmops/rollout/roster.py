@@ -1,7 +1,7 @@
 """Where every device of a rollout stands: what is told of it is kept, written down and shown.
 
-It does not know what follows from that. One thread has it. Law: what the history says of a device, and what
-it stands at here, is the same whenever a method returns.
+It does not know what follows from that. One thread has it. Laws: what the history says of a device, and what
+it stands at here, is the same whenever a method returns; whoever drives no more writes nothing.
 """
 
 import time
@@ -12,6 +12,7 @@ from typing import Any
 from slmops.rollout import assignment
 from slmops.rollout.assignment import State
 from slmops.rollout.history import History, Line
+from slmops.rollout.machine import Rollout
 from slmops.rollout.outcome import Watcher
 from slmops.rollout.told import Told
 from slmops.rollout.waves import Wave
@@ -24,9 +25,9 @@ _PROGRESS = ("step", "what", "done", "whole", "number", "of")
 class Roster:
     """The devices of a rollout over a fleet."""
 
-    def __init__(self, fleet: str, history: History, watcher: Watcher) -> None:
+    def __init__(self, fleet: str, epoch: int, history: History, watcher: Watcher) -> None:
         """Begin with nobody; until `number` is set nothing is written down."""
-        self.fleet, self.history, self.watcher = fleet, history, watcher
+        self.fleet, self.epoch, self.history, self.watcher = fleet, epoch, history, watcher
         self.number: int | None = None
         self.states: dict[str, State] = {}
         self.messages: dict[str, str] = {}
@@ -46,7 +47,10 @@ class Roster:
                 self.messages[line.device] = line.message
 
     def hear(self, told: Told) -> None:
-        """Take in what happened to a device; raise ImpossibleEventError when that cannot happen now."""
+        """Take in what happened to a device.
+
+        Raise ImpossibleEventError when that cannot happen now, FencedError when somebody else drives now.
+        """
         name = told.device
         # Wherever it is shown, the device's name stands before it.
         told = replace(told, message=told.message.removeprefix(f"{name}: "))
@@ -56,6 +60,11 @@ class Roster:
         else:
             self._note(told)
         self.watcher.device(told, self.states[name])
+
+    def moved(self, rollout: Rollout) -> None:
+        """Write down that the rollout is in another state; raise FencedError as `hear` does."""
+        if self.number is not None:
+            self.history.moved(self.number, rollout.state.value, rollout.wave, epoch=self.epoch)
 
     def of(self, wave: Wave) -> list[State]:
         """Return where the devices of a wave stand."""
@@ -77,7 +86,9 @@ class Roster:
         evidence |= told.said
         if self.number is None:
             return
-        self.history.told(self.number, name, self.states[name].value, told.message, evidence)
+        self.history.told(
+            self.number, name, self.states[name].value, told.message, evidence, epoch=self.epoch
+        )
         key = (told.said.get("attested") or {}).get("key")
         if key:
             self.history.keep_device_key(self.fleet, name, key)

@@ -6,8 +6,9 @@ kept within each wave; whom no wave names go last; the same fleet is cut the sam
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from slmops.fleet.inventory import Device
 from slmops.fleet.selector import pick
@@ -37,6 +38,10 @@ class Wave:
     max_failures: Share
     name: str
 
+    def terms(self) -> dict[str, Any]:
+        """Return what is to be known of it besides its devices."""
+        return {name: value for name, value in vars(self).items() if name != "devices"}
+
 
 def cut(devices: Sequence[Device], strategy: Strategy) -> list[Wave]:
     """Return the canary and the waves after it; shares are of the whole fleet, cumulative."""
@@ -50,6 +55,14 @@ def cut(devices: Sequence[Device], strategy: Strategy) -> list[Wave]:
             gone = {device.name for device in picked}
             left = [device for device in left if device.name not in gone]
     return waves
+
+
+def again(terms: Sequence[Mapping[str, Any]], placed: Sequence[tuple[int, Device]]) -> list[Wave]:
+    """Return the waves that had these terms, of devices each with the number of its wave, from 1 on."""
+    return [
+        Wave(tuple(device for at, device in placed if at == number), **said)
+        for number, said in enumerate(terms, 1)
+    ]
 
 
 def _name(step: Step) -> str:

@@ -1,8 +1,9 @@
 """Work on devices, as many at once as the pace allows, each within its time.
 
 One thread hears what the others tell and hands it on; of a device that says nothing for longer than its
-state may take, no more is awaited, and what its thread says later nobody hears. Laws: nobody begins once
-`hold_back` says so; whoever began is heard to an end; nothing that is told makes a deadline later.
+state may take, no more is awaited, and its thread ends at the next thing it tells. Laws: nobody begins once
+`hold_back` says so; whoever began is heard to an end; nobody switches or confirms a device that is not waited
+for any more; nothing that is told makes a deadline later.
 """
 
 import time
@@ -21,10 +22,14 @@ from slmops.rollout.told import Tell, Told
 
 TICK = 0.5
 """Seconds between looks at what else there may be to do."""
-RETRY = 15.0
+RETRY = 3.0
 """Seconds after which a device whose application held its update lock is tried again."""
 SLACK = 60.0
 """Seconds over a stage's own deadline that the operator waits to hear of its end."""
+
+
+class GivenUpError(Exception):
+    """Nobody waits for this device any more: whoever works on it goes no further."""
 
 
 class Listener(Protocol):
@@ -79,16 +84,19 @@ class Work:
         Without `paced`, for the way home, only `max_parallel` bounds how many are worked on at once.
         """
         waiting, ended = {device.name: device for device in devices}, True
-        while waiting or self._attempts or self._parked:
-            if self.listener.hold_back():
-                waiting, self._parked = {}, {}
-            if ended or self._is_time():
-                for device in self._may_start(waiting, paced=paced):
-                    self._begin(waiting.pop(device.name), job)
-            ended = self._listen(self._patience(waiting))
-            waiting |= self._unparked()
-            self._give_up_on_the_silent()
-            self.listener.breathe()
+        try:
+            while waiting or self._attempts or self._parked:
+                if self.listener.hold_back():
+                    waiting, self._parked = {}, {}
+                if ended or self._is_time():
+                    for device in self._may_start(waiting, paced=paced):
+                        self._begin(waiting.pop(device.name), job)
+                ended = self._listen(self._patience(waiting))
+                waiting |= self._unparked()
+                self._give_up_on_the_silent()
+                self.listener.breathe()
+        finally:
+            self._attempts.clear()
 
     def _may_start(self, waiting: dict[str, Device], *, paced: bool) -> list[Device]:
         ready = list(waiting.values())
@@ -111,13 +119,19 @@ class Work:
         def do() -> None:
             fault = "whoever worked on it stopped, and did not say why"
             try:
-                job(device, lambda told: self._told.put((attempt, told)))
+                job(device, lambda told: self._tell(attempt, told))
             except BaseException as error:  # noqa: BLE001 - whatever it is, the device's end is told
                 fault = f"a fault of slmops itself: {error!r}"
             self._told.put((attempt, fault))
 
         # A daemon: whoever leaves by a second Ctrl-C leaves devices to decide alone.
         Thread(target=do, daemon=True).start()
+
+    def _tell(self, attempt: int, told: Told) -> None:
+        """Pass on what a thread tells, or end it there: nobody waits for it any more."""
+        if attempt not in self._attempts:
+            raise GivenUpError(f"{told.device} is not waited for any more")
+        self._told.put((attempt, told))
 
     def _listen(self, patience: float) -> bool:
         """Hear what is told, for so many seconds at the most; say whether a device came to an end."""
@@ -188,7 +202,7 @@ class Work:
             longest = bound(state, self.strategy)
             if now - self._entered[device.name] <= longest:
                 continue
-            # What it says from here on is not heard.
+            # Its thread ends at the next thing it tells.
             del self._attempts[attempt]
             if state not in ENDS or state is State.COMMITTED:
                 event = Event.JAM if state is State.COMMITTED else Event.LOSE

@@ -86,7 +86,12 @@ def read(folder: Path) -> Spooled:
     events: list[RequestFinished] = []
     unreadable = 0
     for segment in segments(folder):
-        for line in segment.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            text = segment.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            # It went since it was listed, as the oldest does; it is counted as dropped.
+            continue
+        for line in text.splitlines():
             if not line:
                 continue
             try:

@@ -8,6 +8,7 @@ This file runs on devices too: standard library only, Python 3.9.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from slmops.errors import DocumentError
@@ -30,7 +31,9 @@ class Sums:
         self._segments = {name: self._segments.get(name) or _Segment() for name in there}
         total = Summary()
         for name, segment in self._segments.items():
-            segment.read_on(there[name])
+            # One that went since it was listed is listed no more the next time.
+            with suppress(FileNotFoundError):
+                segment.read_on(there[name])
             total = merge(total, segment.sums.get(digest, Summary()))
         return total
 

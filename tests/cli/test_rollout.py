@@ -225,3 +225,15 @@ def test_a_report_is_written_signed_and_holds_until_it_is_changed(slmops, histor
 
 def test_verify_takes_a_folder_alone(slmops, tmp_path):
     assert slmops("rollout", "report", "3", "--verify", tmp_path).code == 2
+
+
+def test_show_says_of_a_device_that_cannot_attest_that_it_attested_nothing(slmops, history):
+    number = keep(history, course(12))
+    name = history.devices(number)[0].device
+    history.told(number, name, "committed", "", {"attested": {"by": None}})
+
+    shown = slmops("rollout", "show", str(number))
+
+    assert (
+        next(line for line in shown.out.splitlines() if line.split()[:1] == [name]).split().count("nothing")
+    )

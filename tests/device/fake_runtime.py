@@ -3,8 +3,9 @@
 The model file is JSON: `answers` by prompt, `labels` of a classifier; `exit`, to end at once with
 that code; `silent`, never to be ready; `refuses`, to answer 503; `scores`, the log-probabilities of any text
 that is echoed (without it, it tells none, like a daemon of before); `pause`, seconds before each word of an
-answer; `spools`, statuses of requests that others are said to have made; `keeps_its_mask`, to leave blocked
-what was blocked when it was started. Standard library only, so that it is up in no time.
+answer; `spools`, statuses of requests that others are said to have made; `dies_at`, a prompt at which it
+ends, only once where `dies` says so; `keeps_its_mask`, to leave blocked what was blocked when it was started.
+Standard library only, so that it is up in no time.
 """
 
 import json
@@ -35,6 +36,8 @@ class Daemon(BaseHTTPRequestHandler):
         if self.path == "/v1/classify":
             label = MODEL["answers"].get(asked["input"], "what?")
             return self.say(200, {"data": [{"label": label, "scores": {label: 1.0}}]})
+        if asked.get("prompt") == MODEL.get("dies_at", ""):
+            self.die()
         if "labels" in MODEL:
             return self.say(400, {"error": {"message": "this model labels texts; use /v1/classify"}})
         if asked.get("echo"):
@@ -46,6 +49,14 @@ class Daemon(BaseHTTPRequestHandler):
         if asked.get("stream"):
             return self.stream(answer, chat=chat)
         return self.say(200, {"choices": [{"message": {"content": answer}} if chat else {"text": answer}]})
+
+    def die(self):
+        died = Path(OPTIONS["--spool"]) / "died"
+        if MODEL.get("dies") != "once" or not died.exists():
+            died.parent.mkdir(exist_ok=True)
+            died.touch()
+            print("no more of this: " + "x" * 5000, flush=True)  # noqa: T201
+            os._exit(9)
 
     def spool(self):
         place = Path(OPTIONS["--spool"])

@@ -100,3 +100,8 @@ def test_what_was_changed_after_it_was_signed_does_not_hold(shop, told):
         attested.check("box", "a" * 64, NONCE, told | {"document": document}, None)
     with pytest.raises(IntegrityError, match="signature of its attestation does not hold"):
         attested.check("box", shop.release().slot, NONCE, told | {"signature": "rot"}, None)
+
+
+def test_a_device_that_attested_before_and_says_nothing_now_is_not_believed(shop, told):
+    with pytest.raises(IntegrityError, match="attests nothing, and has done so before with the key SHA256:"):
+        attested.check("box", shop.release().slot, NONCE, None, told["key"])

@@ -3,11 +3,13 @@
 import math
 from dataclasses import fields, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops.device import bounds
 from slmops.device.bounds import Bounds, Measured
+from slmops.errors import DeviceError
 
 WHAT = [bounds.SPEED, bounds.LATENCY, bounds.MEMORY, bounds.ERRORS, bounds.LOGPROB]
 ALL = Bounds(
@@ -113,3 +115,25 @@ def test_what_a_newer_operator_asks_besides_is_ignored_and_an_older_one_asks_not
     assert Bounds.of({"tolerance": 0.2, "warmth": 40}) == Bounds(tolerance=0.2)
     assert Bounds.of(None) == Bounds.of({}) == Bounds()
     assert {each.name for each in fields(Bounds)} >= set(Bounds.of(None).__dict__)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        5, {"tolerance": "0.1"}, {"tolerance": None}, {"watch": None}, {"watch": math.inf}, {"watch": -1},
+        {"most_errors": math.nan}, {"most_errors": True}, {"references": "maybe"}, {"measure_before": 1},
+    ],
+)  # fmt: skip
+def test_what_is_no_bound_is_refused(said):
+    with pytest.raises(DeviceError, match="gate: "):
+        Bounds.of(said)
+
+
+@given(measurements, asked, promises, promises)
+def test_what_is_told_says_what_was_found_in_few_digits(seen, given_bounds, promise, before):
+    for row in judged(seen, given_bounds, promise, before):
+        said = bounds.told_row(row)
+        assert said.keys() >= {"what", "against", "outcome"}
+        assert None not in said.values()
+        assert said.get("value") == (row.value and pytest.approx(row.value, rel=1e-5))
+    assert bounds.told(seen).keys() <= {each.name for each in fields(Measured)}

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from slmops.device import bounds
+from slmops.artifact import golden
+from slmops.device import bounds, examine, journal, quarantine, slots
 from slmops.fleet.gate import Gate
 
 
@@ -97,3 +98,54 @@ def test_a_watched_slot_whose_requests_fail_goes_back(device, shop):
 
     assert (verdict["outcome"], verdict["code"]) == ("fail", "GATE_ERRORS")
     assert verdict["evidence"]["measured"]["error_rate"] == pytest.approx(1 / 3)
+
+
+def test_a_slot_that_ends_whenever_it_is_asked_has_failed_and_its_last_words_are_few(device, shop):
+    good = shop.release()
+    device.commit(good)
+
+    verdict = device.activate(shop.release("1.1.0", dies_at="Colour of grass?"))
+
+    assert (verdict["outcome"], verdict["code"]) == ("fail", "RUN_CRASHLOOP")
+    assert "golden prompt 2" in verdict["message"]
+    log = verdict["standing"]["failure"]["evidence"]["log"]
+    assert any(line.startswith("no more of this") for line in log)
+    assert max(map(len, log)) <= 200
+    assert quarantine.cases(journal.read(device.places.journal))
+    assert device.serves() == good.slot
+
+
+def test_a_slot_that_ended_once_is_asked_again_when_it_is_back(device, shop):
+    verdict = device.activate(shop.release(dies_at="Colour of grass?", dies="once"))
+
+    assert (verdict["outcome"], verdict["message"]) == ("pass", "2 of 2 golden prompts passed")
+
+
+def test_of_what_failed_no_more_is_kept_than_fits_into_what_is_set_aside(device, shop):
+    babble = {"One and one?": "\u00fc" * 100_000, "Colour of grass?": "\u00fc" * 100_000}
+
+    verdict = device.activate(shop.release(answers=babble))
+
+    assert verdict["code"] == "GATE_QUALITY"
+    assert max(map(len, device.places.journal.read_bytes().splitlines())) < journal.RESERVE / 8
+
+
+def test_bounds_that_are_none_are_refused_before_anything_is_switched(device, shop):
+    device.commit(shop.release())
+    other = device.take(shop.release("1.1.0"))
+    times = {"ready_seconds": 30.0, "gate_seconds": 30.0, "confirm_seconds": 60.0}
+
+    answer = device.ask("activate", slot=other, **times, gate={"tolerance": "much"})
+
+    assert "gate: tolerance cannot be" in answer.said["message"]
+    assert device.status()["standing"]["trial"] is None
+
+
+def test_of_a_version_before_that_is_too_slow_to_be_timed_whole_what_there_was_time_for_counts(device, shop):
+    device.commit(shop.release(pause=0.1))
+    examiner = examine.of(device.places, slots.description(device.places, shop.release(pause=0.1).slot), 0.15)
+
+    paper = examiner.hurry([golden.Golden("two", prompt="One and one?")] * 3)
+
+    assert 0 < len(paper.firsts) < 3
+    assert paper.measured.time_to_first_token >= 0.1

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from slmops.device import heed
+from slmops.errors import DeferredError
 
 TIMES = {"ready_seconds": 30.0, "gate_seconds": 30.0, "confirm_seconds": 60.0}
 
@@ -89,3 +90,18 @@ def test_a_folder_of_that_name_locks_too(places):
     places.update_lock.mkdir()
 
     assert "cannot be read" in heed.update_lock(places)["why"]
+
+
+@pytest.mark.parametrize("until", ["NaN", "Infinity", "-Infinity", "1e300", "9" * 400])
+def test_a_lock_until_no_time_that_there_is_has_no_end_and_can_be_told(places, until):
+    places.update_lock.write_text('{"until": ' + until + "}")
+
+    assert heed.update_lock(places)["until"] is None
+    with pytest.raises(DeferredError):
+        heed.require_leave(places, {})
+
+
+def test_a_pipe_of_that_name_locks_too_and_is_not_waited_for(places):
+    os.mkfifo(places.update_lock)
+
+    assert heed.update_lock(places) is not None

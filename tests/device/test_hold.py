@@ -221,3 +221,41 @@ def test_a_lease_is_given_back_by_who_has_it_and_by_nobody_else(device, shop):
     device.get("lease", action="return", lease=mine)
     assert held_by(device) is None
     assert device.get("lease", action="status")["epoch"] == 5
+
+
+def test_what_was_told_of_a_lease_is_told_by_nobody_after_it_was_given_back(places):
+    with hold.held(places, "prepare", {"lease": lease("red", 5)}):
+        pass
+    places.bulletin.symlink_to("nothing")
+
+    hold.lease(places, {"action": "return", "lease": lease("red", 5)})
+
+    assert not places.bulletin.is_symlink()
+
+
+def test_the_next_rollout_of_an_operator_does_not_wait_for_the_one_before_that_is_over(device, shop):
+    parcel = shop.release()
+    assert prepare(device, parcel, lease=lease("red", 5)).kind == "done"
+
+    strangers = prepare(device, parcel, lease=lease("blue", 6) | {"after": ["green"]})
+    own = prepare(device, parcel, lease=lease("blue", 6, "ann@lap") | {"after": ["green", "red"]})
+
+    assert (strangers.said["code"], own.kind) == ("SLM-LOCKED", "done")
+    assert held_by(device) == "ann@lap"
+    assert prepare(device, parcel, lease=lease("red", 5)).said["code"] == "SLM-FENCED"
+
+
+def test_a_rollout_that_is_over_is_waited_for_while_a_verb_of_it_is_at_work(places):
+    with hold.held(places, "receive", {"lease": lease("red", 5)}):
+        next_one = {"lease": lease("blue", 6) | {"after": ["red"]}}
+        with pytest.raises(LockedError), hold.held(places, "prepare", next_one):
+            pass
+    with hold.held(places, "prepare", next_one):
+        pass
+
+
+@pytest.mark.parametrize("after", [5, ["x"] * 101, [""], [None], ["a\nb"], {"red": 1}])
+def test_what_names_no_rollouts_before_it_is_refused(device, shop, after):
+    answer = prepare(device, shop.release(), lease=lease("red", 5) | {"after": after})
+
+    assert (answer.kind, answer.said["code"]) == ("failed", "SLM-DEVICE")

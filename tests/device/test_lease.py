@@ -13,7 +13,14 @@ NOON = Clock(boot="one", monotonic=100.0, unix=1_767_225_600.0)
 ROLLOUTS = st.sampled_from(["red", "green", "blue"])
 EPOCHS = st.integers(min_value=0, max_value=20)
 SECONDS = st.floats(min_value=0.5, max_value=60.0)
-ASKED = st.builds(Asked, ROLLOUTS, EPOCHS, st.sampled_from(["ann@desk", "bob@desk"]), SECONDS)
+ASKED = st.builds(
+    Asked,
+    ROLLOUTS,
+    EPOCHS,
+    st.sampled_from(["ann@desk", "bob@desk"]),
+    SECONDS,
+    st.frozensets(ROLLOUTS, max_size=2),
+)
 
 
 def later(clock, seconds):
@@ -116,9 +123,61 @@ def test_what_is_remembered_is_read_back_as_it_was(first, second):
     assert leases.from_said(leases.said(tenure)) == tenure
 
 
-@pytest.mark.parametrize("rot", [{}, {"epoch": "x"}, {"epoch": 1, "rollout": "", "lease": 5, "broken": None}])
+HELD = leases.said(leases.held(Tenure(), asks("red", 5), NOON))
+
+
+@pytest.mark.parametrize(
+    "rot",
+    [
+        {},
+        {"epoch": "x"},
+        {"epoch": 1, "rollout": "", "lease": 5, "broken": None},
+        HELD | {"epoch": 2**60},
+        HELD | {"lease": {"rollout": "red"}},
+        HELD | {"lease": HELD["lease"] | {"deadline": "soon"}},
+        HELD | {"lease": HELD["lease"] | {"deadline": None}},
+    ],
+)
 def test_what_has_rotted_remembers_nothing(rot):
     assert leases.from_said(rot) == Tenure()
+
+
+def test_what_a_newer_agent_wrote_down_besides_is_ignored_and_the_epoch_stays():
+    newer = HELD | {"lease": HELD["lease"] | {"colour": "red"}, "more": 1}
+
+    assert leases.from_said(newer) == leases.from_said(HELD)
+    assert leases.from_said(newer).epoch == 5
+
+
+@pytest.mark.parametrize("moment", [1e30, float("inf"), float("nan")])
+def test_a_moment_that_no_calendar_has_can_be_told(moment):
+    lease = HELD["lease"] | {"since": moment, "until": moment}
+
+    with pytest.raises(LockedError, match="nobody knows when"):
+        leases.require_free(leases.from_said(HELD | {"lease": lease}), NOON)
+
+
+def test_a_rollout_that_its_operator_knows_to_be_over_gives_way_at_once_and_others_do_not():
+    tenure = leases.held(Tenure(), asks("red", 5), NOON)
+
+    for over in (frozenset(), frozenset({"green"})):
+        with pytest.raises(LockedError):
+            leases.held(tenure, Asked("blue", 6, "ann@desk", 60.0, over), NOON)
+    after = leases.held(tenure, Asked("blue", 6, "ann@desk", 60.0, frozenset({"red"})), later(NOON, 5))
+
+    assert leases.standing(after, NOON).rollout == "blue"
+    assert leases.standing(after, NOON).since == NOON.unix + 5
+    with pytest.raises(FencedError):
+        leases.held(after, asks("red", 5), NOON)
+
+
+def test_a_rollout_that_is_over_does_not_give_way_to_an_older_one_nor_while_its_verb_is_at_work():
+    tenure = leases.held(Tenure(), asks("red", 5), NOON)
+
+    with pytest.raises(FencedError):
+        leases.held(tenure, Asked("blue", 4, "ann@desk", 60.0, frozenset({"red"})), NOON)
+    with pytest.raises(LockedError):
+        leases.held(tenure, Asked("blue", 6, "ann@desk", 60.0, frozenset({"red"})), NOON, at_work=True)
 
 
 GOOD = {"rollout": "red", "epoch": 1, "holder": "ann@desk", "seconds": 60}
@@ -155,17 +214,21 @@ class Life(RuleBasedStateMachine):
         try:
             self.tenure = leases.held(self.tenure, by, self.clock, at_work=self.at_work)
         except LockedError:
-            free = before is None or before.rollout == by.rollout
-            assert by.epoch < self.heard or not free or (by.epoch, by.rollout) < self._mark()
+            assert by.epoch < self.heard or not self._is_free(before, by) or self._is_below(by)
             return
-        assert before is None or before.rollout == by.rollout
+        assert self._is_free(before, by)
         assert by.epoch >= self.heard
+        assert before is None or by.rollout == before.rollout or not self.at_work
         self.at_work = at_work
         assert leases.standing(self.tenure, self.clock).rollout == by.rollout
         self.heard = by.epoch
 
-    def _mark(self):
-        return self.tenure.epoch, self.tenure.rollout
+    def _is_free(self, before, by):
+        gives_way = before is not None and before.rollout in by.after and not self.at_work
+        return before is None or before.rollout == by.rollout or gives_way
+
+    def _is_below(self, by):
+        return (by.epoch, by.rollout) < (self.tenure.epoch, self.tenure.rollout)
 
     @rule(seconds=st.floats(min_value=0, max_value=100), ends=st.booleans())
     def time_passes(self, seconds, ends):

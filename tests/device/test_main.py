@@ -261,3 +261,11 @@ def test_an_agent_reads_no_more_than_it_needs_to_greet(device):
         "slmops.device.gate",
         "slmops.device.talk",
     }
+
+
+def test_a_look_answers_where_nothing_can_be_taken_away(device):
+    """As on a disk that can only be read."""
+    device.places.bulletin.unlink(missing_ok=True)
+    device.places.bulletin.mkdir()
+
+    assert device.ask("fsck").kind == "done"

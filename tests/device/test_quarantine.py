@@ -94,7 +94,15 @@ def test_a_quarantine_ends_by_itself_whatever_the_clock_did(failed, last, terms,
 
 
 @pytest.mark.parametrize(
-    "said", [{}, {"after": 0, "seconds": 1}, {"after": 1, "seconds": -1}, {"after": 1, "seconds": "nan"}, 5]
+    "said",
+    [
+        {},
+        {"after": 0, "seconds": 1},
+        {"after": 1, "seconds": -1},
+        {"after": 1, "seconds": "nan"},
+        {"after": 1, "seconds": 1e300},
+        5,
+    ],
 )
 def test_terms_that_are_none_are_refused(said):
     with pytest.raises(DeviceError, match="quarantine: expected"):

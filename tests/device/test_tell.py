@@ -3,6 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
+
+import pytest
 
 from slmops import __version__
 from slmops.device.places import read_json
@@ -160,3 +163,23 @@ def test_what_came_to_stand_in_its_place_is_not_opened(device):
     device.places.bulletin.unlink()
     device.places.bulletin.symlink_to("/proc/1/status" if os.geteuid() else "/dev/zero")
     assert shown(device) == (1, [])
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_NOFILE", "RLIMIT_FSIZE"])
+def test_where_memory_takes_no_line_nothing_is_told_and_nothing_ends(places, limit):
+    code = """
+import resource, sys
+from pathlib import Path
+from slmops.device.places import Places
+from slmops.device.tell import Teller
+limit = getattr(resource, sys.argv[2])
+resource.setrlimit(limit, (3 if sys.argv[2] == "RLIMIT_NOFILE" else 0, resource.getrlimit(limit)[1]))
+teller = Teller(Places(Path(sys.argv[1])))
+teller.look()
+teller.hush()
+print("lives")
+"""
+    words = [sys.executable, "-c", code, str(places.root), limit]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+
+    assert done.stdout == "lives\n", done.stderr

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ def power(what, fleet, device):
     """Switch a device; what it starts lives on, and would hold a pipe open."""
     words = [ROOT / "scripts/fleet-power", what, fleet.parent, device]
     subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def return_(operator, fleet, device):
+    """Switch a device on, and wait until its daemon answers."""
+    power("on", fleet, device)
+    end = time.monotonic() + 120
+    while True:
+        (row,) = operator.json("status", fleet, "-l", device)
+        if row["health"] == "healthy" or time.monotonic() > end:
+            return
+        time.sleep(0.2)
 
 
 def make(operator, version, type_):
@@ -91,8 +103,8 @@ def test_what_a_fleet_was_taken_back_from_comes_to_nobody(operator, fleet):
     assert {line["device"]: line["state"] for line in lines} == {
         "edge-1": "returned", "edge-2": "lost", "edge-3": "lost",
     }  # fmt: skip
-    power("on", fleet, "edge-2")
-    power("on", fleet, "edge-3")
+    return_(operator, fleet, "edge-2")
+    return_(operator, fleet, "edge-3")
     serve(operator, fleet, "1.2.0", "edge-2")
 
     found = rows(operator, fleet, "--yes")

@@ -1,5 +1,6 @@
 """A fleet through anything: random operations over devices only thought of, and what always holds."""
 
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,32 +59,56 @@ class Fleet(RuleBasedStateMachine):
                 operator.history.close()
             self.room.cleanup()
 
-    def drive(self, operator, then):
+    def drive(self, operator, then, *, fresh):
         """Let an operator do something, and hold what is reported against what is."""
         before = {name: device.standing.slot for name, device in self.devices.items()}
         try:
             outcome = then()
         except (KilledError, LockedError, FencedError):
+            self.bury()
             return
         if outcome.number is not None:
-            self.check(outcome, before, operator.history)
+            self.check(outcome, before, operator.history, fresh=fresh)
 
-    def check(self, outcome, before, history):
+    def bury(self):
+        """Wait until no thread of a driver that is no more works on a device: a kill takes them with it."""
+        for thread in threading.enumerate():
+            if thread.daemon:
+                thread.join(10)
+                assert not thread.is_alive()
+
+    def check(self, outcome, before, history, *, fresh):
+        entry, lines = history.find(outcome.number), history.devices(outcome.number)
         assert outcome.rollout.state in machine.ENDS | machine.STOPS
-        slot = history.find(outcome.number).options["slot"]
+        assert (entry.state, entry.wave) == (outcome.rollout.state.value, outcome.rollout.wave)
+        assert {line.device: line.state for line in lines} == {
+            name: state.value for name, state in outcome.states.items()
+        }
+        assert not any("fault of slmops" in message for message in outcome.messages.values())
+        slot = entry.options["slot"]
         for name, state in outcome.states.items():
-            here = self.devices[name].standing
-            if state in (State.COMMITTED, State.ALREADY):
-                # Nothing happens to a device behind its driver's back here.
-                assert (here.slot, here.trial) == (slot, None)
-            if state in (State.WENT_BACK, State.UNPROVED, State.RETURNED):
-                assert here.slot != slot or before[name] == slot
+            self.check_device(state, slot, self.devices[name].standing, before[name], fresh=fresh)
         if outcome.rollout.state is Stage.SUCCEEDED:
             assert {state.value for state in outcome.states.values()} <= {"committed", "already"}
+        if outcome.rollout.state is Stage.PARTIAL:
+            assert not {state.value for state in outcome.states.values()} <= {"committed", "already"}
         if outcome.rollout.state is Stage.RETURNED:
             number = outcome.rollout.wave + 1
             wave = [line.device for line in history.devices(outcome.number) if line.wave == number]
             assert State.COMMITTED not in {outcome.states[name] for name in wave}
+
+    def check_device(self, state, slot, here, before, *, fresh):
+        if fresh and state in (State.COMMITTED, State.ALREADY):
+            # Nothing happens to a device behind its driver's back here.
+            assert (here.slot, here.trial) == (slot, None)
+        if state is State.COMMITTED:
+            # Whoever took the rollout up has seen who gave the release up since.
+            assert here.slot == slot or (here.failure or {}).get("slot") != slot
+        if state in (State.WENT_BACK, State.UNPROVED, State.RETURNED):
+            assert here.slot != slot or before == slot
+        if state in (State.CANCELED, State.SKIPPED, State.WAITING, State.READY):
+            # Whoever was not tried, or is said not to have been, serves what it served.
+            assert here.slot == before
 
     @rule(
         who=st.integers(0, 1), slot=st.sampled_from(RELEASES), outcome=st.sampled_from(OUTCOMES),
@@ -92,24 +117,24 @@ class Fleet(RuleBasedStateMachine):
             "max_failures": st.sampled_from([0, 1, "50%"]),
             "max_unreachable": st.sampled_from([0, 2, "50%"]),
             "max_parallel": st.integers(1, 4),
-            "advance": st.sampled_from(["auto", "manual"]),
+            "advance": st.sampled_from(["auto", "manual"]), "soak": st.sampled_from([0, 0, 0.001]),
         }),
     )  # fmt: skip
     def deploy(self, who, slot, outcome, dies, strategy):
         operator = self.operators[who]
         operator.watcher = DiesAfter(dies or -1)
         said = {**strategy, "min_executed": 1, "defer_timeout": 0.01}
-        self.drive(operator, lambda: operator.roll_out(slot, outcome, **said))
+        self.drive(operator, lambda: operator.roll_out(slot, outcome, **said), fresh=True)
 
     @rule(who=st.integers(0, 1), outcome=st.sampled_from(OUTCOMES), dies=st.integers(0, 60),
           back=st.sampled_from(["", "", "", "none", "wave", "all"]))  # fmt: skip
     def go_on(self, who, outcome, dies, back):
         operator = self.operators[who]
         left, newest = operator.history.left("fleet"), operator.history.find(None)
-        if not left or left[0].id != newest.id or (back and newest.state == "returning"):
+        if not left or left[0].id != newest.id:
             return
         operator.watcher = DiesAfter(dies or -1)
-        self.drive(operator, lambda: operator.go_on(back, outcome))
+        self.drive(operator, lambda: operator.go_on(back, outcome), fresh=False)
 
     @rule(name=st.integers(0, 11), cut=st.sampled_from(["", *CUTS]))
     def cut(self, name, cut):
@@ -119,9 +144,22 @@ class Fleet(RuleBasedStateMachine):
     def switch(self, name, online):
         self.device(name).online = online
 
+    @rule(name=st.integers(0, 11), fails=st.booleans())
+    def spoil(self, name, fails):
+        self.device(name).fails = fails
+
     @rule(name=st.integers(0, 11))
     def reboot(self, name):
         self.device(name).reboot()
+
+    @rule(name=st.integers(0, 11))
+    def crash(self, name):
+        """Let the daemon of a device that committed crash until its agent gives the release up."""
+        device = self.device(name)
+        if device.standing.trial is None and device.standing.slot is not None:
+            device.write(
+                "rolled_back", slot=device.standing.slot, code="RUN_CRASHLOOP", message="", evidence={}
+            )
 
     @rule(name=st.integers(0, 11), held=st.booleans())
     def update_lock(self, name, held):
@@ -131,7 +169,7 @@ class Fleet(RuleBasedStateMachine):
     def heal(self):
         """Let all be well again: then one deploy brings everybody to one release, whatever was before."""
         for device in self.devices.values():
-            device.online, device.update_lock, device.cut_at = True, False, ""
+            device.online, device.update_lock, device.cut_at, device.fails = True, False, "", False
             device.decide_alone()
             device.write("forgiven", slot=None)
             device.tenure = lease.broken(device.tenure, 0, "a person", "to go on", device.clock())

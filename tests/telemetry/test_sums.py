@@ -73,3 +73,11 @@ def test_another_file_of_the_same_name_is_counted_from_its_beginning(tmp_path):
 
 def test_a_spool_that_is_not_there_comes_to_nothing(tmp_path):
     assert Sums(tmp_path / "missing").of("sha256:00") == Summary()
+
+
+def test_a_segment_that_went_while_it_was_looked_for_is_not_missed(tmp_path):
+    Spool(tmp_path).append(EVENT)
+    (tmp_path / "0000000000.jsonl").symlink_to("gone")
+
+    assert Sums(tmp_path).of("sha256:00").requests == 1
+    assert read(tmp_path).events == [EVENT]
