@@ -6,9 +6,10 @@ agent, passes on what both say, and strikes as the file says, once for every tim
     [{"verb": VERB, "at": enter|inside|leave, "do": error|kill|hang, "times": N}, ...]
 
 `enter` is before the agent sees the request; `inside` after half of its raw bytes, or its first note, or a
-few milliseconds of work, and before anybody has heard an answer; `leave` when the agent has done it and has answered, and nobody has heard the
-answer. `error` answers that it failed, and whatever was at work is dead then; `kill` kills the agent and this
-process; `hang` freezes the agent, and nothing more is said until the operator hangs up.
+few milliseconds of work, and before anybody has heard an answer; `leave` when the agent has done it and has
+answered, and nobody has heard the answer. `error` answers that it failed, and whatever was at work is dead
+then; `kill` kills the agent and this process; `hang` freezes the agent, and nothing more is said until the
+operator hangs up.
 It does not know what a verb does. Standard library only: a device's own Python runs it.
 """
 

@@ -16,6 +16,8 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
@@ -114,20 +116,22 @@ def _doom(what: str, state: str, at: str) -> None:
     from slmops.rollout import history  # noqa: PLC0415
 
     class Doomed(history.History):
-        def moved(self, number: int, to: str, *more: Any, **named: Any) -> Any:
-            return self._told(super().moved, to, ROLLOUT, number, to, *more, **named)
+        def moved(self, number: int, state: str, wave: int, **named: Any) -> None:
+            with self._doomed(ROLLOUT, state):
+                super().moved(number, state, wave, **named)
 
-        def told(self, number: int, device: str, to: str, *more: Any, **named: Any) -> Any:
-            return self._told(super().told, to, DEVICE, number, device, to, *more, **named)
+        def told(self, number: int, device: str, state: str, *more: Any, **named: Any) -> None:
+            with self._doomed(DEVICE, state):
+                super().told(number, device, state, *more, **named)
 
-        def _told(self, tell: Any, to: str, of: str, *words: Any, **named: Any) -> Any:
+        @contextmanager
+        def _doomed(self, of: str, to: str) -> Iterator[None]:
             doomed = (of, to) == (what, state)
             if doomed and at == ENTER:
                 os.kill(os.getpid(), signal.SIGKILL)
-            answer = tell(*words, **named)
+            yield
             if doomed:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return answer
 
     for module in list(sys.modules.values()):
         if getattr(module, "History", None) is history.History and module is not history:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from _fault_deaths import deaths
 from _fault_kills import OPERATOR, Tally, campaign, clean, plan, play
 from _fault_matrix import BACK, KINDS, cells, devices, matrix
 from _measure import HERE, machine, progress, show
+from _reaper import counted
 
 SHORT, LONG = 200, 2000
 DEVICES: Final = 10
@@ -39,36 +41,59 @@ def main() -> None:
     said = _said()
     # Told to end, it ends its devices first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    shared = Path("/dev/shm")  # noqa: S108 (kills are the same in memory, and faster)
-    facts: dict[str, Any] = {"benchmark": "faults", "seed": said.seed, "machine": machine()}
+    if said.replay:
+        with _room() as room:
+            sys.exit(_replayed(Path(room), said.replay))
     broken: list[str] = []
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        room = Path(folder)
-        if said.replay:
-            sys.exit(_replayed(room, said.replay))
-        if said.only in ("", "matrix"):
-            with Bed(room / "matrix", devices(), interposed=True) as bed:
-                found = matrix(bed, progress, said.column)
-            facts["matrix"] = {"cells": len(cells()), "breaks": found}
-            broken += found
-        if said.only in ("", "deaths"):
-            with Bed(room / "deaths", 3) as bed:
-                count, found = deaths(bed, progress)
-            facts["deaths"] = {"deaths": count, "breaks": found}
-            broken += found
-        if said.only in ("", "kills"):
-            with Bed(room / "kills", DEVICES) as bed:
-                tally = campaign(bed, said.seed, kills=LONG if said.long else SHORT, say=progress)
-            facts["kills"] = _told(tally)
-            broken += tally.breaks
-            histogram(tally)
-    facts["seconds"] = round(time.monotonic() - began)
+    for part in (said.only,) if said.only else PARTS:
+        began = time.monotonic()
+        facts, cpu = counted(lambda part=part: PARTS[part](said))  # type: ignore[misc]
+        facts |= {"seconds": round(time.monotonic() - began), "cpu_seconds": cpu}
+        broken += facts["breaks"]
+        if not said.column:
+            _keep(part, facts)
     print(f"{len(broken)} invariant breaks, seed {said.seed}")
     print("\n".join(broken))
-    if not said.only:
-        (HERE / "results/faults.json").write_text(json.dumps(facts, indent=1) + "\n")
     sys.exit(bool(broken))
+
+
+def _matrix(said: argparse.Namespace) -> dict[str, Any]:
+    with _room() as room, Bed(Path(room), devices(), interposed=True) as bed:
+        return {"cells": len(cells()), "breaks": matrix(bed, progress, said.column)}
+
+
+def _deaths(_said: argparse.Namespace) -> dict[str, Any]:
+    with _room() as room, Bed(Path(room), 3) as bed:
+        count, found = deaths(bed, progress)
+    return {"deaths": count, "breaks": found}
+
+
+def _kills(said: argparse.Namespace) -> dict[str, Any]:
+    with _room() as room, Bed(Path(room), DEVICES) as bed:
+        tally = campaign(bed, said.seed, kills=LONG if said.long else SHORT, say=progress)
+    histogram(tally)
+    return {"seed": said.seed, **_told(tally)}
+
+
+PARTS: Final[dict[str, Callable[[argparse.Namespace], dict[str, Any]]]] = {
+    "matrix": _matrix,
+    "deaths": _deaths,
+    "kills": _kills,
+}
+
+
+def _room() -> tempfile.TemporaryDirectory[str]:
+    shared = Path("/dev/shm")  # noqa: S108 (kills are the same in memory, and faster)
+    return tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None)
+
+
+def _keep(part: str, facts: dict[str, Any]) -> None:
+    """Write what was found in one part; what was found in others before stays."""
+    path = HERE / "results/faults.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(
+        json.dumps({**before, "benchmark": "faults", "machine": machine(), part: facts}, indent=1) + "\n"
+    )
 
 
 def histogram(tally: Tally) -> None:
@@ -106,7 +131,7 @@ def _said() -> argparse.Namespace:
     parser.add_argument("--long", action="store_true", help=f"{LONG} kills instead of {SHORT}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", default="", metavar="SEED:INDEX", help="one round of kills alone")
-    parser.add_argument("--only", default="", choices=["matrix", "deaths", "kills"], help="one part alone")
+    parser.add_argument("--only", default="", choices=[*PARTS], help="one part alone")
     parser.add_argument("--column", default="", choices=[*KINDS, BACK], help="of the matrix alone")
     return parser.parse_args()
 

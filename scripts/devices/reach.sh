@@ -20,7 +20,7 @@ await_ssh() { # until the sshd of $device speaks; two minutes at most
   read -r host port < "$device/place"
   for ((n = 0; n < 600; n++)); do
     if timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"; read -r -t 5 line <&3; [[ $line == SSH-* ]]' "$host" "$port" 2>/dev/null; then return; fi
-    running || fail "$name ended; see $log"
+    [ "$n" -lt 50 ] || running || fail "$name ended; see $log" # it says who it is a moment after it began
     sleep 0.2
   done
   fail "$name does not answer; see $log"

@@ -15,7 +15,7 @@ RECENT = 50
 """Rollouts among which the one that is meant is looked for."""
 Number = Annotated[
     int | None,
-    typer.Argument(help="The rollout's number; without one, that which goes on, or the latest.", min=1, max=2**63 - 1),
+    typer.Argument(help="Its number; without one, that which goes on, or the latest.", min=1, max=2**63 - 1),
 ]
 
 

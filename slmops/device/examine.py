@@ -103,6 +103,8 @@ class Examiner:
                 paper.failed.append(_failed(golden, "", str(error)))
             except DeviceError as error:
                 raise DeviceError(f"golden prompt {number}: {error}") from error
+            except talk.ODD as error:
+                raise DeviceError(f"golden prompt {number}: the answer is of no known shape") from error
         return paper
 
     def hurry(self, prompts: Sequence[Golden]) -> Paper:

@@ -66,7 +66,7 @@ def before(places: Places, slot: str, said: dict[str, Any]) -> Measured:
             return Measured()
         examiner = examine.of(places, there, BEFORE_SECONDS)
         paper = examiner.hurry(examine.read(places.files(slot), coming))
-    except (SlmopsError, OSError):
+    except (SlmopsError, OSError, *talk.ODD):
         return Measured()
     return replace(paper.measured, memory=_memory(places, standing.slot, there))
 

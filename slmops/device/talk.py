@@ -16,6 +16,13 @@ from slmops.device.ready import port as port  # noqa: PLC0414 - asked here by th
 from slmops.device.ready import ready as ready  # noqa: PLC0414 - as above
 from slmops.errors import DeviceError
 
+ODD = (AttributeError, IndexError, KeyError, TypeError)
+"""What reading an answer raises that has another shape than a daemon's of ours."""
+
+
+REASON = 300
+"""Letters of why a daemon refuses that are passed on."""
+
 
 class RefusedError(DeviceError):
     """The daemon answered with another status than 200."""
@@ -176,4 +183,4 @@ def _text(choice: dict[str, Any], chat_key: str) -> str:
 
 def _reason(said: dict[str, Any]) -> str:
     error = said.get("error")
-    return str(error.get("message") if isinstance(error, dict) else error or said)
+    return str(error.get("message") if isinstance(error, dict) else error or said)[:REASON]

@@ -12,8 +12,8 @@ from slmops.artifact import trust as trusts
 from slmops.errors import IntegrityError
 
 ANEW = (
-    "Look whose device it is. One that lost its key is set up anew: slmops device uninstall, which forgets "
-    "the key that is known here, then deploy again."
+    "Look whose device it is. One that lost its key is set up anew: slmops device uninstall DEVICE "
+    "--fleet FLEET.yaml, which forgets the key that is known here, then deploy again."
 )
 
 

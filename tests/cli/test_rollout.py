@@ -112,7 +112,7 @@ def test_a_rollout_that_is_not_there_is_said_to_be_none(slmops, verb):
     ended = slmops("rollout", verb, "7")
 
     assert ended.code == 2
-    assert "there is no such rollout" in ended.err
+    assert "there is no rollout 7" in ended.err
 
 
 def test_watch_ends_at_once_when_the_rollout_has_ended(slmops, history):

@@ -58,6 +58,34 @@ def test_what_will_not_happen_is_refused_by_name(ask, changes, named):
 
 
 @pytest.mark.parametrize(
+    ("ask", "changes", "named"),
+    [
+        (plain, {"logprobs": 6}, "logprobs"),
+        (plain, {"logprobs": True}, "logprobs"),
+        (plain, {"stream": True, "echo": True}, "echo"),
+        (plain, {"stream": True, "logprobs": 0}, "logprobs"),
+        (plain, {"top_logprobs": 2}, "top_logprobs"),
+        (plain, {"max_tokens": 0, "echo": False}, "max_tokens"),
+        (chat, {"logprobs": 1}, "logprobs"),
+        (chat, {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        (chat, {"top_logprobs": 2}, "top_logprobs"),
+        (chat, {"logprobs": False, "top_logprobs": 2}, "top_logprobs"),
+        (chat, {"echo": True}, "echo"),
+        (chat, {"max_completion_tokens": 0}, "max_completion_tokens"),
+    ],
+)
+def test_scores_that_will_not_be_told_are_refused_by_name(ask, changes, named):
+    with pytest.raises(RefusedError, match=named) as refused:
+        ask(**changes)
+    assert refused.value.status == 400
+
+
+def test_no_scores_may_be_asked_for_of_a_stream_too():
+    assert plain(stream=True, echo=False, logprobs=None).alternatives is None
+    assert chat(stream=True, logprobs=False).alternatives is None
+
+
+@pytest.mark.parametrize(
     ("messages", "named"),
     [
         ([], "messages"),

@@ -4,8 +4,8 @@ The model file is JSON: `answers` by prompt, `labels` of a classifier; `exit`, t
 that code; `silent`, never to be ready; `refuses`, to answer 503; `scores`, the log-probabilities of any text
 that is echoed (without it, it tells none, like a daemon of before); `pause`, seconds before each word of an
 answer; `spools`, statuses of requests that others are said to have made; `dies_at`, a prompt at which it
-ends, only once where `dies` says so; `keeps_its_mask`, to leave blocked what was blocked when it was started.
-Standard library only, so that it is up in no time.
+ends, only once where `dies` says so; `odd`, what it says in place of an answer; `keeps_its_mask`, to leave
+blocked what was blocked when it was started. Standard library only, so that it is up in no time.
 """
 
 import json
@@ -74,7 +74,7 @@ class Daemon(BaseHTTPRequestHandler):
         for word in answer.split(" "):
             time.sleep(MODEL.get("pause", 0))
             choice = {"delta": {"content": word}} if chat else {"text": word}
-            self.event(json.dumps({"choices": [choice]}))
+            self.event(json.dumps(MODEL.get("odd", {"choices": [choice]})))
         self.event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 

@@ -149,3 +149,13 @@ def test_of_a_version_before_that_is_too_slow_to_be_timed_whole_what_there_was_t
 
     assert 0 < len(paper.firsts) < 3
     assert paper.measured.time_to_first_token >= 0.1
+
+
+@pytest.mark.parametrize(
+    "odd", [[], {"choices": [1]}, {"choices": 5}, {"choices": [{"delta": 1, "text": 2}]}]
+)
+def test_an_answer_of_another_shape_is_in_doubt_and_is_not_timed(device, shop, odd):
+    verdict = device.activate(shop.release(odd=odd), gate={"measure_before": True})
+
+    assert (verdict["outcome"], verdict["code"]) == ("inconclusive", "GATE_INCONCLUSIVE")
+    assert "golden prompt 1: the answer is of no known shape" in verdict["message"]
