@@ -35,6 +35,7 @@ class FakeDevice:
     staged: set[str] = field(default_factory=set)
     tenure: Tenure = field(default_factory=Tenure)
     online: bool = True
+    healthy: bool = True
     fails: bool = False
     """Whatever is brought, its gate finds it bad here."""
     update_lock: bool = False
@@ -101,7 +102,7 @@ class FakeFleet:
             shunned = self._shunned(one)
         return Finding(
             device,
-            current=here.slot == self.slot and here.trial is None,
+            current=here.slot == self.slot and here.trial is None and one.healthy,
             quarantined="it failed here too often" if shunned else "",
             went_back_at=failure.get("at") if self._is_to_blame(failure) else None,
         )

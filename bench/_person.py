@@ -47,12 +47,20 @@ class Operator:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
         self._ask.close()
         self._server.wait()
         self._told.close()
 
     def start(self, *words: object, die: dict[str, str] | None = None, files: int | None = None) -> int:
-        """Begin a command, which may have so many files open; return its process id."""
+        """Begin a command, which may have so many files open; return its process id.
+
+        One that was begun before and never heard to its end is killed first.
+        """
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.ended(LONGEST)
         said = {"words": [str(word) for word in words], "out": str(self._log), "die": die, "files": files}
         self._ask.write(json.dumps(said) + "\n")
         self._ask.flush()
@@ -69,11 +77,9 @@ class Operator:
 
     def __call__(self, *words: object, die: dict[str, str] | None = None, files: int | None = None) -> int:
         """Run a command to its end; return its exit code."""
-        pid = self.start(*words, die=die, files=files)
+        self.start(*words, die=die, files=files)
         code = self.ended(LONGEST)
         if code is None:
-            os.kill(pid, signal.SIGKILL)
-            self.ended(LONGEST)
             raise TimeoutError(f"slmops {' '.join(map(str, words))}: no end after {LONGEST:.0f} s")
         return code
 

@@ -106,7 +106,8 @@ def _pasts(history: History, fleet: str) -> Iterator[Past]:
             lines = {line.device: State(line.state) for line in history.devices(entry.id)}
             # A rollback that could move nobody counts for nothing.
             leaves = None if state is Rollout.REFUSED else left(entry)
-            yield Past(entry.id, entry.release, state, lines, leaves)
+            stages_only = bool(entry.options.get("how", {}).get("stage_only"))
+            yield Past(entry.id, entry.release, state, lines, leaves, stages_only)
 
 
 def _row(device: str, aim: Target, stands: Row) -> Row:

@@ -17,7 +17,7 @@ import typer
 
 from slmops.cli import auditing, home
 from slmops.cli.follow import Follow
-from slmops.cli.foresee import Foreseen, foresee
+from slmops.cli.foresee import Foreseen, foresee, offered
 from slmops.cli.options import ask_first
 from slmops.cli.outcome_view import show_outcome
 from slmops.cli.plan_view import refused, show_plan
@@ -99,7 +99,7 @@ def drive_on(number: int, *, do: str, back: str = "none", output: Form = Form.TA
         if entry is None or "waves" not in entry.options or "file" not in entry.options:
             raise UsageError(
                 f"rollout {number} cannot be taken up: it was no deploy, or is from before this slmops",
-                remedy="Deploy again: who has the release already is left alone.",
+                remedy="Deploy, or roll back, again: who is there already is left alone.",
             )
         whole, devices = load_fleet(Path(entry.options["file"]))
         layout = Layout(home.registry())
@@ -110,7 +110,8 @@ def drive_on(number: int, *, do: str, back: str = "none", output: Form = Form.TA
             options = Options(**entry.options["how"])
             findings = _look_again(going, order, strategy)
             errand = _errand(whole, order, findings, entry.options, entry.uid, options, above=entry.epoch)
-            with _driven(strategy, order, errand, history, {}, options) as drive:
+            offers = offered(layout, findings) if do != "abort" and entry.options.get("delta") else {}
+            with _driven(strategy, order, errand, history, offers, options) as drive:
                 outcome = drive.go_on(entry, findings, back if do == "abort" else "")
         show_outcome(entry.release, entry.release, findings, outcome, output)
         return outcome

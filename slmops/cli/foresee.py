@@ -43,7 +43,7 @@ def foresee(
     """
     order = orders.take(layout, releases.find(layout, channels.resolve(layout, release)), home.mandate())
     findings = _look(fleet, devices, order)
-    offers = _offers(layout, findings) if delta else {}
+    offers = offered(layout, findings) if delta else {}
     with closing(History(home.history())) as history:
         pasts = make_plan.pasts_of(history, fleet.name, devices)
     asked = Asked(fleet, selector, auditing.who())
@@ -63,7 +63,7 @@ def _look(fleet: Fleet, devices: list[Device], order: Order) -> list[Finding]:
         )
 
 
-def _offers(layout: Layout, findings: list[Finding]) -> Offers:
+def offered(layout: Layout, findings: list[Finding]) -> Offers:
     """Make the deltas that these devices can use, those made before taken as they are."""
     deltas = Deltas(layout)
     wanted = offer.pairs(deltas, findings)

@@ -79,7 +79,7 @@ def break_(
     if driver is not None:
         with closing(History(home.history())) as history:
             history.take_away(whole.name)
-    said = {"action": "break", "reason": reason, "holder": auditing.who(), "epoch": int(time.time())}
+    said = {"action": "break", "reason": reason, "holder": auditing.who(), "epoch": home.epoch()}
     taken = ask_each([device for device in devices if device.name in held], "lease", said)
     auditing.note(fleet=whole.name, reason=reason, driver=driver and driver.holder, devices=held)
     if output is Form.JSON:

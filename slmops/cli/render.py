@@ -4,15 +4,17 @@ Standard output carries data; progress and remarks go to standard error.
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,15 +26,30 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 180
-"""Columns where there is no terminal: nothing is folded for want of a width nobody asked for."""
-FOLDED = 16
-"""Letters that the last column of a table must have before it is folded."""
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
+from slmops.profile.sizes import decimal_size
 
+WIDE = 180
+"""Columns where there is no terminal and COLUMNS does not say: nothing is folded for want of a width."""
+FOLDED = 16
+"""Letters that a column must have before it is folded."""
+EASY = 24
+"""Letters that the last column, which tends to be words, is left when it is folded, before others are."""
+GAP = 2
+"""Between columns."""
+NOTHING = "-"
+"""What stands in a cell where there is nothing to say."""
+
+
+def _console(stream: TextIO, *, stderr: bool) -> Console:
+    asked = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(stderr=stderr, highlight=False, width=None if asked else WIDE)
+
+
+out = _console(sys.stdout, stderr=False)
+err = _console(sys.stderr, stderr=True)
+
+size = decimal_size
 GOOD = {"committed", "already", "succeeded", "healthy", "pass", "ok", "yes"}
-KILO = 1000
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
 BAD = {"failed", "went back", "stuck", "lost", "unreachable", "refused", "unhealthy", "missing", "no"}
 
@@ -60,28 +77,74 @@ def emit(value: Any) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], on: Console = out) -> None:
     """Print a table; cells that name a state are coloured. No cell is cut off.
 
-    Where the terminal is too narrow for its columns, each row is a block of its own, a line for each cell.
+    Where it is too wide, columns that are empty in every row go; then the last column is folded, and others
+    that are long, at words; then the last column stands beneath its row. Where even that is too wide, each
+    row is a block of its own, a line for each cell.
     """
     cells = [[cell(value) for value in row] for row in rows]
-    if on.width < _width(columns, cells):
-        return _stack(columns, cells, on)
-    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for column in drawn.columns:
-        column.overflow = "fold"
-    for column in drawn.columns[:-1]:
-        column.no_wrap = True
+    heads = list(columns)
+    if cells and on.width < _wide(_widths(heads, cells)):
+        kept = [p for p in range(len(heads)) if p == 0 or any(row[p].plain != NOTHING for row in cells)]
+        heads, cells = [heads[place] for place in kept], [[row[place] for place in kept] for row in cells]
+    widths = _widths(heads, cells)
+    fitted = _fit(widths, _least(heads, cells), on.width)
+    if fitted is not None:
+        return _draw(heads, cells, fitted, on)
+    if widths[-1] > EASY:
+        fitted = _fit(widths[:-1], _least(heads, cells)[:-1], on.width)
+    return _stack(heads, cells, on) if fitted is None else _hang(heads, cells, fitted, on)
+
+
+def _widths(heads: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
+    return [max(len(head), *(row[place].cell_len for row in cells), 0) for place, head in enumerate(heads)]
+
+
+def _wide(widths: Sequence[int]) -> int:
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _least(heads: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
+    """Return how narrow each column may be: the last one to `FOLDED`, others so that words stay whole."""
+    least = []
+    for place, head in enumerate(heads[:-1]):
+        words = [*head.split(), *(word for row in cells for word in row[place].plain.split())]
+        least.append(max(FOLDED, *map(len, words)))
+    return [*least, FOLDED]
+
+
+def _fit(widths: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
+    """Return the widths of columns that fit, the last one folded first and then the widest; None: none do."""
+    found, last = list(widths), len(widths) - 1
+    while _wide(found) > room:
+        able = [place for place, width in enumerate(found) if width > least[place]]
+        if not able:
+            return None
+        found[max(able, key=lambda place: (place == last and found[place] > EASY, found[place]))] -= 1
+    return found
+
+
+def _draw(
+    heads: Sequence[str],
+    cells: Sequence[Sequence[Text]],
+    widths: Sequence[int],
+    on: Console,
+    *,
+    headed: bool = True,
+) -> None:
+    drawn = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
+    for head, width in zip(heads, widths, strict=True):
+        drawn.add_column(head, width=width, overflow="fold")
     for row in cells:
         drawn.add_row(*row)
-    return on.print(drawn)
+    on.print(drawn)
 
 
-def _width(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> int:
-    """Return how wide a table must be to be read: its last column may be folded."""
-    widest = [
-        max(len(head), *(row[place].cell_len for row in cells)) if cells else len(head)
-        for place, head in enumerate(columns)
-    ]
-    return sum(widest[:-1]) + min(widest[-1], FOLDED) + 2 * (len(columns) - 1)
+def _hang(heads: Sequence[str], cells: Sequence[Sequence[Text]], widths: Sequence[int], on: Console) -> None:
+    """Print a table in which the last cell of a row, if there is something in it, stands beneath it."""
+    for place, row in enumerate(cells):
+        _draw(heads[:-1], [row[:-1]], widths, on, headed=place == 0)
+        if row[-1].plain != NOTHING:
+            on.print(Padding(row[-1], (0, 0, 0, GAP)))
 
 
 def _stack(columns: Sequence[str], cells: Sequence[Sequence[Text]], on: Console) -> None:
@@ -94,7 +157,7 @@ def _stack(columns: Sequence[str], cells: Sequence[Sequence[Text]], on: Console)
 
 def cell(value: Any) -> Text:
     """Return a value as it stands in a table."""
-    text = "-" if value is None or value == "" else str(value)
+    text = NOTHING if value is None or value == "" else str(value)
     style = "green" if text in GOOD else "red" if text in BAD else ""
     return Text(text, style=style)
 
@@ -139,15 +202,6 @@ def counter(what: str) -> Progress:
         SpinnerColumn(), TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), console=err,
         transient=True, disable=not err.is_terminal,
     )  # fmt: skip
-
-
-def size(count: float) -> str:
-    """Return bytes for people: 1.5 MB, 3.2 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < KILO or unit == "GB":
-            break
-        count /= KILO
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
 
 
 def brief(text: str) -> str:

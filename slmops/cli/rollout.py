@@ -8,24 +8,22 @@ import typer
 
 from slmops.cli.catch_up import catch_up
 from slmops.cli.options import verb
-from slmops.cli.render import Form, Output, ago, emit, size, table
+from slmops.cli.render import Form, Output, ago, emit, say, size, table
 from slmops.cli.rollout_choice import opened
 from slmops.cli.rollout_report import report
 from slmops.cli.rollout_show import show
 from slmops.cli.rollout_steer import abort, pause, promote, resume
-from slmops.cli.rollout_watch import watch
+from slmops.cli.rollout_watch import GOING, watch, way_on
 from slmops.cli.take_back import left
 from slmops.rollout import progress
 from slmops.rollout.assignment import State
 from slmops.rollout.history import Entry, Line
-from slmops.rollout.machine import DRIVEN
 from slmops.rollout.tally import Sort, tally
 
 app = verb(
     "Past and present rollouts: list, show, watch, pause, resume, promote, abort, report, catch-up.",
     group=True,
 )
-GOING = frozenset(state.value for state in DRIVEN)
 
 
 @app.command("list")
@@ -35,8 +33,12 @@ def list_(
     """List the latest rollouts, newest first."""
     with opened() as history:
         found = [(entry, history.devices(entry.id)) for entry in history.rollouts(limit)]
+        driven = {entry.id: history.driver(entry.id) is not None for entry, _ in found}
     if output is Form.JSON:
-        emit([{**asdict(entry), "counts": _counts(entry, lines)} for entry, lines in found])
+        emit([
+            {**asdict(entry), "driven": driven[entry.id], "counts": _counts(entry, lines)}
+            for entry, lines in found
+        ])  # fmt: skip
         return
     now = time.time()
     heads = (
@@ -53,18 +55,22 @@ def list_(
         "ago",
         "who",
     )
-    table(heads, [_row(entry, lines, now) for entry, lines in found])
+    table(heads, [_row(entry, lines, now, driven=driven[entry.id]) for entry, lines in found])
+    for entry, _ in found:
+        if entry.state in GOING and not driven[entry.id]:
+            say(f"Nobody drives rollout {entry.id}: {way_on(entry)}")
 
 
-def _row(entry: Entry, lines: list[Line], now: float) -> tuple[object, ...]:
+def _row(entry: Entry, lines: list[Line], now: float, *, driven: bool) -> tuple[object, ...]:
     counts = _counts(entry, lines)
+    going = entry.state in GOING
     sent = progress.sent(lines)
     return (
-        entry.id, entry.fleet, entry.release, entry.state,
+        entry.id, entry.fleet, entry.release, entry.state if driven or not going else f"{entry.state}, undriven",
         f"{min(entry.wave + 1, entry.waves)}/{entry.waves}",
         f"{counts['good']}/{counts['devices']}", counts["bad"] or None, counts["left"] or None,
         size(sent) if sent else None,
-        ago((now if entry.state in GOING else entry.changed) - entry.started), ago(now - entry.started),
+        ago((now if going and driven else entry.changed) - entry.started), ago(now - entry.started),
         entry.operator,
     )  # fmt: skip
 

@@ -11,7 +11,9 @@ from slmops import digest as digests
 from slmops.cli.render import Form, Output, emit, out, size, table
 from slmops.cli.rollout_choice import Number, find, opened
 from slmops.cli.rollout_view import bar, counted, happened
-from slmops.rollout.found import Figure, attested, gate_table, objects, words
+from slmops.cli.rollout_watch import GOING, way_on
+from slmops.rollout.found import UNKNOWN, Figure, attested, failed, gate_table, objects, words
+from slmops.rollout.assignment import State
 from slmops.rollout.history import Line
 from slmops.rollout.report import report
 from slmops.rollout.tally import Sort
@@ -43,6 +45,8 @@ def show(
     _head(said["rollout"], lines)
     if driver is not None:
         out.print(f"driven by {driver.holder}, process {driver.pid}", markup=False)
+    elif entry.state in GOING:
+        out.print(f"nobody drives it: {way_on(entry)}", markup=False)
     _waves(said["waves"], lines)
     _devices(said["devices"])
     _gate(said["devices"])
@@ -73,11 +77,10 @@ def _waves(waves: Sequence[dict[str, Any]], lines: Sequence[Line]) -> None:
         name = f"wave {wave['wave']}  {wave['name']}"
         verdict = wave["verdict"] or ("under way" if wave["began"] is not None else "not begun")
         style = {"pass": "green", "fail": "red", "inconclusive": "yellow"}.get(verdict, "dim")
+        drawn = bar(states if verdict != "not begun" else [State.WAITING.value] * len(states))
         counts = [f"{wave['counts'][sort.value]} {sort.value}" for sort in Sort if wave["counts"][sort.value]]
         out.print(
-            Text.assemble(
-                f"{name:<22}", bar(states), "  ", (f"{verdict:<12}", style), "  ", ", ".join(counts)
-            )
+            Text.assemble(f"{name:<22}", drawn, "  ", (f"{verdict:<12}", style), "  ", ", ".join(counts))
         )
 
 
@@ -101,9 +104,11 @@ def _gate(devices: Sequence[dict[str, Any]]) -> None:
     gate = gate_table(devices)
     if gate.rows:
         out.print()
-        bounds = [("", *(against for _, against in gate.heads))]
-        rows = [(device, *map(_figure, figures)) for device, _, figures in gate.rows]
-        table(("gate", *(what for what, _ in gate.heads)), bounds + rows)
+        wanting = {device["device"]: failed(device) for device in devices}
+        bounds = [("", *(bound for _, bound in gate.heads), "")]
+        rows = [(name, *map(_figure, figures), wanting[name]) for name, _, figures in gate.rows]
+        last = "failed" if any(wanting.values()) else ""
+        table(("gate", *(what for what, _ in gate.heads), last), bounds + rows)
 
 
 def _attested(said: Any) -> str | None:
@@ -113,6 +118,8 @@ def _attested(said: Any) -> str | None:
 
 
 def _figure(figure: Figure) -> str:
+    if figure.text == UNKNOWN:
+        return ""
     outcome = figure.outcome if figure.outcome in ("fail", "inconclusive") else ""
     return " ".join(filter(None, [figure.text, figure.bound and f"({figure.bound})", outcome]))
 

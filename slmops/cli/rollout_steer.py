@@ -10,7 +10,7 @@ from slmops.cli.driving import drive_on
 from slmops.cli.options import Yes, ask_first
 from slmops.cli.render import Form, Output, say
 from slmops.cli.rollout_choice import Number, find, opened
-from slmops.cli.rollout_watch import CODES, GOING, follow, last_event
+from slmops.cli.rollout_watch import GOING, exit_code, follow, last_event, way_on
 from slmops.errors import LockedError, UsageError
 from slmops.rollout.history import Entry, History
 from slmops.rollout.machine import ENDS, State
@@ -41,7 +41,8 @@ def pause(number: Number = None, output: Output = Form.TABLE) -> None:
         note(rollout=entry.id)
         if history.driver(entry.id) is None:
             _turn_down_pause(entry)
-        raise typer.Exit(CODES.get(_ask_driver(history, entry, "pause", output).state, 0))
+        code = exit_code(history, _ask_driver(history, entry, "pause", output))
+    raise typer.Exit(code)
 
 
 @audited("rollout resume")
@@ -100,7 +101,7 @@ def abort(
             entry = _ask_driver(history, entry, WISHES[back], output)
         # A driver that was killed before it heard leaves the word undone.
         if entry.state in ENDED or history.driver(entry.id) is not None:
-            raise typer.Exit(CODES.get(entry.state, 0))
+            raise typer.Exit(exit_code(history, entry))
     raise typer.Exit(drive_on(entry.id, do="abort", back=back.value, output=output).exit_code)
 
 
@@ -129,11 +130,11 @@ def _stopped(history: History, number: int | None) -> Entry:
 
 def _turn_down_pause(entry: Entry) -> NoReturn:
     if entry.state in GOING:
-        why, next_ = "whoever drove it was killed", f"Go on with it: slmops rollout resume {entry.id}."
+        why, next_ = "whoever drove it was killed", f"Go on with it: {way_on(entry)}."
     elif entry.state in ENDED:
         why, next_ = f"it has ended: {entry.state}", f"What became of it: slmops rollout show {entry.id}."
     else:
-        why, next_ = f"it is {entry.state}", f"Go on with it: slmops rollout resume {entry.id}."
+        why, next_ = f"it is {entry.state}", f"Go on with it: {way_on(entry)}."
     raise UsageError(f"nobody drives rollout {entry.id}; {why}", remedy=next_)
 
 

@@ -15,8 +15,9 @@ from rich.live import Live
 from slmops.cli.render import Form, Output, out, say
 from slmops.cli.rollout_choice import Number, find, opened
 from slmops.cli.rollout_view import counted, draw, happened
+from slmops.cli.take_back import left
 from slmops.rollout.history import Entry, Happening, History, Line
-from slmops.rollout.machine import DRIVEN, EXIT_CODES, STOPS
+from slmops.rollout.machine import DRIVEN, EXIT_CODES, STOPS, State
 
 GOING = frozenset(state.value for state in DRIVEN)
 CODES = {state.value: code for state, code in EXIT_CODES.items()}
@@ -34,11 +35,12 @@ def watch(number: Number = None, output: Output = Form.TABLE) -> None:
     """Watch a rollout until it ends or stops: a live picture at a terminal, plain lines elsewhere.
 
     With -o json every event is an object on a line of its own, from the first one on. Ctrl-C ends the
-    watching, never the rollout. Exit codes are those of deploy.
+    watching, never the rollout. Exit codes are those of deploy, and 6 where nobody drives it any more.
     """
     with opened() as history:
         entry = follow(history, find(history, number), output)
-    raise typer.Exit(CODES.get(entry.state, 0))
+        code = exit_code(history, entry)
+    raise typer.Exit(code)
 
 
 def follow(history: History, entry: Entry, output: Form, since: int | None = None) -> Entry:
@@ -62,6 +64,20 @@ def follow(history: History, entry: Entry, output: Form, since: int | None = Non
     return entry
 
 
+def exit_code(history: History, entry: Entry) -> int:
+    """Return the exit code for where a rollout stands; that of a pause where whoever drove it is gone."""
+    if entry.state in GOING:
+        return 0 if history.driver(entry.id) is not None else EXIT_CODES[State.PAUSED]
+    return CODES[entry.state]
+
+
+def way_on(entry: Entry) -> str:
+    """Return the command that goes on with a rollout that nobody drives."""
+    if left(entry) is not None:
+        return "slmops rollback FLEET.yaml"
+    return f"slmops rollout {'promote' if entry.state == State.HOLDING.value else 'resume'} {entry.id}"
+
+
 def last_event(history: History, entry: Entry) -> int:
     """Return the id of the last event of a rollout; 0 before the first."""
     return max((event.id for event in history.events(entry.id)), default=0)
@@ -69,13 +85,11 @@ def last_event(history: History, entry: Entry) -> int:
 
 def say_how_to_go_on(entry: Entry) -> None:
     """Remark what can be done about a rollout that has not ended and that nobody drives."""
-    if entry.state == "holding":
-        say(f"next  slmops rollout promote {entry.id}, or slmops rollout abort {entry.id}")
-    elif entry.state in GOING:
+    if entry.state in GOING:
         say(f"Nobody drives rollout {entry.id} now: it was killed, or lost its machine.")
-        say(f"next  slmops rollout resume {entry.id}, or slmops rollout abort {entry.id}")
-    elif entry.state in {state.value for state in STOPS}:
-        say(f"next  slmops rollout resume {entry.id}, or slmops rollout abort {entry.id}")
+    if entry.state in GOING or entry.state in {state.value for state in STOPS}:
+        also = "" if left(entry) is not None else f", or slmops rollout abort {entry.id}"
+        say(f"next  {way_on(entry)}{also}")
 
 
 def _each_look(history: History, entry: Entry, see: See, after: int = 0) -> Entry:

@@ -227,7 +227,7 @@ def _verdict(prompts: Sequence[Golden], seen: _Seen, earlier: Measured) -> Verdi
         },
     }
     if paper.failed:
-        message = f"{len(paper.failed)} of {paper.asked} golden prompts failed"
+        message = f"{len(paper.failed)} of {paper.asked - len(paper.distances)} golden prompts failed"
         return Verdict("fail", "GATE_QUALITY", message, evidence)
     outcome = rules.outcome(seen.rows)
     if outcome == rules.PASS:
@@ -240,8 +240,15 @@ def _verdict(prompts: Sequence[Golden], seen: _Seen, earlier: Measured) -> Verdi
 def _passed(prompts: Sequence[Golden], paper: Paper) -> str:
     if not prompts:
         return "it runs; the release has no golden prompts"
-    unscored = f"; {paper.unscored} not asked: this daemon scores no texts" if paper.unscored else ""
-    return f"{paper.asked} of {len(prompts)} golden prompts passed{unscored}"
+    scored, questions = len(paper.distances), len(goldens.questions(prompts))
+    passed = [f"{paper.asked - scored} of {questions} golden prompts"] if questions else []
+    passed += [_references(scored)] if scored else []
+    unscored = f"; {_references(paper.unscored)} not asked: this daemon scores no texts"
+    return f"{' and '.join(passed)} passed" + (unscored if paper.unscored else "")
+
+
+def _references(count: int) -> str:
+    return f"{count} reference" + ("" if count == 1 else "s")
 
 
 def _memory(places: Places, slot: str | None, description: Description) -> float | None:

@@ -126,7 +126,8 @@ def alive(places: Places) -> int | None:
     said = read_json(places.supervisor)
     if said is None:
         return None
-    with places.supervisor_lock.open("a") as lock:
+    # For reading: a look must do where nothing can be written.
+    with suppress(FileNotFoundError), places.supervisor_lock.open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

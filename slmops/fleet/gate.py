@@ -15,7 +15,7 @@ from slmops.fleet.duration import Seconds
 class Gate(BaseModel):
     """What the gate asks beyond right answers to the release's own golden prompts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     tolerance: float = Field(
         TOLERANCE,

@@ -34,8 +34,8 @@ def select(devices: "Iterable[Device]", phrase: str) -> "list[Device]":
 def pick(devices: "Iterable[Device]", phrase: str) -> "list[Device]":
     """Return the devices the phrase picks, be it none; raise UsageError when it cannot be read."""
     terms = [term.strip() for term in phrase.split(",")] if phrase.strip() else []
-    if not all(term.lstrip("!") for term in terms):
-        raise UsageError(f"selector {phrase!r}: a term is empty")
+    if not all(term.lstrip("! ").partition("=")[0].rstrip("! ") for term in terms):
+        raise UsageError(f"selector {phrase!r}: a term is empty, or names no label")
     return [device for device in devices if all(_holds(device, term) for term in terms)]
 
 

@@ -69,6 +69,15 @@ def human_size(size: float) -> str:
     return f"{size:.0f} B"
 
 
+def decimal_size(count: float) -> str:
+    """Write bytes for a person in 1000s, as what was sent is told: 812 B, 1.50 MB, 3.20 GB."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < UNITS["kB"]:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.2f} {unit}"
+        count /= UNITS["kB"]
+    return f"{count:.2f} GB"
+
+
 def human_rate(rate: float) -> str:
     """Write how often a second for a person, to the two digits a prediction knows: 0.33, 4.2, 36, 1200."""
     rounded = float(f"{rate:.2g}")

@@ -13,12 +13,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from slmops.profile.sizes import human_size
+from slmops.profile.sizes import decimal_size
+from slmops.rollout.tally import Sort
 
 UNKNOWN: Final = "—"
 _LEAST: Final = frozenset({"tokens_per_second"})
 """Of what more is better."""
-_FORMS: Final = {"time_to_first_token": "{:.3g} s", "error_rate": "{:.1%}", "logprob": "{:.2g} nats"}
+_NAMES: Final = {
+    "tokens_per_second": "tok/s",
+    "time_to_first_token": "first token",
+    "error_rate": "errors",
+    "version before": "before",
+}
+"""What is judged, and against what, in as few letters as a table has room for."""
+_TOLD: Final = 3
+"""Figures of a number that are told of it, at least."""
+_LEAST_NATS: Final = 1e-4
 
 Said = Mapping[str, Any]
 
@@ -37,7 +47,7 @@ class GateTable:
     """What gates measured: a column for each thing that was judged, a row for each device that was."""
 
     heads: tuple[tuple[str, str], ...]
-    """What was judged, and against what; with the bound, where it was the same for all devices."""
+    """What was judged, and against what; and its bound, where that was the same for all devices."""
     rows: tuple[tuple[str, int, tuple[Figure, ...]], ...]
     """Device, wave, and a figure under each head."""
 
@@ -48,9 +58,8 @@ def gate_table(devices: Sequence[Said]) -> GateTable:
     keys = list(dict.fromkeys(key for found in judged.values() for key in found))
     bounds = {key: {_bound(found[key]) for found in judged.values() if key in found} for key in keys}
     shared = {key: min(texts) for key, texts in bounds.items() if len(texts) == 1}
-    heads = ((key[0].replace("_", " "), " ".join(filter(None, [shared.get(key), key[1]]))) for key in keys)
     return GateTable(
-        heads=tuple(heads),
+        heads=tuple((_head(key), shared.get(key, "")) for key in keys),
         rows=tuple(
             (
                 device["device"],
@@ -61,6 +70,19 @@ def gate_table(devices: Sequence[Said]) -> GateTable:
             if judged[device["device"]]
         ),
     )
+
+
+def failed(device: Said) -> str:
+    """Say what a device that is not well was found wanting in: what was judged so, else what it said."""
+    if device.get("sort") not in (Sort.BAD.value, Sort.UNKNOWN.value):
+        return ""
+    bad = [key for key, row in _judged(device).items() if row.get("outcome") in ("fail", "inconclusive")]
+    return ", ".join(map(_head, bad)) or words(device.get("message"))
+
+
+def _head(key: tuple[str, str]) -> str:
+    what, against = (_NAMES.get(word, word.replace("_", " ")) for word in key)
+    return f"{what} ({against})" if against else what
 
 
 def _judged(device: Said) -> dict[tuple[str, str], Said]:
@@ -75,12 +97,12 @@ def _judged(device: Said) -> dict[tuple[str, str], Said]:
 
 def _against(row: Said) -> str:
     against = words(row.get("against"))
-    return "" if against in ("", "bound") else f"({against})"
+    return "" if against == "bound" else against
 
 
 def _bound(row: Said) -> str:
     bound = amount(words(row.get("what")), row.get("bound"))
-    return "" if bound == UNKNOWN else f"{'at least' if row.get('what') in _LEAST else 'at most'} {bound}"
+    return "" if bound == UNKNOWN else f"{'≥' if row.get('what') in _LEAST else '≤'} {bound}"
 
 
 def _figure(row: Said | None, own: bool) -> Figure:  # noqa: FBT001 - of one table
@@ -96,9 +118,25 @@ def amount(what: str, value: Any) -> str:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return UNKNOWN
+    return _with_unit(what, value)
+
+
+def _with_unit(what: str, value: float) -> str:
     if what == "memory":
-        return human_size(value)
-    return _FORMS.get(what, "{:.4g}").format(value)
+        return decimal_size(value)
+    if what == "time_to_first_token":
+        return f"{_number(value)} s" if abs(value) >= 1 else f"{_number(1000 * value)} ms"
+    if what == "error_rate":
+        return f"{value:.1%}"
+    if what == "logprob":
+        return f"{value:.2g} nats" if abs(value) >= _LEAST_NATS else f"< {_LEAST_NATS:.4f} nats"
+    return _number(value)
+
+
+def _number(value: float) -> str:
+    """Write a number in three figures or, where it has more before its point, to the whole."""
+    whole = abs(value) >= 10 ** (_TOLD - 1)
+    return f"{value:,.0f}" if whole else f"{value:.{_TOLD}g}"
 
 
 def attested(said: Any) -> str:

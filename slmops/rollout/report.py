@@ -18,9 +18,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from slmops.errors import DocumentError
+from slmops.fleet.strategy import at_most
 from slmops.rollout import machine
-from slmops.rollout.assignment import State
-from slmops.rollout.tally import ENDED, sort_of, tally
+from slmops.rollout.assignment import UNDER_WAY, State
+from slmops.rollout.tally import ENDED, Sort, sort_of, tally
 
 if TYPE_CHECKING:
     from slmops.rollout.history import Entry, Happening, Line
@@ -37,11 +38,16 @@ _MOVES: Final = frozenset(state.value for state in machine.State)
 _ENDS: Final = frozenset(state.value for state in machine.ENDS)
 _GOING: Final = frozenset(state.value for state in machine.DRIVEN)
 _PASSED: Final = frozenset({machine.State.SOAKING.value, machine.State.HOLDING.value})
+_WORK: Final = frozenset(state.value for state in UNDER_WAY | {State.DEFERRED})
+_SHOWN: Final = frozenset({Sort.GOOD, Sort.BAD, Sort.UNKNOWN})
 _VERDICTS: Final = {
     **dict.fromkeys((machine.State.SUCCEEDED, machine.State.PARTIAL, machine.State.STAGED), "pass"),
     **dict.fromkeys((machine.State.RETURNED, machine.State.STUCK, machine.State.REFUSED), "fail"),
     machine.State.RETURNING: "fail",
 }
+
+TAKEN_BACK: Final = "taken back"
+"""What became of a wave that was well, or whose rollout was aborted."""
 
 Said = dict[str, Any]
 
@@ -158,7 +164,7 @@ def _spans(course: Sequence[tuple[float, str]], until: float | None) -> list[Sai
 
 
 def _device(line: Line, course: Sequence[tuple[float, str]]) -> Said:
-    began = next((at for at, state in course if state != State.WAITING.value), None)
+    began = next((at for at, state in course if state in _WORK), None)
     ended = course[-1][0] if sort_of(line.state) in ENDED else None
     return {
         "device": line.device,
@@ -182,7 +188,7 @@ def _wave(number: int, entry: Entry, devices: Sequence[Said]) -> Said:
         "wave": number,
         "name": wave_name(entry, number),
         "devices": len(its),
-        "verdict": _verdict(number, entry),
+        "verdict": _verdict(number, entry, its),
         "counts": _counts(device["state"] for device in its),
         "sent": sum(_sent(device) for device in its),
         "began": min(began, default=None),
@@ -190,16 +196,35 @@ def _wave(number: int, entry: Entry, devices: Sequence[Said]) -> Said:
     }
 
 
-def _verdict(number: int, entry: Entry) -> str | None:
-    """Return what a wave has shown; None while it is under way or has not begun."""
+def _verdict(number: int, entry: Entry, its: Sequence[Said]) -> str | None:
+    """Return what a wave has shown, or that it was taken back; None while it goes on or has not begun."""
+    sorts = tally(device["state"] for device in its)
+    returned = any(device["state"] == State.RETURNED.value for device in its)
     if number <= entry.wave:
-        return "pass"
-    if number > entry.wave + 1:
+        return TAKEN_BACK if returned else "pass"
+    if number > entry.wave + 1 or not (returned or any(map(_has_begun, its))):
         return None
     if entry.state in _PASSED:
         return "pass"
+    if returned and not sorts[Sort.BAD] + sorts[Sort.UNKNOWN]:
+        return TAKEN_BACK
     found = next((said for state, said in _VERDICTS.items() if state.value == entry.state), None)
-    return found or (None if entry.state in _GOING else "inconclusive")
+    if found is not None or entry.state in _GOING:
+        return found
+    most = at_most(_accepted(number, entry), sorts[Sort.BAD] + sorts[Sort.GOOD])
+    return "fail" if sorts[Sort.BAD] > most else "inconclusive"
+
+
+def _has_begun(device: Said) -> bool:
+    return device["began"] is not None or sort_of(device["state"]) in _SHOWN
+
+
+def _accepted(number: int, entry: Entry) -> int | str:
+    """Return how many devices of a wave, or which share, may fail: by its terms, where they are known."""
+    waves = entry.options.get("waves")
+    said = waves[number - 1] if isinstance(waves, list) and len(waves) >= number else None
+    found = said.get("max_failures") if isinstance(said, dict) else None
+    return found if isinstance(found, int | str) else 0
 
 
 def _counts(states: Iterable[str]) -> Said:

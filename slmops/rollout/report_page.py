@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from slmops.profile.sizes import human_size
+from slmops.profile.sizes import decimal_size
 from slmops.rollout.assignment import State
 from slmops.rollout.found import UNKNOWN, attested, gate_table, objects, words
 from slmops.rollout.tally import Sort
@@ -221,7 +221,7 @@ def _setting(key: str, value: Any) -> str:
 
 
 def _size(value: Any) -> str:
-    return human_size(value) if isinstance(value, int | float) and value > 0 else UNKNOWN
+    return decimal_size(value) if isinstance(value, int | float) and value > 0 else UNKNOWN
 
 
 def _devices(count: int) -> str:

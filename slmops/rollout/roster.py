@@ -70,10 +70,6 @@ class Roster:
         """Return where the devices of a wave stand."""
         return [self.states[device.name] for device in wave.devices]
 
-    def in_state(self, waves: Iterable[Wave], state: State) -> list[str]:
-        """Return the devices of some waves that stand at `state`."""
-        return [each.name for wave in waves for each in wave.devices if self.states[each.name] is state]
-
     def left_anyone_out(self) -> bool:
         """Say whether some device has not got the release though it came to an end."""
         return any(state in assignment.LEFT_OUT for state in self.states.values())

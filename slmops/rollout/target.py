@@ -3,7 +3,8 @@
 It knows no registry and no device: it reads what history has of a fleet, newest first. Laws:
 
 - A target is a release that a rollout over this device has brought well to its end (succeeded, or in part);
-  a wave that passed is not enough, since whoever goes on with its rollout takes the device along.
+  a wave that passed is not enough, since whoever goes on with its rollout takes the device along. One that
+  only staged has proved nothing: it tells no more than who had the release already.
 - The newest word counts. A rollout that is open is waited for. A release that went back, got stuck or was
   aborted in a rollout over this device, or that `rollback` took its fleet back from, is no target by an older
   rollout; a newer one that ends well makes it one again. Rollouts that touched nobody, or that another has
@@ -40,6 +41,8 @@ class Past:
     state: Rollout
     devices: Mapping[str, assignment.State]
     left: frozenset[str] | None = None
+    stages_only: bool = False
+    """It activated nothing anywhere."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def _weigh(search: _Search, past: Past, state: assignment.State) -> Target | Non
     if state in HAS_IT and not search.behind:
         search.behind = release in search.left
         return None if search.behind else Target(None, number, f"it has {release} by rollout {number}")
+    if past.stages_only:
+        return None
     if state is S.STUCK or (state in FAILED_IT and past.state in ENDED_WELL):
         return Target(None, number, f"{release} {state.value} on it in rollout {number}")
     if past.state in ENDED_BADLY:

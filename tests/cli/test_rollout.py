@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 
 import pytest
@@ -80,6 +81,19 @@ def test_the_list_as_json_has_the_counts(slmops, history):
     assert row["counts"] == {"devices": 30, "good": 15, "bad": 1, "unknown": 1, "left_out": 13, "left": 0}
 
 
+def test_who_is_back_counts_as_good_in_a_rollback_and_not_in_a_rollout(slmops, history):
+    for options in ({"left": ["parrot:2.0.0"]}, {}):
+        number = history.begin("berlin", "parrot", "sha256:00", [[], ["a", "b"]], options=options)
+        for device in ("a", "b"):
+            history.told(number, device, "went back" if options and device == "b" else "returned")
+
+    rollout, rollback = json.loads(slmops("rollout", "list", "-o", "json").out)
+
+    assert (rollout["counts"]["good"], rollout["counts"]["left_out"]) == (0, 2)
+    assert (rollback["counts"]["good"], rollback["counts"]["bad"]) == (1, 1)
+    assert rollback["counts"]["left_out"] == 0
+
+
 def test_show_has_the_waves_the_gate_and_what_a_device_answered(slmops, history):
     keep(history, course(30, sick=(20,), lost=(22,)))
 
@@ -90,8 +104,10 @@ def test_show_has_the_waves_the_gate_and_what_a_device_answered(slmops, history)
     assert "pump-0020 was asked  What is <b>2 + 2</b>?" in text
     assert "  answered  <script>alert('five')</script>" in text
     assert "pump-0020 log  loading model.gguf" in text
-    assert "at most 0.75 s (version before)" in text
+    assert "first token (before)" in text
+    assert "≤ 750 ms" in text
     assert "0.9 nats fail" in text
+    assert re.search(r"pump-0020  0.9 nats fail .* logprob\n", text)
     assert "5e5e5e5e5e5e" in text
     assert "next  Run it again." in text
 
@@ -129,8 +145,13 @@ def test_watch_says_so_when_nobody_drives_a_rollout_any_more(slmops, history):
 
     ended = slmops("rollout", "watch")
 
+    assert ended.code == 6
     assert "Nobody drives rollout 1 now" in ended.err
     assert "slmops rollout resume 1" in ended.err
+    assert "nobody drives it: slmops rollout resume 1" in slmops("rollout", "show").out
+    listed = slmops("rollout", "list")
+    assert "rolling, undriven" in listed.out
+    assert "Nobody drives rollout 1: slmops rollout resume 1" in listed.err
 
 
 def test_watch_as_json_tells_every_event_on_a_line(slmops, history):
@@ -201,6 +222,7 @@ def test_a_rollout_that_holds_is_promoted_and_one_that_does_not_is_resumed(slmop
     history.moved(number, "holding", 2)
     assert "slmops rollout promote 1" in slmops("rollout", "resume").err
     assert "slmops rollout promote 1" in slmops("rollout", "watch").err
+    assert "slmops rollout promote 1" in slmops("rollout", "pause").err
 
 
 def test_a_report_is_written_signed_and_holds_until_it_is_changed(slmops, history, tmp_path):

@@ -264,8 +264,27 @@ def test_an_agent_reads_no_more_than_it_needs_to_greet(device):
 
 
 def test_a_look_answers_where_nothing_can_be_taken_away(device):
-    """As on a disk that can only be read."""
     device.places.bulletin.unlink(missing_ok=True)
     device.places.bulletin.mkdir()
 
     assert device.ask("fsck").kind == "done"
+
+
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+
+
+def test_looks_answer_on_a_disk_that_can_only_be_read(device, shop):
+    device.commit(shop.release())
+    root = str(device.places.root)
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh", root]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may mount nothing, not even alone")
+    asked = [wire.Request("status"), wire.Request("lease", {"action": "status"})]
+
+    words = [*alone, device.python, "-I", "-S", str(device.agent), root, "serve"]
+    lines = b"".join(map(wire.render_request, asked))
+    done = subprocess.run(words, input=lines, capture_output=True, timeout=60, check=False)
+
+    status, lease = [wire.parse_reply(line) for line in done.stdout.decode().split("\n")[:-1]]
+    assert (status.kind, status.said["healthy"], status.said["supervised"]) == ("done", True, True), status
+    assert lease.kind == "done", lease

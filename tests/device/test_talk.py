@@ -143,6 +143,12 @@ def test_a_refusal_is_told_in_the_daemons_words(answering, said):
         talk.scores(answering(http(said, "400 Bad Request")), BODY, 5.0)
 
 
+def test_of_a_refusal_without_end_the_beginning_is_told(answering):
+    with pytest.raises(DeviceError) as refused:
+        talk.scores(answering(http({"error": "too long" * 10_000}, "400 Bad Request")), BODY, 5.0)
+    assert len(str(refused.value)) < 2 * talk.REASON
+
+
 def test_a_daemon_that_hangs_up_did_not_answer(answering):
     with pytest.raises(DeviceError, match="did not answer"):
         talk.scores(answering(b""), BODY, 5.0)

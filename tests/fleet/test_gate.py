@@ -22,7 +22,10 @@ def test_a_watch_is_a_duration_and_a_bound_of_null_asks_nothing():
     assert (gate.said()["watch"], gate.said()["least_speed_of_before"]) == (90.0, None)
 
 
-STRANGE = [{"watch": "soon"}, {"tolerance": 0}, {"most_errors": 2}, {"references": "maybe"}, {"warmth": 40}]
+STRANGE = [
+    *({"watch": "soon"}, {"tolerance": 0}, {"most_errors": 2}, {"references": "maybe"}, {"warmth": 40}),
+    *({"tolerance": float("inf")}, {"tolerance": float("nan")}, {"most_errors": float("nan")}),
+]
 
 
 @pytest.mark.parametrize("strange", STRANGE)

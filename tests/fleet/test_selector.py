@@ -99,7 +99,7 @@ def test_space_around_the_equals_sign_does_not_count():
     assert names("site = berlin") == ["1", "2"]
 
 
-@pytest.mark.parametrize("phrase", [",", "site,", ",site", "a,,b", "!", "a, !"])
+@pytest.mark.parametrize("phrase", [",", "site,", ",site", "a,,b", "!", "a, !", "!=berlin", "=berlin", "! !"])
 def test_an_empty_term_is_refused_and_the_phrase_shown(phrase):
     with pytest.raises(UsageError, match="a term is empty") as told:
         select(FLEET, phrase)

@@ -22,22 +22,30 @@ CUTS = ("before stage", "after stage", "before activate", "after activate", "bef
         "before roll-back", "after roll-back")  # fmt: skip
 
 
+FATES = st.fixed_dictionaries({
+    "dies": st.integers(0, 60), "asked": st.integers(1, 60),
+    "wish": st.sampled_from(["", "", "", "pause", "abort", "abort wave", "abort all"]),
+})  # fmt: skip
+
+
 class KilledError(BaseException):
     """The driver is killed here."""
 
 
-class DiesAfter:
-    """A watcher with which its driver dies after so many things were shown."""
+class Fate:
+    """A watcher with which its driver dies, and hears a wish, after so many things were shown."""
 
-    def __init__(self, count):
-        self.left = count
+    def __init__(self, history, dies=0, asked=0, wish=""):
+        self.history, self.dies, self.asked, self.wish = history, dies, asked, wish
 
     def rollout(self, _rollout, _wave):
         self.device(None, None)
 
     def device(self, _told, _state):
-        self.left -= 1
-        if self.left == 0:
+        self.dies, self.asked = self.dies - 1, self.asked - 1
+        if self.wish and self.asked == 0:
+            self.history.wish(self.history.find(None).id, self.wish, "me@here")
+        if self.dies == 0:
             raise KilledError
 
 
@@ -95,7 +103,8 @@ class Fleet(RuleBasedStateMachine):
         if outcome.rollout.state is Stage.RETURNED:
             number = outcome.rollout.wave + 1
             wave = [line.device for line in history.devices(outcome.number) if line.wave == number]
-            assert State.COMMITTED not in {outcome.states[name] for name in wave}
+            meant = outcome.states if entry.options["back"] == "all" else wave
+            assert State.COMMITTED not in {outcome.states[name] for name in meant}
 
     def check_device(self, state, slot, here, before, *, fresh):
         if fresh and state in (State.COMMITTED, State.ALREADY):
@@ -112,7 +121,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(
         who=st.integers(0, 1), slot=st.sampled_from(RELEASES), outcome=st.sampled_from(OUTCOMES),
-        dies=st.integers(0, 60), strategy=st.fixed_dictionaries({
+        fate=FATES, strategy=st.fixed_dictionaries({
             "on_error": st.sampled_from(["pause", "abort", "rollback-wave", "rollback-all"]),
             "max_failures": st.sampled_from([0, 1, "50%"]),
             "max_unreachable": st.sampled_from([0, 2, "50%"]),
@@ -120,20 +129,20 @@ class Fleet(RuleBasedStateMachine):
             "advance": st.sampled_from(["auto", "manual"]), "soak": st.sampled_from([0, 0, 0.001]),
         }),
     )  # fmt: skip
-    def deploy(self, who, slot, outcome, dies, strategy):
+    def deploy(self, who, slot, outcome, fate, strategy):
         operator = self.operators[who]
-        operator.watcher = DiesAfter(dies or -1)
+        operator.watcher = Fate(operator.history, **fate)
         said = {**strategy, "min_executed": 1, "defer_timeout": 0.01}
         self.drive(operator, lambda: operator.roll_out(slot, outcome, **said), fresh=True)
 
-    @rule(who=st.integers(0, 1), outcome=st.sampled_from(OUTCOMES), dies=st.integers(0, 60),
+    @rule(who=st.integers(0, 1), outcome=st.sampled_from(OUTCOMES), fate=FATES,
           back=st.sampled_from(["", "", "", "none", "wave", "all"]))  # fmt: skip
-    def go_on(self, who, outcome, dies, back):
+    def go_on(self, who, outcome, fate, back):
         operator = self.operators[who]
         left, newest = operator.history.left("fleet"), operator.history.find(None)
         if not left or left[0].id != newest.id:
             return
-        operator.watcher = DiesAfter(dies or -1)
+        operator.watcher = Fate(operator.history, **fate)
         self.drive(operator, lambda: operator.go_on(back, outcome), fresh=False)
 
     @rule(name=st.integers(0, 11), cut=st.sampled_from(["", *CUTS]))
@@ -173,7 +182,7 @@ class Fleet(RuleBasedStateMachine):
             device.decide_alone()
             device.write("forgiven", slot=None)
             device.tenure = lease.broken(device.tenure, 0, "a person", "to go on", device.clock())
-        self.operators[0].watcher = DiesAfter(-1)
+        self.operators[0].watcher = Fate(self.operators[0].history)
         highest = max(device.tenure.epoch for device in self.devices.values())
         while next(self.operators[0].epochs) < highest:
             pass

@@ -99,11 +99,12 @@ def test_every_device_that_did_not_end_well_is_named_however_many_there_are():
 def test_the_numbers_of_the_gate_stand_with_their_units_and_their_bounds():
     text = " ".join(read(draw(account(30, sick=(20,)))).text)
 
-    assert "tokens per second at least 4 (promise)" in text
-    assert "tokens per second (version before)" in text
-    assert "at most 0.75 s (version before)" in text
+    assert "tok/s (promise) ≥ 4" in text
+    assert "tok/s (before)" in text
+    assert "first token (before) ≤ 750 ms" in text
     assert "0.9 nats" in text
-    assert "201.2 MiB" in text
+    assert "memory (promise) ≤ 268.44 MB" in text
+    assert "211.00 MB" in text
 
 
 def test_the_same_account_gives_the_same_page():

@@ -4,16 +4,12 @@ import threading
 from threading import Event as Flag
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from slmops.errors import FencedError, LockedError
-from slmops.fleet.inventory import Device
-from slmops.rollout.assignment import Event, State, step
-from slmops.rollout.check import Finding
+from slmops.rollout.assignment import Event, State
 from slmops.rollout.history import History
 from slmops.rollout.machine import State as Stage
-from slmops.rollout.reconcile import reconcile
+from slmops.rollout.told import Told
 
 
 class KilledError(BaseException):
@@ -37,6 +33,20 @@ class When:
         if due and act:
             self.act = None
             act()
+
+
+class Each:
+    """Watchers of the rollout."""
+
+    def __init__(self, *watchers):
+        self.watchers = watchers
+
+    def rollout(self, *said):
+        for watcher in self.watchers:
+            watcher.rollout(*said)
+
+    def device(self, *said):
+        """See nothing."""
 
 
 def kill():
@@ -190,22 +200,21 @@ def test_who_abandons_a_rollout_on_its_way_back_takes_it_all_the_way(bed, back):
 
 def test_who_leaves_on_the_way_back_leaves_it_to_be_taken_up_on_the_way_back(bed):
     bed.roll_out("old")
-    first, second = When(Stage.SOAKING, wish(bed, "abort all")), When(Stage.RETURNING, interrupt)
-
-    class Both:
-        def rollout(self, *said):
-            first.rollout(*said)
-            second.rollout(*said)
-
-        def device(self, *said):
-            pass
-
-    bed.watcher = Both()
+    bed.watcher = Each(When(Stage.SOAKING, wish(bed, "abort all")), When(Stage.RETURNING, interrupt))
     with pytest.raises(KeyboardInterrupt):
         bed.roll_out(soak=60)
     assert bed.history.find(None).state == "returning"
 
     assert bed.go_on().rollout.state is Stage.RETURNED
+    assert set(bed.serve().values()) == {"old"}
+
+
+def test_the_way_back_is_not_cut_short_by_who_wants_to_stop(bed):
+    bed.roll_out("old")
+    bed.devices["d5"].fails = True
+    bed.watcher = When(Stage.RETURNING, bed.stop.set)
+
+    assert bed.roll_out(canary=6, max_parallel=1, max_failures=0).rollout.state is Stage.RETURNED
     assert set(bed.serve().values()) == {"old"}
 
 
@@ -284,24 +293,83 @@ def test_what_lacks_a_device_in_the_fleet_file_can_be_abandoned_still(bed):
     assert bed.go_on("none").rollout.state is Stage.ABORTED
 
 
-FINDINGS = st.builds(
-    Finding,
-    st.just(Device(name="d", host="d")),
-    current=st.booleans(),
-    quarantined=st.sampled_from(["", "it failed here too often"]),
-    went_back_at=st.sampled_from([None, 1.0, 3.0]),
-)
+def activations(bed, name):
+    return sum(record["kind"] == "activated" for record in bed.devices[name].records)
 
 
-@given(state=st.sampled_from(State), finding=FINDINGS, looked=st.booleans(), ends=st.booleans())
-def test_what_is_reconciled_can_happen_and_tries_nobody_who_has_the_release(state, finding, looked, ends):
-    events = reconcile(state, 2.0, finding, looked=looked, ends=ends)
-    after = state
-    for event in events:
-        after = step(after, event)
+def test_what_failed_on_a_device_is_tried_there_again_only_where_somebody_paused_and_looked(bed):
+    bed.devices["d0"].fails = True
+    bed.watcher = When(State.WENT_BACK, kill)
+    with pytest.raises(KilledError):
+        bed.roll_out(on_error="pause")
 
-    if finding.current:
-        assert Event.FALL_BACK not in events
-        assert after is not State.WAITING or ends
-    if ends:
-        assert after is not State.WAITING or state is State.WAITING
+    assert bed.go_on().rollout.state is Stage.PAUSED
+    assert activations(bed, "d0") == 1
+
+    bed.devices["d0"].fails = False
+    assert bed.go_on().rollout.state is Stage.SUCCEEDED
+    assert activations(bed, "d0") == 2
+
+
+def test_nobody_begins_once_a_bound_is_crossed(bed):
+    bed.devices["d0"].fails = True
+
+    outcome = bed.roll_out(canary=6, max_parallel=1, on_error="abort")
+
+    assert outcome.rollout.state is Stage.ABORTED
+    assert [name for name in bed.devices if bed.devices[name].records] == ["d0"]
+
+
+@pytest.mark.parametrize("what", ["wave_timeout", "rollout_timeout"])
+def test_what_is_not_decided_in_time_is_paused_and_says_so(bed, what):
+    outcome = bed.roll_out(soak=60, **{what: 0.001})
+
+    assert outcome.rollout.state is Stage.PAUSED
+    assert what in outcome.why
+
+
+def test_who_soaks_holds_the_fleet_on(bed):
+    drive, findings = bed.drive(canary=6, soak=0.01)
+    seen = []
+
+    def expire():
+        bed.history._base.execute("update driver set until=0")
+        drive._renewed = -1e9
+
+    expires = When(Stage.SOAKING, expire)
+    looks = When(Stage.SUCCEEDED, lambda: seen.append(bed.history.driver_of("fleet")))
+    drive.watcher = Each(expires, looks)
+    drive.run(findings)
+
+    assert seen[0] is not None
+
+
+def test_whoever_worked_for_a_driver_that_is_no_more_goes_no_further(bed):
+    drive, findings = bed.drive(canary=6)
+    bring, for_good = drive.reach.bring, Flag()
+
+    def waits(finding, tell):
+        tell(Told(finding.device.name, Event.SEND))
+        for_good.wait()
+        bring(finding, tell)
+
+    drive.reach.bring = waits
+    drive.roster.watcher = When(State.SENDING, kill)
+    with pytest.raises(KilledError):
+        drive.run(findings)
+    for_good.set()
+    for thread in threading.enumerate():
+        if thread.daemon:
+            thread.join(10)
+
+    assert not any(device.records for device in bed.devices.values())
+
+
+@pytest.mark.parametrize(("what", "end"), [("online", Stage.PAUSED), ("healthy", Stage.RETURNED)])
+def test_who_is_not_well_after_the_soak_stops_the_rollout(bed, what, end):
+    bed.roll_out("old")
+    bed.watcher = When(Stage.SOAKING, lambda: setattr(bed.devices["d1"], what, False))
+
+    outcome = bed.roll_out(canary=2, soak=0.01)
+
+    assert outcome.rollout.state is end
