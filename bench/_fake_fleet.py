@@ -156,14 +156,16 @@ class FakeFleet:
             done = bool(act(one))
             if verb in ("confirm", "roll-back") or not done:
                 one.tenure = leases.ended(one.tenure)
-        if not one.online or one.cut_at == f"after {verb}":
+        # It may have gone meanwhile.
+        if one.cut_at == f"after {verb}" or not one.online:
             raise CutError
         return done
 
     def _shunned(self, one: FakeDevice) -> bool:
         case = quarantine.cases(one.records).get(self.slot)
-        terms = case.terms if case is not None else None
-        return terms is not None and quarantine.until(case, terms, time.time()) is not None
+        if case is None or case.terms is None:
+            return False
+        return quarantine.until(case, case.terms, time.time()) is not None
 
     def _is_to_blame(self, failure: dict[str, Any]) -> bool:
         return failure.get("slot") == self.slot and failure.get("code") not in OPERATOR_GONE

@@ -71,7 +71,7 @@ class Target:
         return False
 
     def _processes(self) -> Iterator[tuple[int, list[str]]]:
-        mark = str(self.folder).encode()
+        mark = f"{self.folder}/".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 said = (folder / "cmdline").read_bytes()

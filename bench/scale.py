@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,7 @@ def main() -> None:
         return
     few = quick(__doc__)
     counts, times = ([100, 400], 2) if few else ([100, 1_000, 10_000], 3)
-    samples = rounds(
-        times, {str(count): lambda count=count: measured(count, killed=False) for count in counts}
-    )
+    samples = rounds(times, {str(count): partial(measured, count, killed=False) for count in counts})
     found = {count: median(samples[str(count)]) for count in counts}
     again = {count: taken_up(count) for count in counts}
     base = found[counts[0]]

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from slmops.errors import DocumentError
+from slmops.fault import plainly, wanted
 
 M = TypeVar("M", bound=BaseModel)
 Where = tuple[str | int, ...]
@@ -37,8 +38,11 @@ _TAG = "tag:yaml.org,2002:"
 _PLAIN_KEY = re.compile(r"[\w-]+|<<")
 
 
-def load(path: Path, model: type[M]) -> M:
-    """Read a YAML file as `model`; raise DocumentError naming file, line and key of all that is wrong."""
+def load(path: Path, model: type[M], *, remedy: str | None = None) -> M:
+    """Read a YAML file as `model`; raise DocumentError naming file, line and key of all that is wrong.
+
+    `remedy` is the way on from what its schema does not allow.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -52,15 +56,16 @@ def load(path: Path, model: type[M]) -> M:
         raise DocumentError(
             f"{path}, line {line}: expected UTF-8 text, got byte 0x{data[error.start]:02x}"
         ) from error
-    return loads(text, model, str(path))
+    return loads(text, model, str(path), remedy=remedy)
 
 
-def loads(text: str, model: type[M], name: str) -> M:
-    """Read YAML text as `model`; `name` is what problems call the document."""
+def loads(text: str, model: type[M], name: str, *, remedy: str | None = None) -> M:
+    """Read YAML text as `model`; `name` is what problems call the document, `remedy` as for `load`."""
     tree = _Tree(name)
     root = _compose(text, name)
     if root is None:
-        raise DocumentError(f"{name}: the document is empty; expected keys {', '.join(_keys(model))}")
+        expected = ", ".join(_keys(model))
+        raise DocumentError(f"{name}: the document is empty; expected keys {expected}", remedy=remedy)
     if not isinstance(root, yaml.MappingNode):
         raise DocumentError(f"{name}, line {_line(root)}: expected a mapping (key: value), got {_got(root)}")
     try:
@@ -74,7 +79,7 @@ def loads(text: str, model: type[M], name: str) -> M:
     else:
         if not tree.problems:
             return read
-    raise DocumentError(tree.told())
+    raise DocumentError(tree.told(), remedy=remedy)
 
 
 def dumps(said: BaseModel) -> str:
@@ -235,7 +240,7 @@ class _Tree:
 
     def judge(self, errors: list[ErrorDetails], model: type[BaseModel]) -> None:
         """Note what the model says, each at the line of its key; what is said of one key stands together."""
-        wanted: dict[Where, list[str]] = {}
+        missed: dict[Where, list[str]] = {}
         for error in filter(lambda error: not _follows(error, errors), errors):
             at = error.get("ctx", {}).get("at", ())
             where = self.known((*error["loc"], *at))
@@ -246,11 +251,10 @@ class _Tree:
                     meant = _unknown(str(where[-1]), _keys_at(model, where[:-1]))
                     self.blame(self.places[where][0], where, meant)
                 case "fault" | "value_error" | "assertion_error":
-                    said = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-                    self.blame(self.places[where][0], where, said)
+                    self.blame(self.places[where][0], where, plainly(error))
                 case _:
-                    wanted.setdefault(where, []).append(_expected(error))
-        for where, words in wanted.items():
+                    missed.setdefault(where, []).append(wanted(error))
+        for where, words in missed.items():
             line, node = self.places[where]
             hint = "; put it in quotes" if words == ["text"] and _is_number(node) else ""
             self.blame(line, where, f"expected {' or '.join(dict.fromkeys(words))}, got {_got(node)}{hint}")
@@ -262,37 +266,6 @@ class _Tree:
             if (*where, part) in self.places:
                 where = (*where, part)
         return where
-
-
-_EXPECTED = {
-    "int": "an integer",
-    "float": "a number",
-    "string": "text",
-    "bool": "true or false",
-    "list": "a list",
-    "tuple": "a list",
-    "set": "a list",
-    "frozen_set": "a list",
-    "dict": "a mapping",
-    "model": "a mapping",
-    "none_required": "nothing",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
-    "literal_error": "{expected}",
-    "enum": "{expected}",
-    "string_pattern_mismatch": "text of the form {pattern}",
-}
-
-
-def _expected(error: ErrorDetails) -> str:
-    """Name what pydantic wanted, in a person's words; its own words where it has better ones."""
-    kind = error["type"]
-    for key in (kind, re.sub(r"_(type|parsing|from_float|attributes_type)$", "", kind)):
-        if key in _EXPECTED:
-            return _EXPECTED[key].format(**error.get("ctx", {}))
-    return error["msg"][:1].lower() + error["msg"][1:]
 
 
 def _follows(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:
@@ -358,7 +331,7 @@ def _got(node: yaml.Node) -> str:
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
     if isinstance(node, yaml.SequenceNode):
-        return "a list"
+        return "a list" if node.value else "an empty list"
     if node.tag == _TAG + "null":
         return "nothing"
     return str(node.value) if _is_number(node) else repr(node.value[:60])

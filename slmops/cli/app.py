@@ -39,7 +39,7 @@ VERBS: Final[dict[str, str]] = {
     "ask": "Ask a device a question; its answer streams through SSH.",
     "rollout": "Rollouts: list, show, watch, pause, resume, promote, abort, report, catch-up.",
     "lock": "Who has a device or a fleet now: status, break.",
-    "audit": "What operators did, in order, in a chain that shows what was changed: list, verify.",
+    "audit": "What operators did, in order, in a chain that shows changes: list, verify, head.",
     "cache": "What was built before and need not be built again: list, clear.",
     "schema": "Print the JSON Schema of a profile, a fleet file or a recipe, for editors.",
     "explain": "Explain an error code and what to do about it.",

@@ -11,25 +11,31 @@ from slmops.cli.render import Form, Output, emit, out, say, table
 from slmops.errors import IntegrityError, UsageError
 from slmops.rollout import audit
 
-app = verb("What operators did, in order, in a chain that shows what was changed: list, verify.", group=True)
+app = verb("What operators did, in order, in a chain that shows changes: list, verify, head.", group=True)
 
 
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
     action: Annotated[str, typer.Option(help="Only these: deploy, trust rotate, ...")] = "",
+    every: Annotated[
+        bool, typer.Option("--all", help="Also what was turned down for how it was asked (exit code 2).")
+    ] = False,
     output: Output = Form.TABLE,
 ) -> None:
     """List what was done, the latest first: when, by whom, in which words, and how it ended.
 
-    What has no end was killed, or goes on still.
+    What has no end was killed, or goes on still. As JSON all of it is listed, with --all or without.
     """
     acts, strange = _acts(auditing.lines())
-    found = [act for act in acts if action in ("", act["action"])][::-1][:limit]
+    meant = [act for act in acts if action in ("", act["action"])][::-1]
     if strange:
-        say(f"{strange} lines cannot be read: slmops audit verify says where.")
+        lines = "1 line" if strange == 1 else f"{strange} lines"
+        say(f"{lines} cannot be read: slmops audit verify says where.")
     if output is Form.JSON:
-        return emit(found)
+        return emit(meant[:limit])
+    found = [act for act in meant if every or (act["end"] or {}).get("exit_code") != UsageError.exit_code]
+    found = found[:limit]
     rows = [
         (act["line"], act["at"][:19] + "Z", act["who"], act["action"], _ended(act), " ".join(act["words"]))
         for act in found
@@ -60,14 +66,19 @@ def verify(
             "tell of rollouts, too.",
         )
     if output is Form.TABLE:
-        out.print(f"{verdict.entries} lines are whole; head {verdict.head}", soft_wrap=True)
+        lines = "1 line is" if verdict.entries == 1 else f"{verdict.entries} lines are"
+        out.print(f"{lines} whole; head {verdict.head}", soft_wrap=True)
 
 
 @app.command()
-def head() -> None:
+def head(output: Output = Form.TABLE) -> None:
     """Print the digest of the last line. Noted elsewhere, it shows whatever is done to the record later."""
     lines = auditing.lines()
-    out.print(audit.digest(lines[-1]) if lines else audit.BEGINNING)
+    digest = audit.digest(lines[-1]) if lines else audit.BEGINNING
+    if output is Form.JSON:
+        emit({"entries": len(lines), "head": digest})
+    else:
+        out.print(digest, soft_wrap=True)
 
 
 def _acts(lines: list[bytes]) -> tuple[list[dict[str, Any]], int]:

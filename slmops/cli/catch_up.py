@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from slmops.cli import home
-from slmops.cli.auditing import recorded
+from slmops.cli.auditing import note, recorded
 from slmops.cli.driving import Asked, roll_out
 from slmops.cli.options import FleetFile, Selector, Yes, ask_first
 from slmops.cli.render import Form, Output, emit, err, out, say, table
@@ -34,6 +34,7 @@ from slmops.rollout.history import History
 from slmops.rollout.machine import EXIT_CODES
 from slmops.rollout.machine import State as Rollout
 from slmops.rollout.target import Past, Target
+from slmops.rollout.timeline import elapsed
 
 COMES, AWAY, HAS, STAYS = "comes", "away", "has it", "stays"
 INTERRUPTED = EXIT_CODES[Rollout.INTERRUPTED]
@@ -59,11 +60,12 @@ def catch_up(
     Exit codes: 0 nobody in reach lags any more, else as of a deploy.
     """
     if not watch:
-        ended = _look(fleet, selector)
+        ended = _look(fleet, selector, everybody=True)
         _show(ended, dry_run=dry_run, output=output)
         if not dry_run and ended.lagging:
             if not yes:
-                ask_first(f"Bring {len(ended.lagging)} devices up to date?")
+                count = len(ended.lagging)
+                ask_first(f"Bring {count} device{'' if count == 1 else 's'} up to date?")
             _bring(ended, fleet, selector)
         if output is Form.JSON:
             emit({"fleet": ended.fleet.name, "devices": ended.rows, "exit_code": ended.exit_code})
@@ -84,13 +86,13 @@ class _Round:
     exit_code: int = 0
 
 
-def _look(file: Path, selector: str) -> _Round:
-    """See who is to come to what, and where they stand."""
+def _look(file: Path, selector: str, *, everybody: bool = False) -> _Round:
+    """See who is to come to what, and where those stand, or `everybody`."""
     fleet, devices = load_fleet(file)
     picked = select(devices, selector)
     with closing(History(home.history())) as history:
         aims = target.targets([device.name for device in picked], _pasts(history, fleet.name))
-    going = [device for device in picked if aims[device.name].release is not None]
+    going = [device for device in picked if everybody or aims[device.name].release is not None]
     asked = ask_all(going, max(fleet.rollout.max_parallel, AT_ONCE)) if going else []
     stands = {row["device"]: row for row in asked}
     rows = [_row(device.name, aims[device.name], stands.get(device.name, {})) for device in picked]
@@ -134,6 +136,8 @@ def _bring(round_: _Round, file: Path, selector: str) -> None:
                 release, ask=False, dry_run=False, delta=True, output=Form.TABLE, selector=selector, file=file
             )
             outcome = roll_out(round_.fleet, group, asked)
+            if outcome is not None:
+                note(exit_code=outcome.exit_code)
         if outcome is None:
             continue
         round_.exit_code = outcome.exit_code or round_.exit_code
@@ -151,6 +155,7 @@ def _bring(round_: _Round, file: Path, selector: str) -> None:
 def _watch(file: Path, selector: str, every: float, output: Output) -> None:
     """Look and bring, again and again, and print a line for what is new; whatever fails is tried again."""
     said: dict[str, Row] = {}
+    say(f"Watching {file}: a look every {elapsed(every)}; lines tell what is new. Ctrl-C ends it.")
     with suppress(KeyboardInterrupt):
         while True:
             try:

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 import typer
 
 from slmops import digest as digests
+from slmops.artifact import manifest
 from slmops.cli import home
 from slmops.cli.auditing import audited
 from slmops.cli.device_choice import FleetOption, Host, targets
-from slmops.cli.options import Selector
-from slmops.cli.render import Form, Output, counter, emit, err, size, table
+from slmops.cli.options import Selector, Yes, ask_first
+from slmops.cli.render import Form, Output, counter, emit, err, say, size, table
 from slmops.errors import IntegrityError, PartialError, SlmopsError
 from slmops.fleet import agent
 from slmops.fleet.ask_all import ask_all
@@ -86,25 +87,33 @@ def forgive(
     release: Annotated[
         str, typer.Option("--release", metavar="NAME:VERSION", help="Only this one; without it, all.")
     ] = "",
+    yes: Yes = False,
     output: Output = Form.TABLE,
 ) -> None:
     """Let devices try again what failed on them too often, before its quarantine is over.
 
     With --fleet and no DEVICE: every device, or those that --selector picks. What serves stays as it is.
+    Exit codes: 0 done, 4 some devices could not be asked.
     """
     devices = targets(host, fleet, selector)
     slots = _slots(release) if release else [None]
+    if not yes and not host and not selector:
+        what = release or "all that is in quarantine"
+        ask_first(f"Let every device of {fleet} ({len(devices)}) try {what} again?")
     rows = [row for slot in slots for row in ask_each(devices, "forgive", {"slot": slot})]
     if output is Form.JSON:
         emit({"devices": rows})
     else:
-        shown = [
-            (row["device"], digests.short(f"sha256:{slot}"))
-            for row in rows
-            for slot in row.get("forgiven", [])
-        ]
-        table(("device", "may be tried again"), shown)
-        table(("device", "error"), [(row["device"], row["error"]) for row in rows if "error" in row], err)
+        forgiven = [(row["device"], slot) for row in rows for slot in row.get("forgiven", [])]
+        known = _references() if forgiven else {}
+        shown = [(device, digests.short(f"sha256:{slot}"), known.get(slot)) for device, slot in forgiven]
+        wrong = dict.fromkeys((row["device"], row["error"]) for row in rows if "error" in row)
+        if shown:
+            table(("device", "may be tried again", "of release"), shown)
+        if wrong:
+            table(("device", "error"), list(wrong), err)
+        if not shown and not wrong:
+            say("Nothing was in quarantine.")
     _exit(rows, wrong=False)
 
 
@@ -113,6 +122,17 @@ def _slots(release: str) -> list[str | None]:
     layout = Layout(home.registry())
     signed = releases.find(layout, resolve(layout, release))
     return [digests.hexdigits(entry.blob.digest) for _, entry in signed.release.artifacts]
+
+
+def _references() -> dict[str, str]:
+    """Return the releases of the registry by the slots that their artifacts have on devices."""
+    layout = Layout(home.registry())
+    names = layout.names()
+    found: dict[str, str] = {}
+    for reference in map(str, releases.references(layout)):
+        for _, entry in manifest.parse_release(layout.get(names[reference])).artifacts:
+            found.setdefault(digests.hexdigits(entry.blob.digest), reference)
+    return found
 
 
 def ask_each(devices: list[Device], verb: str, said: dict[str, Any]) -> list[dict[str, Any]]:

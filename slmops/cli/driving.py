@@ -4,6 +4,7 @@ Both end the same way: `stop` on Ctrl-C, a view while it goes on, and its outcom
 """
 
 import secrets
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,9 @@ import typer
 
 from slmops.cli import auditing, home
 from slmops.cli.follow import Follow
-from slmops.cli.foresee import Foreseen, foresee, offered
+from slmops.cli.foresee import Foreseen, foresee, offered, tell_superseded
 from slmops.cli.options import ask_first
-from slmops.cli.outcome_view import show_outcome
+from slmops.cli.outcome_view import FLEET, NEXT, show_outcome
 from slmops.cli.plan_view import refused, show_plan
 from slmops.cli.render import Form, counter, say
 from slmops.errors import IntegrityError, UsageError
@@ -36,6 +37,8 @@ from slmops.rollout.assignment import State
 from slmops.rollout.check import Finding
 from slmops.rollout.drive import Drive
 from slmops.rollout.history import LEASE, Entry, History
+from slmops.rollout.machine import ENDS
+from slmops.rollout.machine import State as Standing
 from slmops.rollout.order import Order
 from slmops.rollout.outcome import Errand, Outcome
 from slmops.rollout.plan import Plan
@@ -75,16 +78,19 @@ def roll_out(fleet: Fleet, devices: list[Device], asked: Asked) -> Outcome | Non
         seen = foresee(layout, fleet, devices, asked.release, selector=asked.selector, delta=asked.delta)
         _remember(fleet, seen.findings, dry_run=asked.dry_run)
         if asked.plan is not None:
-            plans.require_same(asked.plan, seen.plan)
+            plans.require_same(asked.plan, seen.plan, _again(asked, seen.plan))
         if asked.dry_run or asked.ask or asked.output is Form.TABLE:
             form = Form.JSON if asked.dry_run and asked.output is Form.JSON else Form.TABLE
             show_plan(seen.plan, form)
+        if seen.plan.exit_code:
+            say(refused(seen.plan))
+        else:
+            tell_superseded(seen.superseded)
         if asked.dry_run:
             if seen.plan.exit_code:
-                say(refused(seen.plan))
                 raise typer.Exit(seen.plan.exit_code)
             return None
-        if asked.ask and all(finding.refusal is None for finding in seen.findings):
+        if asked.ask and not seen.plan.exit_code:
             ask_first(f"Deploy {asked.release} to {fleet.name}?")
         return _begin(fleet, seen, asked)
 
@@ -113,7 +119,7 @@ def drive_on(number: int, *, do: str, back: str = "none", output: Form = Form.TA
             offers = offered(layout, findings) if do != "abort" and entry.options.get("delta") else {}
             with _driven(strategy, order, errand, history, offers, options) as drive:
                 outcome = drive.go_on(entry, findings, back if do == "abort" else "")
-        show_outcome(entry.release, entry.release, findings, outcome, output)
+        show_outcome(entry.release, entry.release, outcome, output, entry.options["file"])
         return outcome
 
 
@@ -133,7 +139,7 @@ def _begin(fleet: Fleet, seen: Foreseen, asked: Asked) -> Outcome:
         outcome = drive.run(seen.findings)
     if outcome.number is not None:
         auditing.note(rollout=outcome.number)
-    show_outcome(asked.release, release, seen.findings, outcome, asked.output)
+    show_outcome(asked.release, release, outcome, asked.output, _file(asked))
     return outcome
 
 
@@ -184,10 +190,29 @@ def _driven(
         stages_only=options.stage_only,
     )
     with Follow() as follow, _stoppable(stop):
-        yield Drive(errand, strategy, OverSsh(order, terms), history=history, watcher=follow, stop=stop)
+        drive = Drive(errand, strategy, OverSsh(order, terms), history=history, watcher=follow, stop=stop)
+        try:
+            yield drive
+        except KeyboardInterrupt:
+            if drive.roster.number is not None and drive.rollout.state not in ENDS:
+                say(f"next  {NEXT[Standing.INTERRUPTED].format(drive.roster.number)}")
+            raise
+
+
+def _again(asked: Asked, now: Plan) -> str:
+    """Return the command that plans anew."""
+    words = ["slmops", "plan", _file(asked), "--release", now.release]
+    words += ["-l", now.selector] if now.selector else []
+    words += [] if asked.delta else ["--whole"]
+    return f"{shlex.join(words)} --out plan.json"
+
+
+def _file(asked: Asked) -> str:
+    return str(asked.file) if asked.file else FLEET
 
 
 def _look_again(devices: Sequence[Device], order: Order, strategy: Strategy) -> list[Finding]:
+    say(f"asking {len(devices)} device{'' if len(devices) == 1 else 's'} where they stand")
     reach = OverSsh(order, Terms(strategy, home.known_hosts(), Flag()))
     with counter("asking devices where they stand") as bar:
         row = bar.add_task("", total=len(devices))

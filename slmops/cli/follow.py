@@ -1,11 +1,12 @@
 """A rollout as it goes, for people: a live line for each device at a terminal, plain lines elsewhere."""
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import TaskID
 
-from slmops.cli.render import ago, err, progress, say, size
+from slmops.cli.render import ago, err, opens, progress, say, size
 from slmops.rollout import assignment, machine
 from slmops.rollout.assignment import State
 from slmops.rollout.machine import Rollout
@@ -43,7 +44,7 @@ class Follow:
         names = ", ".join(device.name for device in devices[:NAMED]) + (", ..." if devices[NAMED:] else "")
         said = {
             machine.State.ROLLING: f"{wave}: {names}",
-            machine.State.RETURNING: f"{wave}: committed devices go back",
+            machine.State.RETURNING: f"{wave}: whoever committed goes back",
             machine.State.SOAKING: f"{wave} passed its gates"
             + (f"; it soaks for {ago(soak)}, then its health is looked at again" if soak else ""),
         }.get(rollout.state, f"rollout {rollout.state.value}")
@@ -61,7 +62,8 @@ class Follow:
         if row is not None:
             done = 100.0 if state in assignment.ENDS else _share(told.said, state)
             self._bars.update(row, completed=done, note=note)
-        if _is_kept(told, state) or (told.event is not None and (row is None or not err.is_terminal)):
+        is_news = told.event is not None or told.said.get("step") == "window"
+        if _is_kept(told, state) or (is_news and (row is None or not err.is_terminal)):
             self._print(f"  {told.device:<16} {note}")
 
     def _print(self, text: str) -> None:
@@ -92,6 +94,8 @@ def _note(told: Told, state: State) -> str:
         return f"golden prompt {said['number']} of {said['of']}"
     if told.event is None and said.get("step") == "sending":
         return f"sending {said['what']}: {size(said['done'])} of {size(said['whole'])}"
+    if told.event is None and said.get("step") == "window":
+        return f"waits for its window, opens {opens(said['opens'], time.time())}"
     if told.event is None and said.get("step") == "cut":
         return f"the link broke; trying again ({said['times']} of {said['most']})"
     if "sent" in said:

@@ -15,7 +15,8 @@ from slmops.registry.layout import Layout
 from slmops.rollout import check, make_plan, offer
 from slmops.rollout import order as orders
 from slmops.rollout.check import Finding
-from slmops.rollout.history import History
+from slmops.rollout.history import Entry, History
+from slmops.rollout.machine import STOPS, State
 from slmops.rollout.make_plan import Asked
 from slmops.rollout.order import Order
 from slmops.rollout.plan import Plan
@@ -31,6 +32,8 @@ class Foreseen:
     offers: Offers
     """The deltas that devices may be sent in place of whole files."""
     plan: Plan
+    superseded: list[Entry]
+    """Rollouts that were left, over devices of these: a new one ends them."""
 
 
 def foresee(
@@ -46,9 +49,29 @@ def foresee(
     offers = offered(layout, findings) if delta else {}
     with closing(History(home.history())) as history:
         pasts = make_plan.pasts_of(history, fleet.name, devices)
+        over = superseded(history, fleet.name, {device.name for device in devices})
     asked = Asked(fleet, selector, auditing.who())
     plan = make_plan.make(asked, order, findings, offers=offers, pasts=pasts)
-    return Foreseen(order, findings, offers, plan)
+    return Foreseen(order, findings, offers, plan, over)
+
+
+def superseded(history: History, fleet: str, names: set[str]) -> list[Entry]:
+    """Return the rollouts that a new one over these devices ends; while one is driven it cannot."""
+    if history.driver_of(fleet) is not None:
+        return []
+    left = history.left(fleet)
+    return [entry for entry in left if names & {line.device for line in history.devices(entry.id)}]
+
+
+def tell_superseded(entries: list[Entry]) -> None:
+    """Say which rollouts a deploy ends, and how to go on with each instead."""
+    for entry in entries:
+        verb = "promote" if entry.state == State.HOLDING.value else "resume"
+        stands = entry.state if State(entry.state) in STOPS else f"left while {entry.state}"
+        say(
+            f"rollout {entry.id} ({entry.release}, {stands}) over these devices will be superseded; "
+            f"to go on with it instead: slmops rollout {verb} {entry.id}"
+        )
 
 
 def _look(fleet: Fleet, devices: list[Device], order: Order) -> list[Finding]:

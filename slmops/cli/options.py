@@ -13,7 +13,11 @@ FleetFile = Annotated[
 ]
 Selector = Annotated[
     str,
-    typer.Option("--selector", "-l", help="Only these devices: site=berlin,!edge-3 (label, group or name)."),
+    typer.Option(
+        "--selector",
+        "-l",
+        help="Only these devices: site=berlin,!edge-3 (label, group, name), or 'edge-1|edge-2'.",
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

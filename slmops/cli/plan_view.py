@@ -3,11 +3,12 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 
-from slmops.cli.render import Form, ago, emit, err, size, table
+from slmops.cli.render import Form, ago, emit, err, opens, size, table
 from slmops.rollout.plan import Does, Known, Plan, PlannedDevice, PlannedWave, Room, render
 
 COLUMNS = ("device", "profile", "serves", "gets", "sends", "deltas", "RAM left", "disk left", "time")
@@ -39,10 +40,10 @@ def refused(plan: Plan) -> str:
     """Say that a deploy would be refused, and for whom."""
     if cannot := plan.those(Does.REFUSED, Does.LOCKED):
         return f"A deploy would touch nobody: {_names(cannot)} cannot take {plan.release}."
-    names = ",".join(f"!{each.device}" for each in plan.those(Does.UNREACHABLE))
+    words = [plan.selector.strip(), *(f"!{each.device}" for each in plan.those(Does.UNREACHABLE))]
     return (
         "A deploy would touch nobody: more are out of reach than max_unreachable allows. "
-        f"Leave them out: -l '{names}'"
+        f"Leave them out: -l '{','.join(filter(None, words))}'"
     )
 
 
@@ -101,14 +102,23 @@ def _whole(plan: Plan) -> str:
     if not goes:
         return "nobody would get it"
     waves = f"{len(plan.waves)} wave" + ("s" if len(plan.waves) > 1 else "")
-    hours = ", each in its hours" if plan.windows else ""
+    hours = f", each in its hours{_first(plan)}" if plan.windows else ""
     time = _time(plan.seconds, plan.known)
     return f"{_counted(len(goes))} in {waves}{hours}, {size(plan.sends)} to send, {time}"
 
 
+def _first(plan: Plan) -> str:
+    """Say when the first window opens, where all of the first wave are closed."""
+    if plan.opens is None:
+        return ""
+    at, made = (datetime.fromisoformat(said).timestamp() for said in (plan.opens, plan.made))
+    return f" (the first from {opens(at, made)})"
+
+
 def _wave(wave: PlannedWave, plan: Plan) -> str:
     soak = f", then {ago(wave.soak)} of soak" if wave.soak else ""
-    waits = "; it waits for `slmops rollout promote`" if wave.advance == "manual" else ""
+    held = wave.advance == "manual" and wave.number < len(plan.waves)
+    waits = "; it waits for `slmops rollout promote`" if held else ""
     comes_to = f"{_counted(wave.devices)}, {size(wave.sends)}, {_time(wave.seconds, wave.known)}"
     return f"wave {wave.number} of {len(plan.waves)}, {wave.name}: {comes_to}{soak}{waits}"
 

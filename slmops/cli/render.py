@@ -7,8 +7,10 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from enum import Enum
 from typing import Annotated, Any, TextIO
 
@@ -207,6 +209,12 @@ def counter(what: str) -> Progress:
 def brief(text: str) -> str:
     """Return a text for people: of digests in it the first twelve digits."""
     return _DIGEST.sub(r"\1", text)
+
+
+def opens(at: float, now: float) -> str:
+    """Return when a window opens, for people (unix seconds): 03:00 UTC, in 13 h."""
+    form = "%H:%M UTC" if at - now < timedelta(days=1).total_seconds() else "%a %d %b %H:%M UTC"
+    return f"{time.strftime(form, time.gmtime(at))}, in {ago(at - now)}"
 
 
 def ago(seconds: float) -> str:

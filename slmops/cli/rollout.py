@@ -21,7 +21,7 @@ from slmops.rollout.history import Entry, Line
 from slmops.rollout.tally import Sort, tally
 
 app = verb(
-    "Past and present rollouts: list, show, watch, pause, resume, promote, abort, report, catch-up.",
+    "Rollouts: list, show, watch, pause, resume, promote, abort, report, catch-up.",
     group=True,
 )
 
@@ -66,7 +66,7 @@ def _row(entry: Entry, lines: list[Line], now: float, *, driven: bool) -> tuple[
     going = entry.state in GOING
     sent = progress.sent(lines)
     return (
-        entry.id, entry.fleet, entry.release, entry.state if driven or not going else f"{entry.state}, undriven",
+        entry.id, entry.fleet, entry.release, entry.state + (", undriven" if going and not driven else ""),
         f"{min(entry.wave + 1, entry.waves)}/{entry.waves}",
         f"{counts['good']}/{counts['devices']}", counts["bad"] or None, counts["left"] or None,
         size(sent) if sent else None,

@@ -12,8 +12,8 @@ from slmops.cli.render import Form, Output, emit, out, size, table
 from slmops.cli.rollout_choice import Number, find, opened
 from slmops.cli.rollout_view import bar, counted, happened
 from slmops.cli.rollout_watch import GOING, way_on
-from slmops.rollout.found import UNKNOWN, Figure, attested, failed, gate_table, objects, words
 from slmops.rollout.assignment import State
+from slmops.rollout.found import UNKNOWN, Figure, attested, gate_table, objects, wanting, words
 from slmops.rollout.history import Line
 from slmops.rollout.report import report
 from slmops.rollout.tally import Sort
@@ -104,11 +104,12 @@ def _gate(devices: Sequence[dict[str, Any]]) -> None:
     gate = gate_table(devices)
     if gate.rows:
         out.print()
-        wanting = {device["device"]: failed(device) for device in devices}
-        bounds = [("", *(bound for _, bound in gate.heads), "")]
-        rows = [(name, *map(_figure, figures), wanting[name]) for name, _, figures in gate.rows]
-        last = "failed" if any(wanting.values()) else ""
-        table(("gate", *(what for what, _ in gate.heads), last), bounds + rows)
+        found = {device["device"]: wanting(device) for device in devices}
+        rows = [["bound", *(bound for _, bound in gate.heads), ""]]
+        rows += [[name, *map(_figure, figures), found[name]] for name, _, figures in gate.rows]
+        heads = ["gate", *(what for what, _ in gate.heads), "failed"]
+        shown = len(heads) - (not any(found.values()))
+        table(heads[:shown], [row[:shown] for row in rows])
 
 
 def _attested(said: Any) -> str | None:

@@ -22,6 +22,8 @@ from slmops.fleet.ssh import Link
 from slmops.registry import served
 from slmops.rollout.check import kept_slots
 
+SKETCHES = ("seconds", "first_token")
+"""What telemetry holds of whole distributions: hundreds of lines, of which `p95_seconds` is told."""
 app = verb("Which device runs which release, healthy or not, since when.")
 
 
@@ -96,7 +98,7 @@ def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
         "health": health if standing["slot"] else "no release",
         "since": standing["since"] or None,
         "port": said["port"],
-        "telemetry": said["telemetry"],
+        "telemetry": {key: value for key, value in said["telemetry"].items() if key not in SKETCHES},
         "p95_seconds": said.get("p95_seconds"),
         "memory": said.get("memory"),
         "memory_predicted": release.get("memory_bytes"),

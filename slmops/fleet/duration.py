@@ -1,4 +1,4 @@
-"""How long something may take, as people write it: 90s, 5m, 1h30m.
+"""How long something may take, as people write it: 90s, 5m, 1h30m; a number alone is seconds.
 
 Law: a duration is seconds, not negative, and less than eleven years, so that every clock can wait for it.
 """
@@ -20,7 +20,7 @@ def seconds(said: object) -> object:
         return said
     parts = _DURATION.findall(said)
     if not parts or "".join(number + unit for number, unit in parts) != said:
-        raise ValueError("expected a duration such as 90s, 5m or 1h30m")
+        raise ValueError("expected a duration such as 90s, 5m or 1h30m; a number alone is seconds")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from slmops.errors import UsageError
 from slmops.fault import fault
 from slmops.fleet import address, selector
-from slmops.fleet.strategy import Step, Strategy
+from slmops.fleet.strategy import PROFILE, SITE, Canary, Step, Strategy
 from slmops.profile.device import Rate
 
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")
@@ -151,6 +151,21 @@ class Fleet(BaseModel):
                 selector.select(devices, phrase)
             except UsageError as error:
                 raise fault(str(error), "rollout", "waves", index, "select") from error
+        return self
+
+    @model_validator(mode="after")
+    def _a_strategy_names_labels_that_are_there(self) -> Self:
+        canary = self.rollout.canary
+        said = [(key, ("canary", "each")) for key in (canary.each if isinstance(canary, Canary) else ())]
+        said += [(self.rollout.max_unavailable.by, ("max_unavailable", "by"))]
+        # A file that names none goes by these two.
+        strange = [(key, at) for key, at in said if key not in (PROFILE, SITE)]
+        there = {key for device in self.resolved() for key in device.labels} if strange else set()
+        for key, at in strange:
+            if key not in there:
+                near = get_close_matches(key, there, n=1, cutoff=0.6)
+                meant = f"; did you mean {near[0]!r}?" if near else ""
+                raise fault(f"no device has a label {key!r}{meant}", "rollout", *at)
         return self
 
     def resolved(self) -> list["Device"]:

@@ -10,7 +10,7 @@ from slmops.fleet.inventory import Device, Fleet
 
 def load_fleet(path: Path) -> tuple[Fleet, list[Device]]:
     """Return the fleet and its devices; raise DocumentError naming file, line and key."""
-    fleet = document.load(path, Fleet)
+    fleet = document.load(path, Fleet, remedy="Print the schema of a fleet file: slmops schema fleet")
     folder = path.resolve().parent
     return fleet, [_anchored(device, folder) for device in fleet.resolved()]
 

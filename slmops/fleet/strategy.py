@@ -18,6 +18,8 @@ from slmops.fleet.window import Window, longest_closed
 PER_PROFILE: Final = "per-profile"
 PROFILE: Final = "profile"
 """The key that is every device's profile; any other key is a label."""
+SITE: Final = "site"
+"""The label that a fleet file goes by that names no other."""
 _PERCENT = re.compile(r"(\d{1,3})%")
 
 
@@ -77,7 +79,7 @@ class Canary(_Part):
     """A first wave with one device of every kind."""
 
     each: tuple[Key, ...] = Field(
-        (PROFILE, "site"),
+        (PROFILE, SITE),
         min_length=1,
         description="One device for every combination that these have in the fleet: profile, or any label.",
     )
@@ -112,7 +114,7 @@ class Step(_Part):
 class MaxUnavailable(_Part):
     """How many devices that share a label's value may be worked on, or be down, at once."""
 
-    by: Key = Field("site", description="The label; devices without it are not bound.")
+    by: Key = Field(SITE, description="The label; devices without it are not bound.")
     most: Share = Field(
         "25%", description="Of the devices with one value. Rounded down, yet one may always be worked on."
     )
@@ -136,7 +138,7 @@ class Quarantine(_Part):
 
 
 class Strategy(_Part):
-    """How a rollout goes through the fleet."""
+    """How a rollout goes through the fleet; a duration is 90s, 5m or 1h30m, and a number alone is seconds."""
 
     canary: Annotated[
         Annotated[int | str, BeforeValidator(_canary), Tag("short")] | Annotated[Canary, Tag("said in full")],
@@ -228,4 +230,19 @@ class Strategy(_Part):
             raise fault(
                 f"no window is open for {hours}, and wave_timeout is {given}: a wave could not end", "windows"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_soak_ends_before_a_wave_does(self) -> Self:
+        said: list[tuple[float, tuple[str | int, ...]]] = [(self.soak, ("soak",))]
+        said += [
+            (wave.soak, ("waves", at, "soak"))
+            for at, wave in enumerate(self.waves)
+            if isinstance(wave, Step) and wave.soak is not None
+        ]
+        for soak, place in said:
+            for name in ("wave_timeout", "rollout_timeout"):
+                if soak >= getattr(self, name):
+                    most = f"{name} is {getattr(self, name):g} s"
+                    raise fault(f"it is {soak:g} s, and {most}: a wave could not end", *place)
         return self

@@ -72,12 +72,13 @@ def gate_table(devices: Sequence[Said]) -> GateTable:
     )
 
 
-def failed(device: Said) -> str:
+def wanting(device: Said) -> str:
     """Say what a device that is not well was found wanting in: what was judged so, else what it said."""
     if device.get("sort") not in (Sort.BAD.value, Sort.UNKNOWN.value):
         return ""
-    bad = [key for key, row in _judged(device).items() if row.get("outcome") in ("fail", "inconclusive")]
-    return ", ".join(map(_head, bad)) or words(device.get("message"))
+    judged = {_head(key): words(row.get("outcome")) for key, row in _judged(device).items()}
+    bad = [f"{what}: {outcome}" for what, outcome in judged.items() if outcome in ("fail", "inconclusive")]
+    return ", ".join(bad) or words(device.get("message"))
 
 
 def _head(key: tuple[str, str]) -> str:

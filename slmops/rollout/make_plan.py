@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Any
 
 from slmops import digest as digests
@@ -15,6 +16,7 @@ from slmops.artifact.manifest import canonical
 from slmops.errors import LockedError, QuarantinedError, SlmopsError
 from slmops.fleet.inventory import Device, Fleet
 from slmops.fleet.strategy import Strategy, at_most
+from slmops.fleet.window import opens_in
 from slmops.rollout import estimate
 from slmops.rollout.assignment import State
 from slmops.rollout.check import Finding
@@ -32,7 +34,7 @@ ROLLOUTS = 200
 WAY = (State.SENDING, State.STAGED, State.TRIAL, State.COMMITTED)
 """States that a device enters one after the other; what it waits before its trial is no work."""
 REMEMBERED = 5
-"""Rollouts of a fleet, the newest, that tell how long the next one takes."""
+"""Rollouts of a fleet, the newest that ended well on somebody, that tell how long the next one takes."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def make(
     asked: Asked, order: Order, findings: Sequence[Finding], *, offers: Offers, pasts: Sequence[Past]
 ) -> Plan:
     """Return the plan; `pasts` is what devices of this fleet took in rollouts before."""
-    strategy, paces = asked.fleet.rollout, estimate.learn(pasts)
+    strategy, paces, now = asked.fleet.rollout, estimate.learn(pasts), time.time()
     waves = cut([each.device for each in findings if does(each) is Does.DEPLOY], strategy)
     numbered = list(enumerate(waves, 1))
     places = {device.name: (number, wave) for number, wave in numbered for device in wave.devices}
@@ -65,13 +67,14 @@ def make(
         fleet=asked.fleet.name,
         strategy=_digest(strategy.model_dump(mode="json")),
         selector=asked.selector,
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        made=_written(now),
         by=asked.by,
         exit_code=_exit_code(findings, strategy),
         sends=sum(each.sends for each in devices),
         seconds=whole.seconds,
         known=whole.known,
         windows=bool(strategy.windows),
+        opens=_opens(waves[0].devices if waves else (), strategy, now),
         waves=tuple(parts),
         devices=tuple(devices),
     )
@@ -88,12 +91,29 @@ def does(finding: Finding) -> Does:
     return Does.QUARANTINED if finding.quarantined else Does.DEPLOY
 
 
+def _opens(devices: Iterable[Device], strategy: Strategy, now: float) -> str | None:
+    """Return when the first of the first wave may begin, where none may now."""
+    wait = min(
+        (opens_in(strategy.windows, zone, now) for zone in {each.timezone for each in devices}), default=0
+    )
+    return _written(now + wait) if wait else None
+
+
+def _written(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
 def pasts_of(history: History, fleet: str, devices: Collection[Device]) -> list[Past]:
     """Return what these devices took to get releases, as the history of their fleet has it."""
     profiles = {device.name: device.profile for device in devices}
-    entries = [entry for entry in history.rollouts(ROLLOUTS) if entry.fleet == fleet][:REMEMBERED]
-    lines = [line for entry in entries for line in history.devices(entry.id) if line.device in profiles]
-    return [past for line in lines if (past := _past(line, profiles[line.device])) is not None]
+    entries = (entry for entry in history.rollouts(ROLLOUTS) if entry.fleet == fleet)
+    found = (_pasts(history.devices(entry.id), profiles) for entry in entries)
+    return list(chain.from_iterable(islice(filter(None, found), REMEMBERED)))
+
+
+def _pasts(lines: Iterable[Line], profiles: Mapping[str, str | None]) -> list[Past]:
+    known = [(line, profiles[line.device]) for line in lines if line.device in profiles]
+    return [past for line, profile in known if (past := _past(line, profile)) is not None]
 
 
 def _past(line: Line, profile: str | None) -> Past | None:

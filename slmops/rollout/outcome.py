@@ -1,14 +1,18 @@
 """What a rollout is to do, who watches it, and how it ended."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from slmops.errors import FencedError, LockedError, SlmopsError
 from slmops.rollout import machine
 from slmops.rollout.assignment import State
 from slmops.rollout.machine import Rollout
-from slmops.rollout.told import Told, remedies
+from slmops.rollout.told import Told
 from slmops.rollout.waves import Wave
+
+TOLD_WHY: Final = frozenset({State.SKIPPED, State.QUARANTINED, State.LOST, State.FAILED, State.STUCK})
+"""Ends of which the last thing that was told of the device says why; who went on has left it behind."""
 
 
 class Watcher(Protocol):
@@ -66,9 +70,13 @@ class Outcome:
         }
 
     @property
-    def remedies(self) -> list[str]:
-        """Return what can be done about devices that failed or were lost, each once."""
-        return remedies(self.evidence.values())
+    def remedies(self) -> dict[str, list[str]]:
+        """Return what can be done about devices that ended otherwise than they should: for whom is what."""
+        found = defaultdict(list)
+        for name, said in self.evidence.items():
+            if said.get("remedy") and self.states.get(name) in TOLD_WHY:
+                found[said["remedy"]].append(name)
+        return dict(found)
 
     @property
     def exit_code(self) -> int:

@@ -9,6 +9,7 @@ device would be refused for them.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Annotated, Literal, Self
@@ -16,9 +17,12 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from slmops.errors import DocumentError, SlmopsError
+from slmops.fault import plainly
 
 NAMED = 8
 """Devices that a sentence names before it counts the rest."""
+MOST = 20
+"""Differences that are told before the rest is counted."""
 
 Count = Annotated[int, Field(ge=0)]
 Span = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -148,6 +152,8 @@ class Plan(Said):
     known: Known
     windows: bool
     """Devices may begin in hours of their own alone."""
+    opens: str | None
+    """When the first of them may, as `made`; None where one may at once."""
     waves: tuple[PlannedWave, ...]
     devices: tuple[PlannedDevice, ...]
 
@@ -176,7 +182,7 @@ def parse(data: bytes, name: str = "the plan") -> Plan:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise DocumentError(
-            f"{name} is not a plan: {where + ': ' if where else ''}{first['msg']}", remedy=again
+            f"{name} is not a plan: {where + ': ' if where else ''}{plainly(first)}", remedy=again
         ) from error
     if render(plan) != data:
         raise DocumentError(f"{name} is not as slmops wrote it", remedy=again)
@@ -188,12 +194,16 @@ def differences(then: Plan, now: Plan) -> list[str]:
     return [*_of_the_whole(then, now), *_of_devices(then, now), *_of_waves(then, now)]
 
 
-def require_same(then: Plan, now: Plan) -> None:
-    """Raise MovedError, which says what moved, unless a deploy would do now what `then` says."""
+def require_same(then: Plan, now: Plan, again: str | None = None) -> None:
+    """Raise MovedError, which says what moved, unless a deploy would do now what `then` says.
+
+    `again` is the command that plans anew.
+    """
     moved = differences(then, now)
     if moved:
-        lines = "\n".join(f"  {each}" for each in moved)
-        raise MovedError(f"since the plan of {then.made} the world has moved:\n{lines}")
+        more = [f"... and {len(moved) - MOST} more differences"] if len(moved) > MOST else []
+        lines = "\n".join(f"  {each}" for each in [*moved[:MOST], *more])
+        raise MovedError(f"since the plan of {then.made} the world has moved:\n{lines}", remedy=again)
 
 
 def _of_the_whole(then: Plan, now: Plan) -> Iterator[str]:
@@ -214,23 +224,29 @@ def _of_devices(then: Plan, now: Plan) -> Iterator[str]:
         yield f"{_named(sorted(gone))} {_was(gone)} in the plan and {_is(gone)} not picked now"
     if new := after.keys() - before.keys():
         yield f"{_named(sorted(new))} {_is(new)} picked now and {_was(new)} not in the plan"
+    alike = defaultdict(list)
     for name, device in before.items():
-        if name in after:
-            yield from _of_device(device, after[name])
+        for said in _of_device(device, after.get(name, device)):
+            alike[said].append(name)
+    for (one, many), names in alike.items():
+        yield f"{_named(names)} {one if len(names) == 1 else many}"
 
 
-def _of_device(then: PlannedDevice, now: PlannedDevice) -> Iterator[str]:
-    name = then.device
+def _of_device(then: PlannedDevice, now: PlannedDevice) -> Iterator[tuple[str, str]]:
+    """Say what is another thing of a device: as it is said of one, and of several."""
     if then.target != now.target:
-        yield f"{name}: the fleet file says something else of it now (address, profile, labels, runtime...)"
-    serves = then.serves_slot != now.serves_slot
-    # A device that is out of reach does not say what it serves.
-    if serves and Does.UNREACHABLE not in {then.does, now.does}:
-        yield f"{name} served {_serving(then)} then, and {_serving(now)} now"
+        said = "another entry in the fleet file now (address, profile, labels, runtime...)"
+        yield f"has {said}", f"have {said}"
     if then.does is not now.does:
-        yield f"{name} {_BECAME[now.does]}" + (f": {now.reason}" if now.reason else "")
-    elif now.does is Does.DEPLOY and (then.artifact, then.runtime_slot) != (now.artifact, now.runtime_slot):
-        yield f"{name} would get {_parcel(now)} now, and {_parcel(then)} then"
+        why = f": {now.reason}" if now.reason else ""
+        one, many = _BECAME[now.does]
+        yield one + why, many + why
+        return
+    # A device that is out of reach does not say what it serves.
+    if then.serves_slot != now.serves_slot and now.does is not Does.UNREACHABLE:
+        yield _twice(f"served {_serving(then)} then, and {_serving(now)} now")
+    if now.does is Does.DEPLOY and (then.artifact, then.runtime_slot) != (now.artifact, now.runtime_slot):
+        yield _twice(f"would get {_parcel(now)} now, and {_parcel(then)} then")
 
 
 def _of_waves(then: Plan, now: Plan) -> Iterator[str]:
@@ -245,13 +261,17 @@ def _of_waves(then: Plan, now: Plan) -> Iterator[str]:
         yield f"{_named(moved)} would go in another wave now"
 
 
+def _twice(said: str) -> tuple[str, str]:
+    return said, said
+
+
 _BECAME = {
-    Does.DEPLOY: "would get the release now",
-    Does.ALREADY: "has the release already",
-    Does.REFUSED: "would be refused now",
-    Does.UNREACHABLE: "is out of reach now",
-    Does.QUARANTINED: "is quarantined now",
-    Does.LOCKED: "is locked now",
+    Does.DEPLOY: _twice("would get the release now"),
+    Does.ALREADY: ("has the release already", "have the release already"),
+    Does.REFUSED: _twice("would be refused now"),
+    Does.UNREACHABLE: ("is out of reach now", "are out of reach now"),
+    Does.QUARANTINED: ("is quarantined now", "are quarantined now"),
+    Does.LOCKED: ("is locked now", "are locked now"),
 }
 
 

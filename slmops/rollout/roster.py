@@ -19,7 +19,7 @@ from slmops.rollout.waves import Wave
 
 OFTEN = 1.0
 """Seconds between two notes of a device's progress within a state."""
-_PROGRESS = ("step", "what", "done", "whole", "number", "of")
+_PROGRESS = ("step", "what", "done", "whole", "number", "of", "opens")
 
 
 class Roster:

@@ -84,7 +84,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingPartError(
+        missing = IntegrityError if path.suffix == ".sig" else MissingPartError
+        raise missing(
             f"{path} is not there",
             remedy="Give the folder that `slmops rollout report` wrote: report.json and its .sig.",
         ) from error

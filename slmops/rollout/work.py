@@ -7,7 +7,7 @@ for any more; nothing that is told makes a deadline later.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from queue import Empty, SimpleQueue
@@ -16,6 +16,7 @@ from typing import Protocol
 
 from slmops.fleet.inventory import Device
 from slmops.fleet.strategy import Strategy
+from slmops.fleet.window import opens_in
 from slmops.rollout.assignment import ENDS, GOOD, UNDER_WAY, Event, State
 from slmops.rollout.pace import Clock, Pace
 from slmops.rollout.told import Tell, Told
@@ -74,6 +75,10 @@ class Work:
         self._parked: dict[str, _Parked] = {}
         self._near: dict[str, State] = {}
         """Where devices stand that are worked on, or are down."""
+        self._opens: dict[str, float] = {}
+        """When windows that are closed open, by time zone."""
+        self._waits: dict[str, float] = {}
+        """Until when devices were told to wait."""
         self._count = self._good = 0
 
     def all(
@@ -89,6 +94,8 @@ class Work:
                 if self.listener.hold_back():
                     waiting, self._parked = {}, {}
                 if ended or self._is_time():
+                    if paced and self.strategy.windows:
+                        self._tell_who_waits(waiting)
                     for device in self._may_start(waiting, paced=paced):
                         self._begin(waiting.pop(device.name), job)
                 ended = self._listen(self._patience(waiting))
@@ -103,6 +110,18 @@ class Work:
         if not paced:
             return ready[: max(0, self.strategy.max_parallel - len(self._attempts))]
         return self.pace.may_start(ready, self._near, self._clock())
+
+    def _tell_who_waits(self, waiting: Mapping[str, Device]) -> None:
+        """Tell of each device that its window is closed, once for each window."""
+        now = time.time()
+        for zone in {device.timezone for device in waiting.values()}:
+            if self._opens.get(zone, 0.0) <= now:
+                self._opens[zone] = now + opens_in(self.strategy.windows, zone, now)
+        for name, device in waiting.items():
+            opens = self._opens[device.timezone]
+            if opens > now and self._waits.get(name) != opens:
+                self._waits[name] = opens
+                self._hear(Told(name, None, said={"step": "window", "opens": opens}))
 
     def _clock(self) -> Clock:
         return Clock(time.time(), self.starts, self._good)
@@ -189,7 +208,9 @@ class Work:
                 continue
             if now - parked.since > self.strategy.defer_timeout:
                 del self._parked[name]
-                self._hear(Told(name, Event.LEFT_OUT, "its application held its update lock all the time"))
+                why = "its application held its update lock all the time"
+                said = {"remedy": "Deploy again later, or with --override-lock, which does not wait for it."}
+                self._hear(Told(name, Event.LEFT_OUT, why, said))
             else:
                 self._parked[name] = replace(parked, again=inf)
                 again[name] = parked.device

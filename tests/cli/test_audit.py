@@ -141,6 +141,8 @@ def test_verbs_that_change_something_are_recorded_and_others_are_not(slmops):
     assert slmops("release", "rm", "parrot:9.9.9", "--yes").code == 1
     assert slmops("trust", "init").code == 2
 
+    assert "trust init" not in slmops("audit", "list").out
+    assert "trust init" in slmops("audit", "list", "--all").out
     acts = json.loads(slmops("audit", "list", "-o", "json").out)
     assert [(act["action"], act["end"]["exit_code"]) for act in acts] == [
         ("trust init", 2),
@@ -157,6 +159,7 @@ def test_a_record_that_somebody_changed_is_said_to_be_broken_and_where(slmops, h
     for number in range(3):
         auditing.append(home / auditing.FILE_NAME, "ada@desk", "deploy", {"number": number})
     head = slmops("audit", "head").out.strip()
+    assert json.loads(slmops("audit", "head", "-o", "json").out) == {"entries": 3, "head": head}
     assert slmops("audit", "verify", "--head", head.removeprefix("sha256:")).code == 0
     file = home / auditing.FILE_NAME
     lines = file.read_bytes().splitlines(keepends=True)
@@ -171,7 +174,7 @@ def test_a_record_that_somebody_changed_is_said_to_be_broken_and_where(slmops, h
     assert slmops("audit", "verify", "--head", head).code == 7
 
     file.write_bytes(lines[0] + b"nonsense\n" + lines[1])
-    assert "1 lines cannot be read" in slmops("audit", "list").err
+    assert "1 line cannot be read" in slmops("audit", "list").err
 
 
 def test_a_head_that_is_none_is_refused(slmops):

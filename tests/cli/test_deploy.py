@@ -1,6 +1,8 @@
 """What is written down of a fleet that was looked at: what its devices may return to is never collected."""
 
 import json
+import re
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ from slmops.cli.driving import _remember
 from slmops.cli.follow import Follow
 from slmops.cli.outcome_view import show_outcome
 from slmops.cli.render import Form
-from slmops.errors import DeviceError
+from slmops.errors import DeviceError, LockedError
 from slmops.fleet.inventory import Device
 from slmops.registry import served
 from slmops.rollout.assignment import State as Assigned
@@ -62,8 +64,8 @@ def ended(state, **how):
 
 
 def test_a_channel_is_told_with_the_version_that_it_stood_for(capsys):
-    show_outcome("home@stable", "home:1.2.0", [], ended(State.SUCCEEDED), Form.TABLE)
-    show_outcome("home:1.2.0", "home:1.2.0", [], ended(State.SUCCEEDED), Form.TABLE)
+    show_outcome("home@stable", "home:1.2.0", ended(State.SUCCEEDED), Form.TABLE)
+    show_outcome("home:1.2.0", "home:1.2.0", ended(State.SUCCEEDED), Form.TABLE)
 
     assert capsys.readouterr().err.splitlines() == [
         "home@stable (home:1.2.0): succeeded.",
@@ -77,10 +79,10 @@ def test_an_end_says_what_to_do_next_and_json_why_files_went_whole(capsys):
         "b": {"remedy": "Go on."},
     }
 
-    show_outcome("a:1", "a:1", [], ended(State.PAUSED, evidence=evidence), Form.TABLE)
-    assert capsys.readouterr().err.count("next  Go on.") == 1
+    show_outcome("a:1", "a:1", ended(State.PAUSED, evidence=evidence), Form.TABLE)
+    assert capsys.readouterr().err.count("next  edge: Go on.") == 1
 
-    show_outcome("a:1", "a:1", [], ended(State.PAUSED, evidence=evidence), Form.JSON)
+    show_outcome("a:1", "a:1", ended(State.PAUSED, evidence=evidence), Form.JSON)
     said = json.loads(capsys.readouterr().out)
     assert (said["whole_because"], said["next"]) == ({"edge": ["it is rotten"]}, ["Go on."])
 
@@ -105,3 +107,25 @@ def test_a_link_that_breaks_is_told_of_while_it_is_tried_again(capsys):
         follow.device(Told("edge", None, "", {"step": "cut", "times": 3, "most": 8}), Assigned.SENDING)
 
     assert "the link broke; trying again (3 of 8)" in capsys.readouterr().err
+
+
+def test_of_a_device_that_went_on_no_remedy_is_left_and_the_fleet_file_is_named(capsys):
+    locked = {"remedy": LockedError.remedy}
+    states = {"edge": Assigned.COMMITTED, "b": Assigned.SKIPPED, "c": Assigned.SKIPPED}
+    evidence = {"edge": {"remedy": "It is tried again."}, "b": locked, "c": locked}
+
+    at = Rollout(waves=1, state=State.PARTIAL)
+    show_outcome("a:1", "a:1", Outcome(at, states, {}, 7, evidence=evidence), Form.TABLE, "shop.yaml")
+
+    said = capsys.readouterr().err
+    assert "next  b, c: Wait, or see who it is: `slmops lock status shop.yaml`" in said
+    assert "next  slmops rollout catch-up shop.yaml" in said
+    assert "tried again" not in said
+
+
+def test_a_device_whose_window_is_closed_says_when_it_opens(capsys):
+    with Follow() as follow:
+        told = Told("edge", None, "", {"step": "window", "opens": time.time() + 2.9 * 3600})
+        follow.device(told, Assigned.WAITING)
+
+    assert re.search(r"edge +waits for its window, opens \d\d:\d\d UTC, in 3 h", capsys.readouterr().err)

@@ -6,10 +6,12 @@ import json
 import pytest
 from rich.console import Console
 
+from slmops.cli.foresee import superseded, tell_superseded
 from slmops.cli.plan import read_plan, write_plan
 from slmops.cli.plan_view import refused, show_plan
 from slmops.cli.render import Form
 from slmops.errors import DocumentError, UsageError
+from slmops.rollout.history import History
 from slmops.rollout.plan import Does, Known, Plan, PlannedDevice, PlannedWave, Room
 
 WIDTH = 110
@@ -45,7 +47,8 @@ def plan(*devices, **said):
     told = {
         "release": "home-commands:1.1.0", "digest": "sha256:" + "ab" * 32, "fleet": "plant",
         "strategy": "sha256:cc", "selector": "", "made": "2026-01-31T12:00:00Z", "by": "ann@desk",
-        "exit_code": 0, "sends": 999_990_000, "seconds": 300.0, "known": Known.WHOLE, "windows": False,
+        "exit_code": 0, "sends": 999_990_000, "seconds": 300.0, "known": Known.WHOLE,
+        "windows": False, "opens": None,
         "waves": (wave(),), "devices": devices or (device("kitchen-edge-01"),),
     }  # fmt: skip
     return Plan(**told | said)
@@ -58,13 +61,14 @@ def shown(made):
 
 
 def test_a_plan_is_shown_wave_by_wave_in_110_columns():
-    lines = shown(plan(device("kitchen-edge-01"), waves=(wave(advance="manual"),))).splitlines()
+    waves = (wave(advance="manual"), wave(2, name="the rest", advance="manual"))
+    lines = shown(plan(device("kitchen-edge-01"), waves=waves)).splitlines()
 
-    assert lines[0].startswith("Plan: home-commands:1.1.0 (abababababab) to plant: 1 device in 1 wave, ")
+    assert lines[0].startswith("Plan: home-commands:1.1.0 (abababababab) to plant: 1 device in 2 waves, ")
     assert lines[0].endswith("999.99 MB to send, about 5 min")
     assert lines[1] == "runtime bundle runtime:1.0.0: 1 device"
     assert lines[3] == (
-        "wave 1 of 1, canary: 1 device, 999.99 MB, about 4 min, then 60 s of soak; "
+        "wave 1 of 2, canary: 1 device, 999.99 MB, about 4 min, then 60 s of soak; "
         "it waits for `slmops rollout promote`"
     )
     assert lines[4].split("  ")[0] == "device"
@@ -72,7 +76,16 @@ def test_a_plan_is_shown_wave_by_wave_in_110_columns():
         "kitchen-edge-01  raspberry-pi-5  1.0.0   gguf Q4_K_M  999.99 MB  2 of 6  5.00 GB "
     )
     assert lines[5].rstrip().endswith(" 70.00 GB   4 min")
-    assert max(map(len, lines[4:])) <= WIDTH
+    assert max(map(len, lines[4:6])) <= WIDTH
+    assert lines[7].startswith("wave 2 of 2, the rest: ")
+    assert "promote" not in lines[7]
+
+
+def test_a_plan_says_when_the_first_window_opens():
+    closed = plan(windows=True, opens="2026-02-01T03:00:00Z")
+
+    assert ", each in its hours (the first from 03:00 UTC, in 15 h), " in shown(closed).splitlines()[0]
+    assert ", each in its hours, " in shown(plan(windows=True)).splitlines()[0]
 
 
 def test_what_nobody_knows_takes_no_column():
@@ -155,3 +168,35 @@ def test_devices_out_of_reach_are_named_with_the_words_that_leave_them_out(slmop
     assert "-l '!edge-1'" in ended.err
     assert read_plan(tmp_path / "p.json").exit_code == 6
     assert slmops("plan", fleet, "--release", "parrot:9", "-o", "json").code == 1
+
+
+@pytest.mark.usefixtures("released")
+def test_a_deploy_that_is_sure_to_refuse_says_what_a_plan_says_and_asks_nobody(slmops, tmp_path):
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text("name: plant\ndevices: [{name: edge-1, host: 127.0.0.1, port: 1, profile: local}]\n")
+
+    ended = slmops("deploy", fleet, "--release", "parrot:1.0.0", "-l", "edge-1|edge-2")
+
+    assert ended.code == 6
+    assert ended.err.count("A deploy would touch nobody") == 1
+    assert "-l 'edge-1|edge-2,!edge-1'" in ended.err
+    assert "no terminal to ask on" not in ended.err
+
+
+def test_a_deploy_says_which_rollout_it_ends_and_how_to_go_on_with_that_instead(capsys, tmp_path):
+    history = History(tmp_path / "rollouts.sqlite")
+    for state in ("paused", "holding", "rolling", "succeeded"):
+        number = history.begin("plant", "parrot:1.0.0", "sha256:00", [[], ["edge-1"]])
+        history.moved(number, state, 0)
+
+    tell_superseded(superseded(history, "plant", {"edge-1"}))
+    said = capsys.readouterr().err.splitlines()
+
+    over = "over these devices will be superseded; to go on with it instead: slmops rollout"
+    assert said == [
+        f"rollout 3 (parrot:1.0.0, left while rolling) {over} resume 3",
+        f"rollout 2 (parrot:1.0.0, holding) {over} promote 2",
+        f"rollout 1 (parrot:1.0.0, paused) {over} resume 1",
+    ]
+    assert superseded(history, "plant", {"edge-2"}) == superseded(history, "shop", {"edge-1"}) == []
+    history.close()

@@ -107,7 +107,7 @@ def test_show_has_the_waves_the_gate_and_what_a_device_answered(slmops, history)
     assert "first token (before)" in text
     assert "≤ 750 ms" in text
     assert "0.9 nats fail" in text
-    assert re.search(r"pump-0020  0.9 nats fail .* logprob\n", text)
+    assert re.search(r"pump-0020  0.9 nats fail .* logprob: fail *\n", text)
     assert "5e5e5e5e5e5e" in text
     assert "next  Run it again." in text
 

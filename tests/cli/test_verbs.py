@@ -327,7 +327,7 @@ def test_without_rollouts_there_is_none_to_show(slmops):
     ended = slmops("rollout", "show")
 
     assert ended.code == 2
-    assert "there is no such rollout" in ended.err
+    assert "there was no rollout yet" in ended.err
 
 
 def test_a_rollout_is_listed_and_shown_with_what_failed(slmops, home):

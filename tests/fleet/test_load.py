@@ -70,3 +70,32 @@ def test_what_is_wrong_is_told_with_the_files_own_path(file):
 
     with pytest.raises(DocumentError, match=r"lab\.yaml, line 5: devices\[1\]\.host: missing key"):
         load_fleet(file)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "words"),
+    [
+        (
+            "{max_unavailable: {by: rak}}",
+            r"line 4: rollout.max_unavailable.by: no device has a label 'rak'; did",
+        ),
+        ("{canary: {each: [profile, zone]}}", r"line 4: rollout.canary.each: no device has a label 'zone'"),
+    ],
+)
+def test_a_strategy_that_goes_by_a_label_nobody_has_is_refused_with_the_way_on(tmp_path, rollout, words):
+    file = tmp_path / "fleet.yaml"
+    file.write_text(
+        f"name: lab\ndevices:\n  - {{name: a, host: h, labels: {{rack: r1}}}}\nrollout: {rollout}\n"
+    )
+
+    with pytest.raises(DocumentError, match=words) as told:
+        load_fleet(file)
+
+    assert "slmops schema fleet" in told.value.remedy
+
+
+def test_a_strategy_may_go_by_sites_where_no_device_has_one_for_that_is_what_it_does_unasked(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("name: lab\ndevices: [{name: a, host: h}]\nrollout: {max_unavailable: {by: site}}\n")
+
+    assert load_fleet(file)[0].rollout.max_unavailable.by == "site"

@@ -60,6 +60,11 @@ def test_the_empty_phrase_picks_all(phrase):
         ("site=berlin,!canary", "2"),
         (" site=berlin , slow ", "2"),
         ("!!pi", "12"),
+        ("edge-1|edge-3", "13"),
+        ("site=berlin|lyon,!edge-2", "13"),
+        ("site != berlin|lyon", "4"),
+        ("!edge-1|nano", "24"),
+        ("pi | nano, site=lyon", "3"),
     ],
 )
 def test_a_phrase_picks_what_its_terms_all_hold_for(phrase, picked):
@@ -81,7 +86,10 @@ def test_equal_and_not_equal_split_the_fleet(devices, key, value):
     assert len(picked) + len(others) == len(devices)
 
 
-@given(DEVICES, st.lists(st.sampled_from(["site", "!canary", "site=berlin", "a", "!b"]), max_size=3))
+@given(
+    DEVICES,
+    st.lists(st.sampled_from(["site", "!canary", "site=berlin|lyon", "a|b", "!b|edge-1"]), max_size=3),
+)
 def test_order_is_kept_and_every_term_only_narrows(devices, terms):
     picked = pick(devices, ",".join(terms))
     rest = iter(devices)
@@ -90,7 +98,7 @@ def test_order_is_kept_and_every_term_only_narrows(devices, terms):
     assert all(len(picked) <= len(pick(devices, term)) for term in terms)
 
 
-@pytest.mark.parametrize("term", ["site=berlin", "site!=berlin"])
+@pytest.mark.parametrize("term", ["site=berlin", "site!=berlin", "site=berlin|lyon", "edge-1|nano"])
 def test_a_comparison_can_be_negated_too(term):
     assert sorted(names(term) + names(f"!{term}")) == ["1", "2", "3", "4"]
 
@@ -99,7 +107,9 @@ def test_space_around_the_equals_sign_does_not_count():
     assert names("site = berlin") == ["1", "2"]
 
 
-@pytest.mark.parametrize("phrase", [",", "site,", ",site", "a,,b", "!", "a, !", "!=berlin", "=berlin", "! !"])
+@pytest.mark.parametrize(
+    "phrase", [",", "site,", ",site", "a,,b", "!", "a|", "|", "site=|b", "a, !", "!=berlin", "=berlin", "! !"]
+)
 def test_an_empty_term_is_refused_and_the_phrase_shown(phrase):
     with pytest.raises(UsageError, match="a term is empty") as told:
         select(FLEET, phrase)
@@ -110,3 +120,17 @@ def test_an_empty_term_is_refused_and_the_phrase_shown(phrase):
 def test_a_phrase_that_picks_none_is_refused_naming_who_was_there():
     with pytest.raises(UsageError, match=r"selector 'site=rome' picks none of 4 devices \(edge-1, edge-2, "):
         select(FLEET, "site=rome")
+
+
+@pytest.mark.parametrize("phrase", ["edge-1|!edge-2", "site|canary=yes", "edge-1|site=lyon"])
+def test_a_bar_between_terms_is_refused(phrase):
+    with pytest.raises(UsageError, match="stands between values of one label, or between names"):
+        select(FLEET, phrase)
+
+
+def test_names_with_a_comma_between_them_are_told_what_picks_several():
+    with pytest.raises(UsageError, match="picks none of 4") as told:
+        select(FLEET, "edge-1, edge-2")
+
+    assert "-l 'edge-1|edge-2'" in told.value.remedy
+    assert [device.name for device in select(FLEET, "edge-1|edge-2")] == ["edge-1", "edge-2"]

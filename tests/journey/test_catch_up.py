@@ -24,7 +24,7 @@ def return_(operator, fleet, device):
     power("on", fleet, device)
     end = time.monotonic() + 120
     while True:
-        (row,) = operator.json("status", fleet, "-l", device)
+        (row,) = operator.json("status", fleet, "-l", device)["devices"]
         if row["health"] == "healthy" or time.monotonic() > end:
             return
         time.sleep(0.2)

@@ -95,7 +95,7 @@ class Fleet(RuleBasedStateMachine):
         assert not any("fault of slmops" in message for message in outcome.messages.values())
         slot = entry.options["slot"]
         for name, state in outcome.states.items():
-            self.check_device(state, slot, self.devices[name].standing, before[name], fresh=fresh)
+            self.check_device(state, slot, self.devices[name], before[name], fresh=fresh)
         if outcome.rollout.state is Stage.SUCCEEDED:
             assert {state.value for state in outcome.states.values()} <= {"committed", "already"}
         if outcome.rollout.state is Stage.PARTIAL:
@@ -106,13 +106,15 @@ class Fleet(RuleBasedStateMachine):
             meant = outcome.states if entry.options["back"] == "all" else wave
             assert State.COMMITTED not in {outcome.states[name] for name in meant}
 
-    def check_device(self, state, slot, here, before, *, fresh):
+    def check_device(self, state, slot, device, before, *, fresh):
+        here = device.standing
         if fresh and state in (State.COMMITTED, State.ALREADY):
             # Nothing happens to a device behind its driver's back here.
             assert (here.slot, here.trial) == (slot, None)
-        if state is State.COMMITTED:
+        if state is State.COMMITTED and device.online:
             # Whoever took the rollout up has seen who gave the release up since.
-            assert here.slot == slot or (here.failure or {}).get("slot") != slot
+            failure = here.failure or {}
+            assert here.slot == slot or (failure.get("slot"), failure.get("code")) != (slot, "RUN_CRASHLOOP")
         if state in (State.WENT_BACK, State.UNPROVED, State.RETURNED):
             assert here.slot != slot or before == slot
         if state in (State.CANCELED, State.SKIPPED, State.WAITING, State.READY):

@@ -1,5 +1,6 @@
 """What is planned of what a look has shown."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -220,3 +221,27 @@ def test_a_clock_that_was_set_back_measures_nothing(tmp_path):
 
     assert pasts_of(history, "plant", EDGES) == []
     history.close()
+
+
+def test_rollouts_that_failed_do_not_make_earlier_good_ones_forgotten(tmp_path):
+    history = History(tmp_path / "rollouts.sqlite")
+    whole = ("sending", "staged", "trial", "proved", "committed")
+    for ends in (whole, *(("sending", "failed"),) * 7):
+        number = history.begin("plant", "home:1.0.0", "sha256:00", [[], ["edge-1"]])
+        for state in ends:
+            history.told(number, "edge-1", state)
+
+    assert len(pasts_of(history, "plant", EDGES)) == 1
+    history.close()
+
+
+def test_a_plan_says_when_the_first_window_opens_unless_one_is_open():
+    always = [{"from": "00:00", "to": "24:00"}]
+    hour = time.gmtime().tm_hour
+    later = [{"from": f"{(hour + 3) % 24:02}:00", "to": f"{(hour + 4) % 24:02}:00"}]
+
+    closed, there = (planned(goes(EDGES[0]), of=fleet(windows=windows)) for windows in (later, always))
+
+    assert there.opens is None
+    assert closed.opens.endswith(f"T{(hour + 3) % 24:02}:00:00Z")
+    assert closed.made < closed.opens

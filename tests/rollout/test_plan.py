@@ -40,7 +40,7 @@ WAVES = st.builds(
 )  # fmt: skip
 PLANS = st.builds(
     Plan, release=WORDS, digest=WORDS, fleet=WORDS, strategy=WORDS, selector=WORDS, made=WORDS, by=WORDS,
-    exit_code=COUNTS, sends=COUNTS, seconds=SECONDS, known=KNOWN, windows=st.booleans(),
+    exit_code=COUNTS, sends=COUNTS, seconds=SECONDS, known=KNOWN, windows=st.booleans(), opens=MAYBE,
     waves=st.lists(WAVES, max_size=3).map(tuple),
     devices=st.lists(DEVICES, max_size=3, unique_by=lambda each: each.device).map(tuple),
 )  # fmt: skip
@@ -62,7 +62,7 @@ def plan(*devices, **said):
     told = {
         "release": "home:1.1.0", "digest": "sha256:" + "ab" * 32, "fleet": "plant", "strategy": "sha256:cc",
         "selector": "", "made": "2026-01-31T12:00:00Z", "by": "ann@desk", "exit_code": 0, "sends": 10,
-        "seconds": None, "known": Known.NOTHING, "windows": False, "waves": (),
+        "seconds": None, "known": Known.NOTHING, "windows": False, "opens": None, "waves": (),
         "devices": devices or (device(),),
     }  # fmt: skip
     return Plan(**told | said)
@@ -91,9 +91,9 @@ def test_a_plan_that_was_spoiled_is_refused_or_is_another_plan_as_slmops_writes_
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda said: said.pop("fleet"), "fleet: Field required"),
-        (lambda said: said.update(more=1), "more: Extra inputs"),
-        (lambda said: said.update(kind="slmops-plan/2"), "kind: Input should be 'slmops-plan/1'"),
+        (lambda said: said.pop("fleet"), "fleet: missing key"),
+        (lambda said: said.update(more=1), "more: unknown key"),
+        (lambda said: said.update(kind="slmops-plan/2"), "kind: expected 'slmops-plan/1'"),
         (lambda said: said["devices"][0].update(sends=True), "devices.0.sends"),
         (lambda said: said["devices"][0].update(does="dance"), "devices.0.does"),
         (lambda said: said["devices"].append(said["devices"][0]), "a device stands here twice"),
@@ -152,7 +152,7 @@ def test_bytes_seconds_and_free_room_are_no_difference():
         (device(does=Does.QUARANTINED, reason="3 failures"), "edge-1 is quarantined now: 3 failures"),
         (
             device(target="sha256:bb"),
-            "edge-1: the fleet file says something else of it now (address, profile, labels, runtime...)",
+            "edge-1 has another entry in the fleet file now (address, profile, labels, runtime...)",
         ),
         (
             device(runtime="runtime:2", runtime_slot="44" * 32),
@@ -215,3 +215,25 @@ def test_a_world_that_moved_is_refused_with_all_that_moved_and_the_way_on():
     assert "edge-1 has the release already" in str(refused.value)
     assert "slmops plan" in refused.value.remedy
     require_same(moved, moved)
+
+
+def test_devices_that_differ_alike_share_a_line_and_a_device_that_has_it_by_now_is_one_difference():
+    then = [device(f"edge-{n}", wave=None) for n in range(300)]
+    now = [device(f"edge-{n}", wave=None, does=Does.ALREADY, serves_slot="44" * 32) for n in range(300)]
+
+    (said,) = differences(plan(*then), plan(*now))
+
+    assert said.startswith("edge-0, edge-1, ")
+    assert said.endswith("and 292 more have the release already")
+
+
+def test_of_very_many_differences_the_rest_is_counted_and_the_next_command_is_the_one_to_run():
+    then = [device(f"edge-{n}") for n in range(300)]
+    now = [device(f"edge-{n}", does=Does.REFUSED, reason=f"short of {n} B") for n in range(300)]
+
+    with pytest.raises(MovedError) as refused:
+        require_same(plan(*then), plan(*now), "slmops plan fleet.yaml --release home:1.1.0")
+
+    assert len(str(refused.value).splitlines()) == 22
+    assert str(refused.value).endswith("... and 280 more differences")
+    assert refused.value.remedy == "slmops plan fleet.yaml --release home:1.1.0"

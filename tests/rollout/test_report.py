@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -107,6 +108,41 @@ def test_a_rollout_that_went_back_says_which_wave_failed_and_why():
     assert (sick["state"], sick["code"], sick["failed"][0]["expected"]) == ("went back", "GATE_QUALITY", "4")
     assert (said["audit"], said["rollout"]["ended"]) == ("sha256:cd", True)
     assert said["rollout"]["until"] == made.entry.changed
+
+
+@pytest.mark.parametrize(
+    ("state", "wave", "states", "verdicts"),
+    [
+        ("aborted", 0, ["went back", "canceled", "canceled"], ["fail", None, None]),
+        ("paused", 1, ["committed", "failed", "waiting"], ["pass", "fail", None]),
+        ("paused", 1, ["committed", "committed", "waiting"], ["pass", "inconclusive", None]),
+        ("aborted", 0, ["canceled", "canceled", "canceled"], [None, None, None]),
+        ("went back", 1, ["returned", "returned", "canceled"], ["taken back", "taken back", None]),
+        ("went back", 1, ["returned", "went back", "waiting"], ["taken back", "fail", None]),
+        ("succeeded", 3, ["committed", "already", "committed"], ["pass", "pass", "pass"]),
+    ],
+)
+def test_a_wave_has_failed_was_taken_back_or_never_began(state, wave, states, verdicts):
+    made = course(3)
+    entry = replace(made.entry, state=state, wave=wave, waves=3, options={})
+    lines = [
+        replace(line, wave=1 + place, state=where)
+        for place, (line, where) in enumerate(zip(made.lines, states, strict=True))
+    ]
+
+    said = report(entry, lines, [], made=BEGAN)
+
+    assert [each["verdict"] for each in said["waves"]] == verdicts
+    assert all(each["began"] is None for each in said["waves"] if each["verdict"] is None)
+
+
+def test_failures_that_a_wave_may_have_make_no_fail():
+    made = course(3)
+    entry = replace(made.entry, state="aborted", wave=0, waves=1, options={"waves": [{"max_failures": 1}]})
+    lines = [replace(line, wave=1, state="failed" if not place else "committed")
+             for place, line in enumerate(made.lines)]  # fmt: skip
+
+    assert report(entry, lines, [], made=BEGAN)["waves"][0]["verdict"] == "inconclusive"
 
 
 def test_a_rollout_under_way_is_told_as_far_as_it_came():

@@ -72,3 +72,11 @@ def test_a_key_that_says_only_whom_to_trust_signs_no_report(tmp_path, keys, chai
 def test_a_folder_without_a_report_is_said_to_be_one(tmp_path, chain):
     with pytest.raises(MissingPartError, match="is not there"):
         sign_report.verify(tmp_path, chain)
+
+
+def test_a_report_without_its_signature_does_not_hold(tmp_path, keys, chain, said):
+    sign_report.write(tmp_path, said, keys / ROLLOUT)
+    (tmp_path / "report.json.sig").unlink()
+
+    with pytest.raises(IntegrityError, match="report.json.sig is not there"):
+        sign_report.verify(tmp_path, chain)

@@ -322,7 +322,9 @@ def test_nobody_begins_once_a_bound_is_crossed(bed):
 
 @pytest.mark.parametrize("what", ["wave_timeout", "rollout_timeout"])
 def test_what_is_not_decided_in_time_is_paused_and_says_so(bed, what):
-    outcome = bed.roll_out(soak=60, **{what: 0.001})
+    drive, findings = bed.drive(soak=60)
+    drive.strategy = drive.strategy.model_copy(update={what: 0.001})
+    outcome = drive.run(findings)
 
     assert outcome.rollout.state is Stage.PAUSED
     assert what in outcome.why
