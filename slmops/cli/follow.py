@@ -90,16 +90,23 @@ def _share(said: dict[str, Any], state: State) -> float:
 
 def _note(told: Told, state: State) -> str:
     said = told.said
-    if told.event is None and said.get("step") == "golden":
-        return f"golden prompt {said['number']} of {said['of']}"
-    if told.event is None and said.get("step") == "sending":
-        return f"sending {said['what']}: {size(said['done'])} of {size(said['whole'])}"
-    if told.event is None and said.get("step") == "window":
-        return f"waits for its window, opens {opens(said['opens'], time.time())}"
-    if told.event is None and said.get("step") == "cut":
-        return f"the link broke; trying again ({said['times']} of {said['most']})"
+    if told.event is None:
+        return _step(said) or str(said.get("step", state.value))
     if "sent" in said:
         return "; ".join([f"{state.value}: {size(said['sent'])} sent", *said["whole_because"]])
-    if told.event is None:
-        return str(said.get("step", state.value))
     return f"{state.value}: {told.message}" if told.message else state.value
+
+
+def _step(said: dict[str, Any]) -> str:
+    """Say how far a device is within its state; nothing where the step's own name says it."""
+    match said.get("step"):
+        case "golden":
+            return f"golden prompt {said['number']} of {said['of']}"
+        case "sending":
+            return f"sending {said['what']}: {size(said['done'])} of {size(said['whole'])}"
+        case "window":
+            return f"waits for its window, opens {opens(said['opens'], time.time())}"
+        case "cut":
+            return f"the link broke; trying again ({said['times']} of {said['most']})"
+        case _:
+            return ""

@@ -66,7 +66,7 @@ def _row(entry: Entry, lines: list[Line], now: float, *, driven: bool) -> tuple[
     going = entry.state in GOING
     sent = progress.sent(lines)
     return (
-        entry.id, entry.fleet, entry.release, entry.state + (", undriven" if going and not driven else ""),
+        entry.id, entry.fleet, entry.release, "undriven" if going and not driven else entry.state,
         f"{min(entry.wave + 1, entry.waves)}/{entry.waves}",
         f"{counts['good']}/{counts['devices']}", counts["bad"] or None, counts["left"] or None,
         size(sent) if sent else None,

@@ -1,5 +1,6 @@
 """Drive over a fleet that is only thought of: who gets the release, who goes back, and what stops it."""
 
+import time
 from threading import Event as Flag
 
 import pytest
@@ -345,3 +346,35 @@ def test_a_driver_whose_fleet_was_taken_away_does_nothing_more(bed):
         drive.run(findings)
 
     assert sum(slot == "new" for slot in bed.serve().values()) <= 2
+
+
+class StopsAtWindows:
+    """A watcher who keeps what is said of windows, and stops the rollout at the second such word."""
+
+    def __init__(self, stop):
+        self.stop, self.said = stop, []
+
+    def rollout(self, _rollout, _wave):
+        pass
+
+    def device(self, told, _state):
+        if told.said.get("step") == "window":
+            self.said.append((told.device, told.event, told.said["opens"]))
+            if len(self.said) == 2:
+                self.stop.set()
+
+
+def test_devices_whose_window_is_closed_are_told_of_once_with_when_it_opens(bed):
+    hour = time.gmtime().tm_hour
+    opens = f"{(hour + 3) % 24:02}:00"
+    bed.watcher = StopsAtWindows(bed.stop)
+
+    outcome = bed.roll_out(canary=2, windows=[{"from": opens, "to": f"{(hour + 4) % 24:02}:00"}])
+
+    assert outcome.rollout.state is Stage.INTERRUPTED
+    assert [(name, event) for name, event, _ in bed.watcher.said] == [("d0", None), ("d1", None)]
+    (at,) = {at for *_, at in bed.watcher.said}
+    assert time.strftime("%H:%M", time.gmtime(at)) == opens
+    doing = {line.device: line.doing for line in bed.history.devices(outcome.number)}
+    assert doing["d0"] == {"step": "window", "opens": at}
+    assert doing["d5"] == {}

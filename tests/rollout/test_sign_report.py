@@ -78,5 +78,5 @@ def test_a_report_without_its_signature_does_not_hold(tmp_path, keys, chain, sai
     sign_report.write(tmp_path, said, keys / ROLLOUT)
     (tmp_path / "report.json.sig").unlink()
 
-    with pytest.raises(IntegrityError, match="report.json.sig is not there"):
+    with pytest.raises(IntegrityError, match=r"report\.json\.sig is not there"):
         sign_report.verify(tmp_path, chain)
