@@ -62,7 +62,15 @@ LAWFUL: Final[dict[tuple[str, str, str], Lawful]] = {
     # Bytes may be sent twice; a refusal is taken at its word.
     **{(verb, ERROR, at): REFUSED for verb, at in product(_DELIVERY, POINTS)},
     **{(verb, KILL, at): COMMITTED for verb, at in product(_DELIVERY, POINTS)},
-    **{(verb, HANG, at): _only(S.LOST, NONE) for verb, at in product(_DELIVERY, POINTS)},
+    **{(verb, HANG, at): _only(S.LOST, NONE) for verb, at in product(_DELIVERY[1:], POINTS)},
+    **{
+        ("enroll", HANG, at): Lawful(
+            frozenset({S.COMMITTED, S.LOST}),
+            frozenset({DONE, NONE}),
+            "after a minute of silence it is asked again over a new connection, with half a minute left",
+        )
+        for at in POINTS
+    },
     # A delta that does not become its file is followed by the file.
     **{("patch", do, at): COMMITTED for do, at in product((ERROR, KILL), POINTS)},
     **{("patch", HANG, at): _only(S.LOST, NONE) for at in POINTS},

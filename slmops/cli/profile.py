@@ -101,7 +101,7 @@ def refine(
     known = load_profile(profile, home.profiles())
     whole, devices = load_fleet(fleet)
     kind = [device for device in devices if device.profile == known.name]
-    rows = ask_all(kind, max(whole.rollout.max_parallel, 1))
+    rows = ask_all(kind, max(whole.rollout.max_parallel, 1), exact=True)
     told = [_observation(row) for row in rows if _tells(row)]
     silent = [(row["device"], row.get("remark") or row["health"]) for row in rows if not _tells(row)]
     found = refine_profile(known, told, silent, f"{datetime.now().astimezone():%Y-%m-%d}")

@@ -63,20 +63,26 @@ def status(fleet: FleetFile, selector: Selector = "", output: Output = Form.TABL
         raise typer.Exit(SlmopsError.exit_code)
 
 
-def ask_all(devices: list[Device], parallel: int) -> list[dict[str, Any]]:
-    """Ask every device where it stands, `parallel` at a time; one row each, in fleet order."""
+def ask_all(devices: list[Device], parallel: int, *, exact: bool = False) -> list[dict[str, Any]]:
+    """Ask every device where it stands, `parallel` at a time; one row each, in fleet order.
+
+    With `exact` what a device has served counts up to this moment, not to some seconds ago.
+    """
     with counter("asking devices") as bar:
         task = bar.add_task("", total=len(devices))
         return asking.ask_all(
-            devices, lambda device: _ask(device, home.known_hosts()), parallel, lambda row: bar.advance(task)
+            devices,
+            lambda device: _ask(device, home.known_hosts(), exact=exact),
+            parallel,
+            lambda row: bar.advance(task),
         )
 
 
-def _ask(device: Device, trusted: tuple[Path, ...]) -> dict[str, Any]:
+def _ask(device: Device, trusted: tuple[Path, ...], *, exact: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"device": device.name, "profile": device.profile}
     try:
         with Link(device, trusted) as link:
-            said = glance.status(link)
+            said = glance.status(link, exact=exact)
     except NoAgentError:
         return {**row, "health": "no release", "remark": "nothing of slmops is here"}
     except UnreachableError as error:

@@ -12,9 +12,12 @@ from slmops.fleet.ssh import Link
 from slmops.telemetry import bulletin
 
 
-def status(link: Link) -> dict[str, Any]:
-    """Return what the agent's verb `status` answers; raise what `agent.call` raises."""
-    return glance(link) or agent.call(link, "status")
+def status(link: Link, *, exact: bool = False) -> dict[str, Any]:
+    """Return what the agent's verb `status` answers; raise what `agent.call` raises.
+
+    With `exact` it counts up to this moment, and the device starts its agent for it.
+    """
+    return (None if exact else glance(link)) or agent.call(link, "status")
 
 
 def glance(link: Link) -> dict[str, Any] | None:

@@ -108,14 +108,16 @@ def test_an_act_says_how_it_ended(home, monkeypatch):
         raise UnreachableError("edge-1 is away")
     with pytest.raises(KeyboardInterrupt), auditing.recorded("deploy"):
         raise KeyboardInterrupt
+    with auditing.recorded("rollout catch-up"):
+        auditing.note(exit_code=5)
 
     acts = whole(home / auditing.FILE_NAME)
 
-    assert [act["outcome"] for act in acts] == ["begun", "done", "begun", "failed", "begun", "failed"]
+    assert [act["outcome"] for act in acts] == ["begun", "done", *["begun", "failed"] * 3]
     assert (acts[0]["fleet"], acts[0]["words"]) == ("plant", ["deploy", "--api-key", "***"])
     assert (acts[1]["exit_code"], acts[1]["rollout"]) == (0, 7)
     assert (acts[3]["exit_code"], acts[3]["error"]) == (6, "SLM-UNREACHABLE")
-    assert acts[5]["exit_code"] == 130
+    assert (acts[5]["exit_code"], acts[7]["exit_code"]) == (130, 5)
     assert acts[3]["began"] == acts[3]["prev"]
 
 

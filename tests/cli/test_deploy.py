@@ -8,19 +8,20 @@ from types import SimpleNamespace
 import pytest
 
 from slmops.cli import home
-from slmops.cli.driving import _remember
+from slmops.cli.driving import Options, _driven, _remember
 from slmops.cli.follow import Follow
 from slmops.cli.outcome_view import show_outcome
 from slmops.cli.render import Form
 from slmops.errors import DeviceError, LockedError
 from slmops.fleet.inventory import Device
+from slmops.fleet.strategy import Strategy
 from slmops.registry import served
 from slmops.rollout.assignment import State as Assigned
 from slmops.rollout.check import Finding
 from slmops.rollout.history import History
 from slmops.rollout.machine import Rollout, State
 from slmops.rollout.order import ModelParcel
-from slmops.rollout.outcome import Outcome
+from slmops.rollout.outcome import Errand, Outcome
 from slmops.rollout.told import Told
 
 FLEET = SimpleNamespace(name="plant")
@@ -129,3 +130,20 @@ def test_a_device_whose_window_is_closed_says_when_it_opens(capsys):
         follow.device(told, Assigned.WAITING)
 
     assert re.search(r"edge +waits for its window, opens \d\d:\d\d UTC, in 3 h", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_second_interrupt_says_how_to_go_on(tmp_path, capsys):
+    history = History(tmp_path / "rollouts.sqlite")
+    errand = Errand("plant", "a:1", "sha256:00", "u", 1, "me@here")
+
+    def interrupted():
+        with _driven(Strategy(), None, errand, history, {}, Options()) as drive:
+            drive.roster.number = 19
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert "next  slmops rollout resume 19, or slmops rollout abort 19" in capsys.readouterr().err
+    history.close()

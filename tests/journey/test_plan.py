@@ -42,9 +42,8 @@ def test_a_plan_is_kept_and_carried_out_and_refused_once_the_world_has_moved(ope
 
     operator("deploy", fleet, "--release", "home-commands:1.0.1", "-l", "edge-2", "--yes")
     told = operator("deploy", fleet, "--plan", kept, "--yes", exits=1)
-    assert "edge-2 served home-commands:1.0.0" in told
     assert "edge-2 has the release already" in told
-    assert "slmops plan" in told
+    assert f"slmops plan {fleet} --release home-commands:1.0.1 --out plan.json" in told
     assert operator.serves(fleet) == {
         "edge-1": "home-commands:1.0.0",
         "edge-2": "home-commands:1.0.1",
