@@ -13,6 +13,7 @@ from slmops.device import (
     gate,
     heed,
     journal,
+    leftovers,
     runtimes,
     service,
     shun,
@@ -150,6 +151,7 @@ def confirm(places: Places, slot: str) -> dict[str, Any]:
         with suppress(OSError):
             slots.collect(places, standing)
             runtimes.collect(places, slots.needed(standing))
+            leftovers.tidy(places)
     return {"standing": asdict(standing)}
 
 

@@ -33,6 +33,12 @@ def torn(places: Places) -> list[Path]:
     return sorted(set(found))
 
 
+def tidy(places: Places) -> None:
+    """Remove it all."""
+    for path in torn(places):
+        remove(path)
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a folder, if it is there still."""
     if path.is_dir() and not path.is_symlink():

@@ -61,8 +61,7 @@ def run(places: Places) -> None:
 def _tidy(places: Places) -> None:
     """Remove what a power cut left half made, unless a verb is at work or the disk cannot be written."""
     with suppress(DeviceError, OSError), journal.locked(places, wait=0.0):
-        for path in leftovers.torn(places):
-            leftovers.remove(path)
+        leftovers.tidy(places)
 
 
 def in_force(places: Places) -> str | None:

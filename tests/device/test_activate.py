@@ -214,6 +214,19 @@ def test_confirming_keeps_the_way_back_and_removes_what_is_out_of_reach(device, 
     )
 
 
+@pytest.mark.journey
+def test_confirming_removes_what_a_killed_agent_left_and_nobody_writes_any_more(device, shop):
+    device.commit(shop.release())
+    old, young = (device.places.run / f"tmp{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.mkdir()
+    os.utime(old, (1, 1))
+
+    device.commit(shop.release("1.1.0"))
+
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 def test_what_was_never_proved_is_not_confirmed(places):
     journal.append(places, "activated", slot="a", boot=boots.identity(), deadline=1e12)
 
