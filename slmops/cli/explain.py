@@ -8,6 +8,7 @@ from slmops import errors
 from slmops.cli.options import verb
 from slmops.cli.render import out, table
 from slmops.daemon.refusal import RefusedError
+from slmops.device.talk import UnansweredError
 from slmops.errors import SlmopsError, UsageError
 from slmops.fleet.agent import LostAgentError, NoAgentError
 from slmops.rollout.apply import StoppedError
@@ -39,4 +40,5 @@ def explain(
 
 def _kinds() -> list[type[SlmopsError]]:
     own = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SlmopsError)]
-    return [*own, NoAgentError, LostAgentError, RefusedError, StoppedError, MovedError, ImpossibleEventError]
+    others = (NoAgentError, LostAgentError, RefusedError, UnansweredError, StoppedError, MovedError)
+    return [*own, *others, ImpossibleEventError]

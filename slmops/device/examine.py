@@ -96,7 +96,7 @@ class Examiner:
             told(number, len(paper.failed))
             try:
                 self._ask_one(golden, paper)
-            except talk.RefusedError as error:
+            except talk.UnansweredError as error:
                 if error.status != HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise DeviceError(f"golden prompt {number}: {error}") from error
                 # The model itself gave up, as one does whose weights are no numbers.

@@ -24,7 +24,7 @@ REASON = 300
 """Letters of why a daemon refuses that are passed on."""
 
 
-class RefusedError(DeviceError):
+class UnansweredError(DeviceError):
     """The daemon answered with another status than 200."""
 
     code = "SLM-DAEMON"
@@ -83,7 +83,7 @@ def _asked(places: Places, path: str, body: dict[str, Any], timeout: float) -> d
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DeviceError(f"the daemon did not answer: {error}") from error
     if status != HTTPStatus.OK:
-        raise RefusedError(status, said)
+        raise UnansweredError(status, said)
     return said
 
 
@@ -102,7 +102,7 @@ def _events(
         _send(connection, "POST", path, {**body, "stream": True})
         response = connection.getresponse()
         if response.status != HTTPStatus.OK:
-            raise RefusedError(response.status, json.loads(response.read()))
+            raise UnansweredError(response.status, json.loads(response.read()))
         for line in response:
             event = line.decode().strip()
             if event == "data: [DONE]":

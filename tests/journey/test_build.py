@@ -175,7 +175,7 @@ def test_a_source_that_has_changed_does_not_build_the_release(builder, odd, tmp_
 def test_the_cache_is_listed_and_cleared_and_releases_stay_whole(builder):
     steps = builder.json("cache", "list")
     told = builder("cache", "list")
-    assert {step["step"] for step in steps} == {"model", "measure", "golden"}
+    assert {step["step"] for step in steps} == {"model", "measure", "golden", "references"}
     assert "gguf Q5_0" in told
     assert f"{len(steps)} steps" in told
 
