@@ -57,6 +57,7 @@ def heals(bed, release):
     assert list(bed.converged(release)) == []
 
 
+@pytest.mark.faults
 def test_r10_a_black_hole_ends_in_time_and_is_lost_not_failed(bed):
     target, old = bed.targets[0], bed.targets[0].standing().slot
     way, release = bed.proxy(target), bed.release()
@@ -77,6 +78,7 @@ def test_r10_a_black_hole_ends_in_time_and_is_lost_not_failed(bed):
     way.close()
 
 
+@pytest.mark.faults
 def test_r11_a_device_that_takes_bytes_too_slowly_gives_up_its_place_and_goes_on_later(bed):
     target = bed.targets[1]
     way, release = bed.proxy(target), bed.release()
@@ -141,6 +143,7 @@ def test_a_slow_and_distant_link_only_takes_longer(bed):
     way.close()
 
 
+@pytest.mark.faults
 def test_r19_an_agent_that_thaws_after_a_newer_release_came_changes_nothing(bed):
     target = bed.targets[1]
     way, release = bed.proxy(target), bed.release()
