@@ -247,8 +247,10 @@ class Bed:
                 slots.verify(target.places, str(slot))
             except (IntegrityError, OSError) as error:
                 yield f"{target.name}: what serves is not whole: {error}"
-        proved = False
-        for record in journal.read(target.places.journal):
+        records = journal.read(target.places.journal)
+        # A long journal was shortened, and begins with what was committed last by then.
+        proved = bool(records) and records[0]["kind"] != "activated"
+        for record in records:
             kind = record["kind"]
             proved = kind == "proved" or (proved and kind != "activated")
             if kind == "confirmed" and not proved:
