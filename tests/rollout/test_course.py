@@ -70,20 +70,20 @@ class Fleet(RuleBasedStateMachine):
     def drive(self, operator, then, *, fresh):
         """Let an operator do something, and hold what is reported against what is."""
         before = {name: device.standing.slot for name, device in self.devices.items()}
+        others = set(threading.enumerate())
         try:
             outcome = then()
         except (KilledError, LockedError, FencedError):
-            self.bury()
+            self.bury(others)
             return
         if outcome.number is not None:
             self.check(outcome, before, operator.history, fresh=fresh)
 
-    def bury(self):
+    def bury(self, others):
         """Wait until no thread of a driver that is no more works on a device: a kill takes them with it."""
-        for thread in threading.enumerate():
-            if thread.daemon:
-                thread.join(10)
-                assert not thread.is_alive()
+        for thread in set(threading.enumerate()) - others:
+            thread.join(10)
+            assert not thread.is_alive()
 
     def check(self, outcome, before, history, *, fresh):
         entry, lines = history.find(outcome.number), history.devices(outcome.number)
