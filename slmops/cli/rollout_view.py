@@ -16,6 +16,7 @@ from rich.text import Text
 from slmops.cli.render import size
 from slmops.rollout import progress
 from slmops.rollout.history import Entry, Happening, Line
+from slmops.rollout.machine import ENDS, STOPS, State
 from slmops.rollout.report import state_in, wave_name
 from slmops.rollout.tally import ENDED, Sort, sort_of, tally
 from slmops.rollout.timeline import elapsed
@@ -28,10 +29,10 @@ STYLES: Final = {
     Sort.BUSY: "blue",
     Sort.LEFT: "bright_black",
 }
+GREEN: Final = frozenset({State.SUCCEEDED, State.STAGED})
+RED: Final = frozenset({State.RETURNED, State.STUCK, State.REFUSED, State.ABORTED})
 STANDING: Final = {
-    **dict.fromkeys(("succeeded", "staged"), "green"),
-    **dict.fromkeys(("partial", "holding", "paused", "interrupted", "unreachable", "superseded"), "yellow"),
-    **dict.fromkeys(("went back", "stuck", "refused", "aborted"), "red"),
+    state.value: "green" if state in GREEN else "red" if state in RED else "yellow" for state in ENDS | STOPS
 }
 """Ends and stops of a rollout."""
 BAR: Final = 28

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slmops.errors import FencedError, LockedError, SlmopsError
+from slmops.rollout.machine import DRIVEN, STOPS
 from slmops.rollout.schema import SCHEMA, SECOND, VERSION
 
 REMEMBERED = 50
@@ -318,13 +319,6 @@ class History:
             self._base.execute("select device, key from device_key where fleet=?", (fleet,)).fetchall()
         )
 
-    def device_key(self, fleet: str, device: str) -> str | None:
-        """Return the key that a device attests with, if it was ever seen."""
-        row = self._base.execute(
-            "select key from device_key where fleet=? and device=?", (fleet, device)
-        ).fetchone()
-        return None if row is None else str(row[0])
-
     def keep_device_key(self, fleet: str, device: str, key: str | None) -> None:
         """Write down, or forget, the key that a device attests with."""
         if key is None:
@@ -365,7 +359,7 @@ class History:
 
 _COLUMNS = [each.name for each in fields(Entry)]
 _ENTRIES = f"select {', '.join(_COLUMNS)} from rollout"  # noqa: S608 - names of our own
-_GOING_ON = ("planned", "checking", "rolling", "soaking", "returning", "paused", "holding", "interrupted")
+_GOING_ON = {state.value for state in STOPS | DRIVEN}
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
