@@ -254,7 +254,7 @@ def test_after_an_install_a_person_sees_where_to_ask_and_may_look_and_remove(alo
 
     code, said = typed("status")
     assert (code, "parrot:1.0.0" in said, "healthy" in said, port in said) == (0, True, True, True)
-    assert "starting slot" in typed("logs")[1]
+    assert "starting slot" in typed("logs", "500")[1]
     assert typed("fsck") == (0, "all is as it was left\n")
     code, said = typed("stauts")
     assert (code, "retire --yes" in said) == (2, True)
