@@ -132,13 +132,13 @@ class Workshop:
 class Board:
     """A device in a folder: the real agent, its supervisor, and the daemon of this installation."""
 
-    def __init__(self, root: Path, trust: list[Any]) -> None:
+    def __init__(self, root: Path, trust: list[Any], port: int = 0) -> None:
         self.places = Places(root)
         data = bundle().data
         self._agent = root / "agent" / f"{digests.short(digests.of_bytes(data))}.pyz"
         self._agent.parent.mkdir(parents=True)
         self._agent.write_bytes(data)
-        settings = {"device": "board", "profile": "local", "port": 0, "service": "process"}
+        settings = {"device": "board", "profile": "local", "port": port, "service": "process"}
         self.ask("hello")
         self.ask("enroll", trust=trust, runtime=[sys.executable], **settings)
 

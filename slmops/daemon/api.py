@@ -1,83 +1,78 @@
-"""What may be asked over HTTP, and the shapes of the answers: OpenAI's.
+"""What may be asked over HTTP: OpenAI's requests, and a few words more.
 
-It does not know the server, the clock or the model. What is not listed here is refused, not ignored:
-a caller who asks for a thing that will not happen is told so.
+The router reads requests with nothing but this, so it imports no numpy. It does not know the server, the
+clock or the model, nor the shapes of answers (`answer`), errors apart. What is not listed here is refused,
+not ignored: a caller who asks for a thing that will not happen is told so; one who would rather be
+answered asks for `parse_leniently`, and is told what was left out.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from slmops.daemon.generate import Finish
+from slmops.daemon.protocol import Kind
 from slmops.daemon.refusal import BAD_REQUEST, NOT_READY, SERVER_ERROR, TOO_MANY, RefusedError
-from slmops.daemon.sample import Sampling
-from slmops.daemon.scores import Scored
+from slmops.daemon.sampling import Sampling
+from slmops.daemon.turns import Message, NamedTool, ResponseFormat, Struct, TextFormat, Tool
 
 MAX_TOKENS = 128
 """Tokens of an answer when neither the request nor the release says how many."""
 MOST_TEXTS = 256
-"""Texts that may be labelled in one request."""
-DONE = b"data: [DONE]\n\n"
+"""Texts that may be labelled, or made vectors of, in one request."""
+MOST_IGNORED = 32
+"""Unknown fields that a lenient reading leaves out; a body with more of them is meant for somebody else."""
+LONGEST_GRAMMAR = 65536
+"""Characters of a grammar."""
 
 _Count = Annotated[int, Meta(ge=1)]
+_Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _Stop = Annotated[str, Meta(min_length=1)]
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Biases = dict[Annotated[str, Meta(pattern=r"^[0-9]{1,7}$")], Annotated[float, Meta(ge=-100, le=100)]]
 
 
-class TextPart(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """One part of a message that comes in parts."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
-
-    @property
-    def plain(self) -> dict[str, str]:
-        """Return the message as chat templates know it, with its parts joined."""
-        parts = self.content
-        text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
-        return {"role": self.role, "content": text}
-
-
-class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class StreamOptions(Struct, frozen=True, kw_only=True):
     """What a stream should hold besides the answer."""
 
     include_usage: bool = False
 
 
-class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """What both kinds of request have in common."""
+class Request(Struct, frozen=True, kw_only=True):
+    """What both kinds of request that are answered with new text have in common."""
 
     model: str | None = None
-    """`name` or `name:version`; there is only one, so it need not be said, but not wrongly."""
+    """As /v1/models calls it; None is the one that is current."""
     max_tokens: _Count | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=0)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    logit_bias: Annotated[_Biases, Meta(max_length=1024)] | None = None
+    """By token id, in decimal."""
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
     user: str | None = None
+    grammar: Annotated[str, Meta(min_length=1, max_length=LONGEST_GRAMMAR)] | None = None
+    """The answer keeps to it; Lark's notation or GBNF."""
+    cache_prompt: bool | None = None
+    """False: nothing that was read before is used again, and the same question has the same answer to the
+    last bit."""
 
     def __post_init__(self) -> None:
         """Raise ValueError, which is told as a fault of the body, for fields that contradict each other."""
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only for stream: true")
-        if self.stream and (self.alternatives is not None or self.echoes):
-            raise ValueError("logprobs and echo are not for stream: true")
+        if self.stream and self.echoes:
+            raise ValueError("echo is not for stream: true")
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -99,6 +94,11 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
         """Say whether the prompt is to stand before the answer."""
         return False
 
+    @property
+    def cost(self) -> int:
+        """Return how many tokens of answer are asked for, as far as the request says."""
+        return self.limit({})
+
     def limit(self, defaults: dict[str, float]) -> int:
         """Return the most tokens of answer, before the context has its say."""
         return int(_first(self.max_tokens, defaults.get("max_tokens"), MAX_TOKENS))
@@ -109,23 +109,63 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
             temperature=_first(self.temperature, defaults.get("temperature"), 0.0),
             top_k=int(_first(self.top_k, defaults.get("top_k"), 0)),
             top_p=_first(self.top_p, defaults.get("top_p"), 1.0),
+            min_p=_first(self.min_p, defaults.get("min_p"), 0.0),
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
             seed=None if self.seed is None else self.seed % 2**64,
         )
 
+    def within(self, vocabulary: int) -> None:
+        """Raise RefusedError, naming the field, for a token id that is not below `vocabulary`."""
+        _known(vocabulary, "logit_bias", [int(token) for token in self.logit_bias or {}])
 
-class ChatRequest(Request, forbid_unknown_fields=True, frozen=True, kw_only=True):
+
+class ChatRequest(Request, frozen=True, kw_only=True):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_completion_tokens: _Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
 
     def __post_init__(self) -> None:
         """See `Request`."""
         super().__post_init__()
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs is only for logprobs: true")
+        names = [tool.function.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise ValueError("tools: two functions have the same name")
+        if not names and self.tool_choice not in {None, "none"}:
+            raise ValueError("tool_choice is only for a request with tools")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
+            raise ValueError(
+                f"tool_choice: no function {self.tool_choice.function.name!r} is among the tools"
+            )
+        formed = self.response_format is not None and not isinstance(self.response_format, TextFormat)
+        if formed and (self.grammar is not None or self.offered):
+            raise ValueError(
+                "response_format: an answer keeps to it, to a grammar or to tools, not to several"
+            )
+        if self.grammar is not None and self.offered:
+            raise ValueError("grammar is not for a request with tools; say tool_choice: none")
+
+    @property
+    def offered(self) -> list[Tool]:
+        """Return the tools that the model may call."""
+        return list(self.tools or ()) if self.tool_choice != "none" else []
+
+    @property
+    def demanded(self) -> list[Tool]:
+        """Return the tools of which one must be called; none where the model may also just speak."""
+        if isinstance(self.tool_choice, NamedTool):
+            return [tool for tool in self.offered if tool.function.name == self.tool_choice.function.name]
+        return self.offered if self.tool_choice == "required" else []
 
     @property
     def alternatives(self) -> int | None:
@@ -137,10 +177,11 @@ class ChatRequest(Request, forbid_unknown_fields=True, frozen=True, kw_only=True
         return self.max_completion_tokens or super().limit(defaults)
 
 
-class CompletionRequest(Request, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class CompletionRequest(Request, frozen=True, kw_only=True):
     """The body of POST /v1/completions."""
 
-    prompt: str
+    prompt: str | Annotated[list[str | _Id], Meta(min_length=1)]
+    """A text, also as a list of one; or token ids."""
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
     """None at all (0) is for a prompt that is echoed: its tokens are scored, and nothing is written."""
     echo: bool | None = None
@@ -151,6 +192,21 @@ class CompletionRequest(Request, forbid_unknown_fields=True, frozen=True, kw_onl
         super().__post_init__()
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens: 0 is only for echo: true")
+        if isinstance(self.prompt, list) and len(self.prompt) > 1 and self.ids is None:
+            raise ValueError(
+                "prompt: expected one text, or token ids alone; each text is asked for by itself"
+            )
+
+    @property
+    def text(self) -> str:
+        """Return the prompt; empty where it is token ids."""
+        first = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+        return first if isinstance(first, str) else ""
+
+    @property
+    def ids(self) -> list[int] | None:
+        """Return the prompt's token ids, where it was said so."""
+        return _ids(self.prompt)
 
     @property
     def alternatives(self) -> int | None:
@@ -162,8 +218,52 @@ class CompletionRequest(Request, forbid_unknown_fields=True, frozen=True, kw_onl
         """See `Request`."""
         return bool(self.echo)
 
+    def within(self, vocabulary: int) -> None:
+        """See `Request`."""
+        super().within(vocabulary)
+        _known(vocabulary, "prompt", self.ids or [])
 
-class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+
+class EmbeddingsRequest(Struct, frozen=True, kw_only=True):
+    """The body of POST /v1/embeddings."""
+
+    input: str | Annotated[list[str | _Id | list[_Id]], Meta(min_length=1)]
+    """A text or several, or the token ids of one or of several."""
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: _Count | None = None
+    """Only as many as the model has."""
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, which is told as a fault of the body, for what is no list of inputs."""
+        if isinstance(self.input, list) and len({type(each) for each in self.input}) > 1:
+            raise ValueError("input: expected texts, or token ids, not both")
+        if len(self.inputs) > MOST_TEXTS:
+            raise ValueError(f"input: expected at most {MOST_TEXTS} texts, got {len(self.inputs)}")
+        if not all(self.inputs):
+            raise ValueError("input: a text is empty")
+
+    @property
+    def inputs(self) -> list[str | list[int]]:
+        """Return what vectors are wanted of: texts, or token ids; also where there is only one."""
+        ids = _ids(self.input)
+        if ids is not None:
+            return [ids]
+        return [self.input] if isinstance(self.input, str) else list(self.input)  # type: ignore[arg-type]
+
+    @property
+    def cost(self) -> int:
+        """Return how many texts are to be read."""
+        return len(self.inputs)
+
+    def within(self, vocabulary: int) -> None:
+        """See `Request`."""
+        for each in self.inputs:
+            _known(vocabulary, "input", each if isinstance(each, list) else [])
+
+
+class ClassifyRequest(Struct, frozen=True, kw_only=True):
     """The body of POST /v1/classify."""
 
     input: str | Annotated[list[str], Meta(min_length=1, max_length=MOST_TEXTS)]
@@ -180,7 +280,19 @@ class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         """Return the texts, also where there is only one."""
         return [self.input] if isinstance(self.input, str) else self.input
 
+    @property
+    def cost(self) -> int:
+        """Return how many texts are to be read."""
+        return len(self.texts)
 
+
+AnyRequest = ChatRequest | CompletionRequest | EmbeddingsRequest | ClassifyRequest
+kind_of: dict[Kind, type[AnyRequest]] = {
+    "chat": ChatRequest,
+    "completion": CompletionRequest,
+    "embeddings": EmbeddingsRequest,
+    "classify": ClassifyRequest,
+}
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -189,136 +301,96 @@ def parse(kind: type[S], body: bytes) -> S:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise RefusedError(BAD_REQUEST, f"{error}", reason="invalid_value") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _invalid(kind, error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError(BAD_REQUEST, f"the body is not JSON: {error}", reason="invalid_json") from error
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The wrapping of one answer: all that its shapes hold besides text and counts."""
+def parse_leniently(kind: type[S], body: bytes) -> tuple[S, list[str]]:
+    """Read a request's body without the fields that are not known; return also which these are.
 
-    chat: bool
-    id: str
-    created: int
-    """Seconds since the epoch."""
-    release: str
-    digest: str
-    usage_wanted: bool = False
-    """Whether the chunks of a stream speak of usage."""
-
-    def whole(
-        self, text: str, finish: Finish, usage: dict[str, int], scored: Sequence[Scored] | None = None
-    ) -> bytes:
-        """Return the answer in one piece; `scored` are its tokens, where that was asked for."""
-        said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        shape = _content if self.chat else _columns
-        scores = None if scored is None else shape(scored)
-        choice = {"index": 0, **said, "logprobs": scores, "finish_reason": finish}
-        kind = "chat.completion" if self.chat else "text_completion"
-        return msgspec.json.encode({**self._envelope(kind), "choices": [choice], "usage": usage})
-
-    def opening(self) -> Iterator[bytes]:
-        """Yield what a stream begins with: in a chat, who speaks."""
-        if self.chat:
-            yield self._chunk({"delta": {"role": "assistant", "content": ""}}, None)
-
-    def piece(self, text: str) -> bytes:
-        """Return one piece of a stream."""
-        return self._chunk({"delta": {"content": text}} if self.chat else {"text": text}, None)
-
-    def closing(self, finish: Finish, usage: dict[str, int]) -> Iterator[bytes]:
-        """Yield what a stream ends with."""
-        yield self._chunk({"delta": {}} if self.chat else {"text": ""}, finish)
-        if self.usage_wanted:
-            yield _event({**self._envelope(self._kind), "choices": [], "usage": usage})
-        yield DONE
-
-    @property
-    def _kind(self) -> str:
-        return "chat.completion.chunk" if self.chat else "text_completion"
-
-    def _chunk(self, said: dict[str, Any], finish: Finish | None) -> bytes:
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
-        usage = {"usage": None} if self.usage_wanted else {}
-        return _event({**self._envelope(self._kind), "choices": [choice], **usage})
-
-    def _envelope(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.release,
-            "system_fingerprint": self.digest or None,
-        }
+    Raise RefusedError for everything else that is wrong with it.
+    """
+    try:
+        return parse(kind, body), []
+    except RefusedError as refusal:
+        if refusal.reason != "unknown_field":
+            raise
+    said, ignored = msgspec.json.decode(body), list[str]()
+    while True:
+        try:
+            return msgspec.convert(said, kind), ignored
+        except msgspec.ValidationError as error:
+            field = _unknown(str(error))
+            if field is None or len(ignored) == MOST_IGNORED or not _strike(said, field):
+                raise _invalid(kind, error) from error
+            ignored.append(field)
 
 
-def _columns(scored: Sequence[Scored]) -> dict[str, list[Any]]:
-    """Return the scores of a completion: a column for each thing that is said of a token."""
-    sizes = [len(each.text) for each in scored]
-    return {
-        "tokens": [each.text for each in scored],
-        "token_logprobs": [each.logprob for each in scored],
-        # Of two tokens that are written alike the likelier one counts; it comes first.
-        "top_logprobs": [dict(reversed(each.top)) if each.top else None for each in scored],
-        "text_offset": [0, *itertools.accumulate(sizes[:-1])][: len(sizes)],
-    }
-
-
-def _content(scored: Sequence[Scored]) -> dict[str, list[Any]]:
-    """Return the scores of a chat's answer."""
-
-    def told(text: str, logprob: float | None) -> dict[str, Any]:
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-    return {
-        "content": [
-            {**told(each.text, each.logprob), "top_logprobs": [told(*other) for other in each.top]}
-            for each in scored
-        ]
-    }
-
-
-def labelled(
-    labels: Sequence[str], scores: Sequence[Sequence[float]], *, release: str, digest: str, tokens: int
-) -> bytes:
-    """Return the answer of /v1/classify: for each text its likeliest label and the probability of each."""
-    data = [
-        {
-            "object": "classification",
-            "index": index,
-            "label": labels[max(range(len(row)), key=row.__getitem__)],
-            "scores": dict(zip(labels, row, strict=True)),
-        }
-        for index, row in enumerate(scores)
-    ]
-    envelope = {"object": "list", "model": release, "system_fingerprint": digest or None}
-    return msgspec.json.encode({**envelope, "data": data, "usage": usage(tokens, 0)})
-
-
-def usage(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
-    """Return the counts as OpenAI names them."""
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": output_tokens,
-        "total_tokens": prompt_tokens + output_tokens,
-    }
-
-
-def error_body(status: int, message: str, reason: str | None = None) -> dict[str, Any]:
-    """Return an error in OpenAI's shape."""
+def error_body(
+    status: int, message: str, reason: str | None = None, param: str | None = None
+) -> dict[str, Any]:
+    """Return an error in OpenAI's shape; `param` is the field of the request that is to blame."""
     kinds = {TOO_MANY: "rate_limit_error", NOT_READY: "server_error", SERVER_ERROR: "server_error"}
     kind = kinds.get(status, "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": None, "code": reason}}
+    return {"error": {"message": message, "type": kind, "param": param, "code": reason}}
 
 
 def error_event(message: str) -> bytes:
     """Return an error that came after the stream had begun."""
-    return _event(error_body(SERVER_ERROR, message))
+    return b"data: " + msgspec.json.encode(error_body(SERVER_ERROR, message)) + b"\n\n"
 
 
-def _event(said: dict[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(said) + b"\n\n"
+def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> RefusedError:
+    message = str(error)
+    unknown, place = _unknown(message), _place(message)
+    missing = re.match(r"Object missing required field `(\w+)`", message)
+    blamed = re.match(r"\w+", message)
+    if unknown is not None:
+        param = unknown
+    elif missing:
+        param = ".".join(filter(None, [place, missing[1]]))
+    elif blamed and blamed[0] in kind.__struct_fields__:
+        param = blamed[0]
+    else:
+        param = place
+    reason = "unknown_field" if unknown is not None else "invalid_value"
+    return RefusedError(BAD_REQUEST, message, reason=reason, param=param or None)
+
+
+def _unknown(message: str) -> str | None:
+    """Return where the unknown field stands that msgspec complains of, as in messages[0].colour."""
+    found = re.match(r"Object contains unknown field `(.*?)`(?: - at |$)", message, re.DOTALL)
+    return ".".join(filter(None, [_place(message), found[1]])) if found else None
+
+
+def _place(message: str) -> str:
+    found = re.search(r" - at `(?:key in )?\$\.?([^`]*)`$", message)
+    return found[1] if found else ""
+
+
+def _strike(said: Any, place: str) -> bool:
+    """Take the field at `place` out of a body; say whether it was there."""
+    *way, last = re.findall(r"[^.\[\]]+", place)
+    for step in way:
+        if isinstance(said, list) and step.isdigit() and int(step) < len(said):
+            said = said[int(step)]
+        elif isinstance(said, dict) and step in said:
+            said = said[step]
+        else:
+            return False
+    return isinstance(said, dict) and said.pop(last, said) is not said
+
+
+def _ids(said: str | list[Any]) -> list[int] | None:
+    return list(said) if isinstance(said, list) and all(isinstance(each, int) for each in said) else None
+
+
+def _known(vocabulary: int, field: str, ids: list[int]) -> None:
+    highest = max(ids, default=-1)
+    if highest >= vocabulary:
+        message = f"{field}: expected token ids below {vocabulary}, got {highest}"
+        raise RefusedError(BAD_REQUEST, message, reason="invalid_value", param=field)
 
 
 def _first(*values: float | None) -> float:

@@ -1,91 +1,150 @@
-"""The one place where work is computed: a thread, and a bounded line in front of it.
+"""The one waiting line in front of all workers: bounded, fair, and let through as workers have room.
 
-It does not know what the work is. The event loop never waits for a computation; pieces come to it
-as they are made.
+It does not know requests or models. Who waits says by a function which worker it wants: None while there is
+none (a swap is under way), and then it waits, but no longer than a swap may take.
 
-Laws: one work at a time, in the order they came; at most `seats` wait, the next is refused at once;
-work whose listener has left stops at its next step, or never begins.
+Laws: at most `seats` wait, the next is refused at once; a worker never has more than its slots; who leaves
+the line is never given a turn, and a turn that was given is given back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
+from slmops.daemon.fair import Line
 from slmops.daemon.refusal import NOT_READY, TOO_MANY, RefusedError
 
-SEATS = 16
+SEATS = 64
+MAX_PAUSE = 30.0
 RETRY_SECONDS = 1
-T = TypeVar("T")
+
+
+class Room(Protocol):
+    """A worker, as the desk needs it."""
+
+    taken: int
+    """Turns that were given and not given back."""
+
+    @property
+    def slots(self) -> int:
+        """How many turns there may be at once; 0 while it computes nothing."""
+
+
+Target = Callable[[], "Room | None"]
+"""Returns who is to answer, None while nobody can; raises RefusedError when nobody ever will."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    target: Target
+    turn: asyncio.Future[Room]
 
 
 class Desk:
-    """A thread that computes, and those who wait for it."""
+    """Those who wait, and who is next."""
 
-    def __init__(self, seats: int = SEATS) -> None:
+    def __init__(self, seats: int = SEATS, max_pause: float = MAX_PAUSE) -> None:
         self._seats = seats
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._waiting: set[object] = set()
-        self._open: set[asyncio.Queue[Any]] = set()
-        """Where listeners wait for their next piece."""
-        self._stopped = False
+        self._max_pause = max_pause
+        self._line: Line[_Waiting] = Line()
+        self._closed: str | None = None
 
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
-        return len(self._waiting)
+        return len(self._line)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Compute `work` in its turn, whoever waits, and return what it returns."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    @asynccontextmanager
+    async def turn(self, key: str, cost: float, target: Target) -> AsyncGenerator[Room]:
+        """Wait for a turn with the worker that `target` names, and hold it; raise RefusedError for none.
 
-    async def pieces(self, work: Callable[[Callable[[], bool]], Iterator[T]]) -> AsyncGenerator[T]:
-        """Yield what `work` yields; raise RefusedError when nobody else may wait.
-
-        `work` is given a function that says whether the listener has gone, which it is to ask often.
+        `key` is who asks, `cost` about how many tokens it will take.
         """
-        if len(self._waiting) >= self._seats:
+        room = await self._wait(key, cost, target)
+        try:
+            yield room
+        finally:
+            room.taken -= 1
+            self.look()
+
+    def look(self) -> None:
+        """Give turns to those who can have one now; to be called when anything changed."""
+        while (one := self._line.take(_can)) is not None:
+            if one.turn.done():
+                continue
+            try:
+                room = one.target()
+            except RefusedError as refusal:
+                one.turn.set_exception(refusal)
+                continue
+            if room is not None:
+                room.taken += 1
+                one.turn.set_result(room)
+
+    def close(self, why: str) -> None:
+        """Refuse whoever waits, and whoever comes."""
+        self._closed = why
+        while (one := self._line.take(lambda _one: True)) is not None:
+            if not one.turn.done():
+                one.turn.set_exception(_not_now(why))
+
+    async def _wait(self, key: str, cost: float, target: Target) -> Room:
+        if self._closed is not None:
+            raise _not_now(self._closed)
+        room = target()
+        if room is not None and not self._line and room.taken < room.slots:
+            room.taken += 1
+            return room
+        if len(self._line) >= self._seats:
             raise RefusedError(
                 TOO_MANY,
                 f"{self._seats} requests are waiting already",
                 reason="queue_full",
                 retry_after=RETRY_SECONDS,
             )
-        loop = asyncio.get_running_loop()
-        made: asyncio.Queue[T | None] = asyncio.Queue()
-        gone, ticket = threading.Event(), object()
-
-        def compute() -> None:
-            loop.call_soon_threadsafe(self._waiting.discard, ticket)
-            try:
-                for piece in work(gone.is_set):
-                    loop.call_soon_threadsafe(made.put_nowait, piece)
-            finally:
-                loop.call_soon_threadsafe(made.put_nowait, None)
-
-        self._waiting.add(ticket)
-        self._open.add(made)
-        computed = loop.run_in_executor(self._thread, compute)
+        one = _Waiting(target, asyncio.get_running_loop().create_future())
+        self._line.join(key, max(cost, 1.0), one)
+        self.look()
         try:
-            while (piece := await made.get()) is not None:
-                yield piece
-            if self._stopped:
-                raise RefusedError(
-                    NOT_READY, "the daemon is stopping", reason="stopping", retry_after=RETRY_SECONDS
-                )
-            await computed
+            return await self._turn_of(one)
+        except asyncio.CancelledError:
+            self._hand_back(one)
+            raise
         finally:
-            self._waiting.discard(ticket)
-            self._open.discard(made)
-            gone.set()
-            computed.cancel()
+            self._line.leave(one)
 
-    def stop(self) -> None:
-        """Break off all work, begun or not; its listeners get a RefusedError."""
-        self._stopped = True
-        for made in self._open:
-            made.put_nowait(None)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    async def _turn_of(self, one: _Waiting) -> Room:
+        """Wait until there is a turn; give up when for too long there was nobody to give one."""
+        while True:
+            done, _ = await asyncio.wait({one.turn}, timeout=self._max_pause)
+            if done:
+                return one.turn.result()
+            if one.target() is None:
+                raise _not_now("no version is ready to answer")
+
+    def _hand_back(self, one: _Waiting) -> None:
+        """Give back a turn that came just as its owner left."""
+        if one.turn.done() and not one.turn.cancelled() and one.turn.exception() is None:
+            one.turn.result().taken -= 1
+            self._line.leave(one)
+            self.look()
+        one.turn.cancel()
+
+
+def _can(one: _Waiting) -> bool:
+    """Say whether somebody's waiting ends now: with a turn, with a refusal, or because nobody waits."""
+    if one.turn.done():
+        return True
+    try:
+        room = one.target()
+    except RefusedError:
+        return True
+    return room is not None and room.taken < room.slots
+
+
+def _not_now(why: str) -> RefusedError:
+    return RefusedError(NOT_READY, why, reason="not_ready", retry_after=RETRY_SECONDS)

@@ -1,15 +1,16 @@
-"""What any runtime must be able to do, and what it has read so far.
+"""What any runtime must be able to do: read prompts, and go on with several sequences at once.
 
-It does not know llama.cpp, ONNX Runtime, text or requests: token ids go in, logits come out.
+It does not know llama.cpp, ONNX Runtime, text or requests: token ids go in, logits come out. Sequences are
+called by number, 0 up to, not including, `sequences`; one thread calls.
 
-Law: an answer does not depend on what was asked before. What two prompts share is computed once, but
-only in whole strides counted from the first token, so that every batch has the same shape whether
-or not its predecessors were still there, and the logits are the same to the last bit.
+Laws: a prompt's ids are computed alone, never in one call with another sequence's, so that with nobody else
+about an answer is the same to the last bit; what was shared is as if it had been read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,12 +20,43 @@ Logits = NDArray[np.float32]
 """One number per token of the vocabulary."""
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How large an engine is wanted."""
+
+    context: int
+    """Tokens that one sequence may have."""
+    pool: int
+    """Tokens that all of them together have room for."""
+    slots: int
+    """Sequences that go on together at most."""
+    stride: int
+    """Ids of a prompt that are computed in one call at most."""
+    threads: int
+
+
 class Engine(Protocol):
-    """A loaded model with the keys and values of one sequence."""
+    """A loaded model with the keys and values of several sequences."""
 
     @property
     def context(self) -> int:
-        """Tokens that fit into the sequence."""
+        """Tokens that one sequence may have."""
+
+    @property
+    def pool(self) -> int:
+        """Tokens that all sequences together have room for; not below `context`."""
+
+    @property
+    def slots(self) -> int:
+        """Most rows of one `step`."""
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences; more than `slots` where some can be kept for those who begin alike."""
+
+    @property
+    def copies(self) -> bool:
+        """Say whether what is shared takes room of its own in the pool."""
 
     @property
     def vocabulary(self) -> int:
@@ -32,60 +64,35 @@ class Engine(Protocol):
 
     @property
     def stride(self) -> int:
-        """Most tokens that `feed` takes at once."""
+        """Most ids that `read` takes at once."""
 
-    def feed(self, ids: Sequence[int]) -> Logits:
-        """Append 1 to `stride` ids; return the logits after the last, valid until the next feed."""
+    def read(self, sequence: int, ids: Sequence[int], wants_logits: bool) -> Logits | None:
+        """Append 1 to `stride` ids to a sequence, computed alone.
 
-    def rewind(self, length: int) -> int:
-        """Forget all but the first `length` tokens; return how many are left (fewer if need be)."""
-
-
-class Transcript:
-    """What an engine has read, and how to make it read a prompt with the least work."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._read: list[int] = []
-        """Prompt ids in the engine's memory that were read in whole strides."""
-
-    def read(self, prompt: Sequence[int], gone: Callable[[], bool]) -> Logits | None:
-        """Read `prompt` as a new sequence; return the logits after it, or None when `gone` said stop.
-
-        The last stride is always read again, because only reading gives logits.
+        Return the logits after the last, valid until the next call, or None where they are not wanted. Raise
+        ModelError when it cannot be computed; the sequence is then to be emptied.
         """
-        stride = self._engine.stride
-        shared = min(_common(self._read, prompt), len(prompt) - 1)
-        start = self._engine.rewind(shared - shared % stride)
-        self._read = list(prompt[:start])
-        logits: Logits | None = None
-        for at in range(start, len(prompt), stride):
-            if gone():
-                return None
-            batch = prompt[at : at + stride]
-            logits = self._engine.feed(batch)
-            if len(batch) == stride:
-                self._read.extend(batch)
-        return logits
 
-    def each(self, prompt: Sequence[int], gone: Callable[[], bool]) -> Iterator[Logits]:
-        """Read `prompt` anew, token by token as an answer is; yield the logits after each until `gone`.
+    def step(self, rows: Sequence[tuple[int, int]]) -> list[Logits]:
+        """Append one token to each of 1 to `slots` sequences, computed together: (sequence, token).
 
-        An engine keeps one row of logits: room for a stride of rows would be memory that nobody planned.
+        Return the logits after each, valid until the next call. Raise ModelError as `read` does.
         """
-        self._engine.rewind(0)
-        self._read = []
-        for token in prompt:
-            if gone():
-                return
-            yield self._engine.feed((token,))
 
-    def add(self, token: int) -> Logits:
-        """Read one token of the answer; return the logits after it."""
-        return self._engine.feed((token,))
+    def keep(self, sequence: int, length: int) -> int:
+        """Forget all but the first `length` tokens of a sequence; return how many are left.
 
+        That is 0 where the model cannot forget a part.
+        """
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many ids at the start are the same in both."""
-    limit = min(len(one), len(other))
-    return next((at for at in range(limit) if one[at] != other[at]), limit)
+    def share(self, source: int, target: int, length: int) -> int:
+        """Let `target`, which is empty, begin with the first `length` tokens of `source`.
+
+        Return how many it has now: `length`, or 0 where the model cannot do so.
+        """
+
+    def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return what a text of 1 to `context` ids means, as a vector of length one.
+
+        The pool must have room for them. Raise RefusedError where the model cannot tell.
+        """

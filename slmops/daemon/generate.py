@@ -1,6 +1,6 @@
-"""The loop from a prompt's ids to pieces of an answer.
+"""One answer as it comes to be: it is told logits, chooses tokens, and gives pieces.
 
-It does not know runtimes, tokenizers or requests; it draws them together by their Protocols.
+It does not know runtimes, tokenizers or requests, nor who else is computed with it.
 
 Laws: the pieces join to the same text however the model cut it into tokens; no piece holds any part
 of a stop string; the last piece, and only that, says why the answer ended; where scores are wanted,
@@ -9,22 +9,34 @@ every token that was read to be scored, or written, is told of once, in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
-from slmops.daemon.engine import Logits, Transcript
-from slmops.daemon.sample import Sampling, choose
+from slmops.daemon.engine import Logits
+from slmops.daemon.sample import bend, choose
+from slmops.daemon.sampling import Sampling
 from slmops.daemon.scores import Scored, score
 from slmops.daemon.text import Writer
 
 Finish = Literal["stop", "length"]
 
 
+class Constraint(Protocol):
+    """What an answer must keep to."""
+
+    def mask(self, logits: Logits) -> None:
+        """Make what may not come next impossible."""
+
+    def take(self, token: int) -> bool:
+        """Note what came next; say whether the answer is complete."""
+
+
 @dataclass(frozen=True)
-class Ask:
+class Wish:
     """One answer wanted."""
 
     ids: Sequence[int]
@@ -39,11 +51,14 @@ class Ask:
     """Score each token, and tell so many likeliest ones beside it; None scores nothing."""
     scores_prompt: bool = False
     """Score the prompt's tokens too: it is read token by token, as slowly as an answer is written."""
+    anew: bool = False
+    """Nothing that was read before is used again."""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step of the loop adds to the answer."""
+    """What one step adds to the answer."""
 
     text: str
     tokens: int
@@ -51,6 +66,74 @@ class Piece:
     finish: Finish | None = None
     scored: tuple[Scored, ...] = ()
     """The tokens that this step scored."""
+
+
+class Writing:
+    """The writing of one answer, from the logits after its prompt on."""
+
+    def __init__(self, wish: Wish, decode: Callable[[Sequence[int]], str], stop_ids: Sequence[int]) -> None:
+        """`decode` is the vocabulary's; `stop_ids` end an answer."""
+        self.wish = wish
+        self.token = -1
+        """The last token, which the engine is to be given next."""
+        self._decode, self._stop_ids = decode, frozenset(stop_ids)
+        self._chance = np.random.default_rng(wish.sampling.seed)
+        self._writer, self._stops = Writer(decode, wish.ids), Stops(wish.stops)
+        self._written: list[int] = []
+        self._counts: Counter[int] = Counter()
+        self._scored: list[Scored] = []
+
+    def foretold(self, at: int, logits: Logits | None) -> None:
+        """Score the prompt's token `at`; `logits` foretold it, of the first None."""
+        ids, most = self.wish.ids, self.wish.alternatives or 0
+        self._scored.append(score(self._decode, ids[:at], ids[at], logits, most))
+
+    def unwritten(self) -> Piece:
+        """Return the whole answer of a wish for none."""
+        return Piece("", 0, "length", tuple(self._scored))
+
+    def hear(self, logits: Logits) -> Piece:
+        """Choose the next token; return what it adds. After the last piece there is nothing to hear.
+
+        Raise ModelError when the model computes no numbers.
+        """
+        wish = self.wish
+        token = self.token = self._choose(logits)
+        if token in self._stop_ids:
+            return self._last("stop")
+        if wish.alternatives is not None:
+            before = [*wish.ids[-8:], *self._written[-8:]]
+            self._scored.append(score(self._decode, before, token, logits, wish.alternatives))
+        self._written.append(token)
+        complete = wish.constraint is not None and wish.constraint.take(token)
+        text, stopped = self._stops.push(self._writer.push(token))
+        if stopped:
+            return self._piece(text, "stop")
+        if complete or len(self._written) == wish.limit:
+            return self._last("stop" if complete else "length", text)
+        return self._piece(text)
+
+    def _choose(self, logits: Logits) -> int:
+        wish = self.wish
+        if wish.sampling.bends:
+            logits = bend(logits, wish.sampling, self._counts)
+        if wish.constraint is not None:
+            logits = logits.copy()
+            wish.constraint.mask(logits)
+        token = choose(logits, wish.sampling, self._chance)
+        if wish.sampling.bends:
+            self._counts[token] += 1
+        return token
+
+    def _last(self, finish: Finish, text: str = "") -> Piece:
+        rest, stopped = self._stops.push(self._writer.flush())
+        if stopped:
+            return self._piece(text + rest, "stop")
+        return self._piece(text + rest + self._stops.flush(), finish)
+
+    def _piece(self, text: str, finish: Finish | None = None) -> Piece:
+        scored, self._scored = tuple(self._scored), []
+        return Piece(text, len(self._written), finish, scored)
 
 
 class Stops:
@@ -65,6 +148,8 @@ class Stops:
 
         Of several the one that ends first counts, and of those that end there the longest.
         """
+        if not self._stops:
+            return text, False
         self._held += text
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
@@ -77,62 +162,6 @@ class Stops:
         """Return what was held and became no stop string."""
         said, self._held = self._held, ""
         return said
-
-
-def generate(
-    transcript: Transcript,
-    decode: Callable[[Sequence[int]], str],
-    stop_ids: Sequence[int],
-    ask: Ask,
-    gone: Callable[[], bool],
-) -> Iterator[Piece]:
-    """Yield one piece per token; stop without a last piece as soon as `gone` says nobody listens."""
-    chance = np.random.default_rng(ask.sampling.seed)
-    writer, stops = Writer(decode, ask.ids), Stops(ask.stops)
-    read = list(ask.ids)
-    scored, logits = _read(transcript, decode, ask, gone)
-    if (scored or not ask.limit) and not gone():
-        yield Piece("", 0, None if ask.limit else "length", scored)
-    tokens = 0
-    while logits is not None and tokens < ask.limit and not gone():
-        token = choose(logits, ask.sampling, chance)
-        if token in stop_ids:
-            yield _last(writer, stops, tokens, "stop")
-            return
-        tokens += 1
-        scored = ()
-        if ask.alternatives is not None:
-            scored = (score(decode, read, token, logits, ask.alternatives),)
-            read.append(token)
-        text, stopped = stops.push(writer.push(token))
-        if stopped:
-            yield Piece(text, tokens, "stop", scored)
-            return
-        if tokens == ask.limit:
-            last = _last(writer, stops, tokens, "length")
-            yield Piece(text + last.text, tokens, last.finish, scored)
-            return
-        yield Piece(text, tokens, None, scored)
-        logits = transcript.add(token)
-
-
-def _read(
-    transcript: Transcript, decode: Callable[[Sequence[int]], str], ask: Ask, gone: Callable[[], bool]
-) -> tuple[tuple[Scored, ...], Logits | None]:
-    """Read the prompt; return its tokens, where they are scored, and the logits after the last."""
-    if not ask.scores_prompt:
-        return (), transcript.read(ask.ids, gone) if ask.limit else None
-    ids, most = ask.ids, ask.alternatives or 0
-    found, logits = [score(decode, (), ids[0], None, most)], None
-    for read, logits in enumerate(transcript.each(ids, gone), 1):
-        if read < len(ids):
-            found.append(score(decode, ids[:read], ids[read], logits, most))
-    return tuple(found), logits
-
-
-def _last(writer: Writer, stops: Stops, tokens: int, finish: Finish) -> Piece:
-    text, stopped = stops.push(writer.flush())
-    return Piece(text if stopped else text + stops.flush(), tokens, "stop" if stopped else finish)
 
 
 def _overlap(text: str, stop: str) -> int:

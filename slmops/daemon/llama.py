@@ -1,6 +1,6 @@
 """GGUF models through llama.cpp's C interface, as llama-cpp-python binds it.
 
-It does not know requests. One model, one sequence; positions are llama.cpp's own bookkeeping.
+It does not know requests. One model, one context, several sequences in one pool.
 
 Laws: no context beyond what the model was trained for; no text reaches llama.cpp's tokenizer that
 it would abort on; llama.cpp writes nothing to the log by itself.
@@ -14,14 +14,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 import numpy as np
+from numpy.typing import NDArray
 
-from slmops.daemon.engine import Logits
+from slmops.daemon.engine import Logits, Shape
 from slmops.daemon.refusal import BAD_REQUEST, RefusedError
 from slmops.errors import ModelError
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 ERROR_LEVEL = 4
 """GGML_LOG_LEVEL_ERROR, as ggml.h numbers it (llama-cpp-python's own logger is a version behind)."""
@@ -41,16 +45,14 @@ def _listen(level: int, text: bytes, _data: Any) -> None:
 class LlamaModel:
     """A GGUF file, mapped into memory, with its adapter; its engine and its vocabulary are made from it."""
 
-    def __init__(self, file: Path, given_up: Callable[[], bool], adapter: Path | None = None) -> None:
-        """Load `file`, until `given_up` says nobody waits; raise ModelError when that or `adapter` fails."""
+    def __init__(self, file: Path, adapter: Path | None = None) -> None:
+        """Load `file`; raise ModelError when that or `adapter` fails."""
         llama_cpp.llama_log_set(_listen, ctypes.c_void_p(0))
         _load_variant()
         llama_cpp.llama_backend_init()
         _complaints.clear()
         wanted = llama_cpp.llama_model_default_params()
         wanted.n_gpu_layers = 0
-        progress = llama_cpp.llama_progress_callback(lambda _share, _data: not given_up())
-        wanted.progress_callback = progress
         self.pointer = llama_cpp.llama_model_load_from_file(os.fsencode(file), wanted)
         if not self.pointer:
             raise ModelError(f"{file.name} does not load: {_complaint()}")
@@ -66,52 +68,165 @@ class LlamaModel:
 
 
 class LlamaEngine:
-    """An `Engine` over a loaded GGUF."""
+    """An `Engine` over a loaded GGUF.
 
-    def __init__(self, model: LlamaModel, context: int, threads: int, micro_batch: int) -> None:
-        """Make the sequence; raise ModelError when the model cannot have that context."""
+    Sequences share one pool of cells for keys and values; what two of them begin with lies there once.
+    """
+
+    copies = False
+
+    def __init__(self, model: LlamaModel, shape: Shape) -> None:
+        """Make room for the sequences; raise ModelError when the model cannot have that much."""
         trained = llama_cpp.llama_model_n_ctx_train(model.pointer)
-        if context > trained:
-            raise ModelError(f"a context of {context} tokens was asked for; the model knows {trained}")
-        self._model = model
-        self.context = context
+        if shape.context > trained:
+            raise ModelError(f"a context of {shape.context} tokens was asked for; the model knows {trained}")
+        self.context, self.pool, self.slots = shape.context, max(shape.pool, shape.context), shape.slots
+        self.stride = min(shape.stride, shape.context)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(model.vocabulary)
-        self.stride = min(micro_batch, context)
-        wanted = llama_cpp.llama_context_default_params()
-        wanted.n_ctx = context
-        wanted.n_batch = wanted.n_ubatch = self.stride
-        wanted.n_seq_max = wanted.n_outputs_max = 1
-        wanted.n_threads = wanted.n_threads_batch = threads
-        wanted.no_perf = True
-        self._pointer = llama_cpp.llama_init_from_model(model.pointer, wanted)
-        if not self._pointer:
-            raise ModelError(f"no context of {context} tokens could be made: {_complaint()}")
+        # A recurrent state is all there is of a sequence: no part of it can be forgotten, or given away.
+        self._has_state: bool = llama_cpp.llama_model_is_recurrent(
+            model.pointer
+        ) or llama_cpp.llama_model_is_hybrid(model.pointer)
+        self.sequences = shape.slots + (0 if self._has_state else max(1, shape.slots // 2))
+        self._pointer = self._context(model.pointer, shape.threads)
         if model.adapter:
             self._put_on(model.adapter)
         self._memory = llama_cpp.llama_get_memory(self._pointer)
-        self._batch = (llama_cpp.llama_token * self.stride)()
+        self._hidden: int = llama_cpp.llama_model_n_embd_out(model.pointer)
+        self._lengths = [0] * self.sequences
+        self._rows = Rows(max(self.stride, self.sequences))
+        self._seen: dict[int, NDArray[np.float32]] = {}
+        """Rows that llama.cpp wrote, by the address where they begin; it seldom moves them."""
+
+    def _context(self, model: Any, threads: int) -> Any:
+        wanted = llama_cpp.llama_context_default_params()
+        wanted.n_ctx = self.pool
+        wanted.kv_unified = True
+        wanted.n_batch = wanted.n_ubatch = max(self.stride, self.sequences)
+        # Fewer outputs than sequences it does not take: it aborts.
+        wanted.n_seq_max = wanted.n_outputs_max = self.sequences
+        wanted.n_threads = wanted.n_threads_batch = threads
+        wanted.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
+        wanted.no_perf = True
+        pointer = llama_cpp.llama_init_from_model(model, wanted)
+        if not pointer:
+            raise ModelError(f"no context of {self.pool} tokens could be made: {_complaint()}")
+        return pointer
 
     def _put_on(self, adapter: Any) -> None:
         adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
         if llama_cpp.llama_set_adapters_lora(self._pointer, adapters, 1, scales):
             raise ModelError(f"the adapter could not be put on: {_complaint()}")
 
-    def feed(self, ids: Sequence[int]) -> Logits:
+    def read(self, sequence: int, ids: Sequence[int], wants_logits: bool) -> Logits | None:  # noqa: FBT001
         """See `Engine`."""
-        self._batch[: len(ids)] = ids
-        batch = llama_cpp.llama_batch_get_one(self._batch, len(ids))
-        failed = llama_cpp.llama_decode(self._pointer, batch)
+        count, start, rows = len(ids), self._lengths[sequence], self._rows
+        rows.tokens[:count] = ids
+        rows.positions[:count] = np.arange(start, start + count)
+        rows.sequences[:count] = sequence
+        rows.wanted[:count] = 0
+        rows.wanted[count - 1] = wants_logits
+        self._decode(count)
+        self._lengths[sequence] = start + count
+        return self._table(llama_cpp.llama_get_logits, self.vocabulary)[0] if wants_logits else None
+
+    def step(self, rows: Sequence[tuple[int, int]]) -> list[Logits]:
+        """See `Engine`."""
+        into = self._rows
+        for at, (sequence, token) in enumerate(rows):
+            into.tokens[at] = token
+            into.sequences[at] = sequence
+            into.positions[at] = self._lengths[sequence]
+        into.wanted[: len(rows)] = 1
+        self._decode(len(rows))
+        for sequence, _ in rows:
+            self._lengths[sequence] += 1
+        return list(self._table(llama_cpp.llama_get_logits, self.vocabulary)[: len(rows)])
+
+    def keep(self, sequence: int, length: int) -> int:
+        """See `Engine`."""
+        if 0 < self._lengths[sequence] <= length:
+            return self._lengths[sequence]
+        if not llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+            length = 0
+        self._lengths[sequence] = length
+        if not any(self._lengths):
+            # The next one then lies where the first one lay: where keys lie decides the last bits of sums.
+            llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003
+        return length
+
+    def share(self, source: int, target: int, length: int) -> int:
+        """See `Engine`; a copy of keys and values is a second name for them."""
+        if self._has_state:
+            return 0
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        self._lengths[target] = length
+        return length
+
+    def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See `Engine`: the mean of the last layer's states.
+
+        They are read as many at a time as there is room for rows of output: more would be memory that nobody planned.
+        """
+        sequence, rows = self._lengths.index(0), self._rows
+        total = np.zeros(self._hidden, np.float64)
+        llama_cpp.llama_set_embeddings(self._pointer, True)  # noqa: FBT003
+        try:
+            for start in range(0, len(ids), self.sequences):
+                some = ids[start : start + self.sequences]
+                rows.tokens[: len(some)] = some
+                rows.positions[: len(some)] = np.arange(start, start + len(some))
+                rows.sequences[: len(some)] = sequence
+                rows.wanted[: len(some)] = 1
+                self._decode(len(some))
+                self._lengths[sequence] += len(some)
+                total += self._table(llama_cpp.llama_get_embeddings, self._hidden)[: len(some)].sum(axis=0)
+        finally:
+            llama_cpp.llama_set_embeddings(self._pointer, False)  # noqa: FBT003
+            self.keep(sequence, 0)
+        length = float(np.linalg.norm(total))
+        if not np.isfinite(length):
+            raise ModelError("the model computes states that are not numbers: its weights are broken")
+        return (total / (length or 1.0)).astype(np.float32)
+
+    def _decode(self, count: int) -> None:
+        self._rows.batch.n_tokens = count
+        failed = llama_cpp.llama_decode(self._pointer, self._rows.batch)
         if failed:
             raise ModelError(f"llama.cpp could not compute (code {failed}): {_complaint()}")
-        logits = llama_cpp.llama_get_logits_ith(self._pointer, -1)
-        return np.ctypeslib.as_array(logits, (self.vocabulary,))
 
-    def rewind(self, length: int) -> int:
-        """See `Engine`; models with a recurrent state cannot forget a part and start anew."""
-        if llama_cpp.llama_memory_seq_rm(self._memory, 0, length, -1):
-            return length
-        llama_cpp.llama_memory_clear(self._memory, True)
-        return 0
+    def _table(self, find: Callable[[Any], Any], width: int) -> NDArray[np.float32]:
+        """Return the rows of output, those that the last call wrote first."""
+        address = ctypes.cast(find(self._pointer), ctypes.c_void_p).value or 0
+        if address not in self._seen:
+            room = (ctypes.c_float * (self.sequences * width)).from_address(address)
+            self._seen = {address: np.frombuffer(room, np.float32).reshape(self.sequences, width)}
+        return self._seen[address]
+
+
+class Rows:
+    """A llama_batch with its columns as arrays: one row a token."""
+
+    def __init__(self, size: int) -> None:
+        self.tokens, self.positions, self.sequences = (np.zeros(size, np.int32) for _ in range(3))
+        self.wanted = np.zeros(size, np.int8)
+        self._ones = np.ones(size, np.int32)
+        first, wide = self.sequences.ctypes.data, self.sequences.itemsize
+        self._names = np.arange(first, first + size * wide, wide, dtype=np.uintp)
+        """For each row a pointer to the number of its sequence."""
+        kinds = dict(llama_cpp.llama_batch._fields_)
+
+        def pointer(field: str, column: NDArray[Any]) -> Any:
+            return ctypes.cast(column.ctypes.data, kinds[field])
+
+        self.batch = llama_cpp.llama_batch(
+            token=pointer("token", self.tokens),
+            pos=pointer("pos", self.positions),
+            n_seq_id=pointer("n_seq_id", self._ones),
+            seq_id=pointer("seq_id", self._names),
+            logits=pointer("logits", self.wanted),
+        )
 
 
 class GgufVocabulary:
@@ -155,6 +270,16 @@ class GgufVocabulary:
             ),
         )
         return said.decode("utf-8", "replace")
+
+    def guide(self, size: int, stop_ids: Sequence[int]) -> LLTokenizer:
+        """See `Vocabulary`; raise RefusedError where not every character has tokens."""
+        from llguidance.llamacpp import lltokenizer_from_vocab  # noqa: PLC0415  (memory: few ask for it)
+
+        if self._alphabet is not None:
+            raise RefusedError(
+                BAD_REQUEST, "the model's vocabulary is too small to keep answers to a grammar"
+            )
+        return lltokenizer_from_vocab(self._pointer, n_vocab=size, eos_token=list(stop_ids) or None)
 
     @cached_property
     def _alphabet(self) -> frozenset[str] | None:

@@ -24,10 +24,20 @@ class RefusedError(SlmopsError):
     code: ClassVar[str] = "SLM-REQUEST"
 
     def __init__(
-        self, status: int, message: str, *, reason: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str | None = None,
+        retry_after: int | None = None,
+        param: str | None = None,
     ) -> None:
-        """Refuse with an HTTP status; `reason` is OpenAI's `code`, `retry_after` is in seconds."""
+        """Refuse with an HTTP status; `reason` is OpenAI's `code`, `retry_after` is in seconds.
+
+        `param` is the field of the request that is to blame.
+        """
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.retry_after = retry_after
+        self.param = param

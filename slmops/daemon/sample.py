@@ -1,58 +1,88 @@
-"""Choosing the next token from logits: greedy, or drawn by temperature, top-k and top-p.
+"""Choosing the next token from logits: greedy, or drawn by temperature, top-k, top-p and min-p.
 
 Pure: the chance comes in as a generator, so the same seed draws the same answer.
 
 Laws: temperature 0 is the largest logit, the lowest id among equals; a token outside the top k, or
-outside the smallest set that holds `top_p` of the probability, is never drawn.
+outside the smallest set that holds `top_p` of the probability, is never drawn; what a token costs for
+having been written, or is worth by request, counts before everything else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slmops.daemon.engine import Logits
+from slmops.daemon.sampling import Sampling
 from slmops.errors import ModelError
 
+FEW = 256
+"""The likeliest tokens that are sorted at first: seldom more are needed, and sorting costs."""
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose; the defaults choose greedily."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    """Keep the k most likely tokens; 0 keeps all."""
-    top_p: float = 1.0
-    """Keep the most likely tokens that together hold this share of the probability."""
-    seed: int | None = None
-    """The same seed gives the same answer; None draws anew each time."""
+__all__ = ["Sampling", "bend", "choose"]
 
 
 def choose(logits: Logits, sampling: Sampling, chance: np.random.Generator) -> int:
     """Return the id of the next token; raise ModelError when the model computes no numbers."""
-    best = int(np.argmax(logits))
-    if not np.isfinite(logits[best]):
+    best = int(logits.argmax())
+    top = float(logits[best])
+    if not -np.inf < top < np.inf:
         raise ModelError("the model computes logits that are not numbers: its weights are broken")
     if sampling.temperature == 0.0:
         return best
-    order = _likeliest(logits, sampling)
-    scaled = (logits[order].astype(np.float64) - float(logits[best])) / sampling.temperature
-    weights = np.exp(scaled)
-    weights /= weights.sum()
+    weights = np.exp((logits - np.float32(top)).astype(np.float64) / sampling.temperature)
+    kept = _likeliest(weights, sampling)
+    line = np.cumsum(weights if kept is None else weights[kept])
+    drawn = min(int(np.searchsorted(line, chance.random() * line[-1], side="right")), len(line) - 1)
+    return drawn if kept is None else int(kept[drawn])
+
+
+def bend(logits: Logits, sampling: Sampling, written: Mapping[int, int]) -> Logits:
+    """Return the logits with what was asked for added to them; `written` counts the answer's tokens."""
+    bent = logits.copy()
+    for token, bias in sampling.logit_bias:
+        bent[token] += bias
+    for token, times in written.items():
+        bent[token] -= sampling.frequency_penalty * times + sampling.presence_penalty
+    return bent
+
+
+def _likeliest(weights: NDArray[np.float64], sampling: Sampling) -> NDArray[np.intp] | None:
+    """Return the ids to draw from, the likeliest first; None: all of them, as they are."""
+    kept: NDArray[np.intp] | None = None
+    if 0 < sampling.top_k < len(weights):
+        kept = _top(weights, sampling.top_k)
     if sampling.top_p < 1.0:
-        weights = weights[: int(np.searchsorted(np.cumsum(weights), sampling.top_p)) + 1]
-    line = np.cumsum(weights)
-    drawn = int(np.searchsorted(line, chance.random() * line[-1], side="right"))
-    return int(order[min(drawn, len(line) - 1)])
+        kept = _nucleus(weights, sampling.top_p) if kept is None else _cut(weights, kept, sampling.top_p)
+    if sampling.min_p > 0.0:
+        likely = np.flatnonzero(weights >= sampling.min_p)
+        kept = likely if kept is None else kept[weights[kept] >= sampling.min_p]
+    return kept
 
 
-def _likeliest(logits: Logits, sampling: Sampling) -> NDArray[np.intp]:
-    """Return the ids to draw from, sorted by likelihood only where that matters: sorting costs."""
-    if not sampling.top_k and sampling.top_p == 1.0:
-        return np.arange(len(logits))
-    kept = np.arange(len(logits))
-    if 0 < sampling.top_k < len(logits):
-        kept = np.argpartition(-logits, sampling.top_k - 1)[: sampling.top_k]
-    return kept[np.argsort(-logits[kept])]
+def _top(weights: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Return the `count` likeliest ids, sorted."""
+    found = np.argpartition(-weights, count - 1)[:count]
+    return found[np.argsort(-weights[found], kind="stable")]
+
+
+def _nucleus(weights: NDArray[np.float64], share: float) -> NDArray[np.intp]:
+    """Return the fewest ids that hold `share` of all weight, sorted."""
+    wanted, count = share * float(weights.sum()), FEW
+    while count < len(weights):
+        found = _top(weights, count)
+        if weights[found].sum() >= wanted:
+            return _cut(weights, found, share, wanted)
+        count *= 8
+    return _cut(weights, np.argsort(-weights, kind="stable"), share, wanted)
+
+
+def _cut(
+    weights: NDArray[np.float64], ids: NDArray[np.intp], share: float, wanted: float | None = None
+) -> NDArray[np.intp]:
+    """Return the first of the sorted `ids` that hold `share` of their weight, or `wanted` of it."""
+    line = np.cumsum(weights[ids])
+    enough = share * float(line[-1]) if wanted is None else wanted
+    return ids[: int(np.searchsorted(line, enough)) + 1]

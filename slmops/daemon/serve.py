@@ -1,24 +1,19 @@
-"""The HTTP server: one artifact, answered for on OpenAI's paths, a classifier's on /v1/classify.
+"""The HTTP server: requests on OpenAI's paths are read here, and answered by workers.
 
-Requests are read, counted and answered here; computing is the desk's, reading text and writing the
-spool are a clerk's (one more thread), so that the event loop is always free to say how it stands.
+What is computed is a worker's; this process knows no model, so that it is always free to say how it stands.
 
-Laws: /healthz answers from the first moment, /readyz says 200 only once the model has spoken; a
+Laws: /healthz answers from the first moment, /readyz says 200 only while the current version can answer; a
 request whose client has left is stopped; no prompt and no answer is ever logged or spooled.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -26,283 +21,187 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from slmops.artifact.description import Description
 from slmops.daemon import api
-from slmops.daemon.chat import chat_ids, completion_ids
-from slmops.daemon.desk import RETRY_SECONDS, Desk
-from slmops.daemon.generate import Ask, Piece
-from slmops.daemon.load import Model
-from slmops.daemon.metrics import Metrics
-from slmops.daemon.refusal import (
-    BAD_REQUEST,
-    CLIENT_GONE,
-    NOT_FOUND,
-    NOT_READY,
-    SERVER_ERROR,
-    RefusedError,
-)
-from slmops.daemon.scores import Scored
+from slmops.daemon.protocol import Done, Kind, Piece
+from slmops.daemon.refusal import CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedError
+from slmops.daemon.relay import Errand, relay
+from slmops.daemon.service import Service
 from slmops.daemon.visit import Visit, read_body, while_there
-from slmops.errors import SlmopsError
-from slmops.telemetry.events import RequestFinished
-from slmops.telemetry.spool import Spool
 
-if TYPE_CHECKING:
-    from slmops.daemon.classifier import Classifier
-
+LENIENT, IGNORED = "x-slmops-lenient", "x-slmops-ignored"
+PREFIXES: dict[Kind, str] = {
+    "chat": "chatcmpl-",
+    "completion": "cmpl-",
+    "embeddings": "embd-",
+    "classify": "clsf-",
+}
 log = logging.getLogger("slmops.daemon")
-R = TypeVar("R", bound=api.Request)
-T = TypeVar("T")
 
 
-class Service:
-    """Everything the handlers share."""
+@dataclass(frozen=True)
+class Asked:
+    """A request that was read and found valid."""
 
-    def __init__(self, description: Description, digest: str, spool: Path | None) -> None:
-        self.description = description
-        self.digest = digest
-        self.desk = Desk()
-        self.model: Model | Classifier | None = None
-        """None until it is loaded and has answered once."""
-        self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
-        self._spool = Spool(spool) if spool else None
-        self._metrics = Metrics(description, digest, lambda: self.desk.waiting)
+    kind: Kind
+    request: Any
+    """As `api` has it."""
+    body: bytes
+    """What a worker is given: it holds no unknown field."""
+    ignored: tuple[str, ...] = ()
+    """Unknown fields that were taken out, which the client asked for."""
 
-    async def open(self, load: Callable[[], Model | Classifier]) -> None:
-        """Load the model on the computing thread; raise what `load` raises."""
-        began = time.monotonic()
-        self.model = await self.desk.run(load)
-        log.info("%s is ready after %.1f s", self.description.reference, time.monotonic() - began)
+    @property
+    def streams(self) -> bool:
+        """Say whether the answer is to come piece by piece."""
+        return bool(getattr(self.request, "stream", False))
 
-    def close(self) -> None:
-        """Break off what is still going on and see that what was reported is on disk."""
-        self.desk.stop()
-        self._clerk.shutdown()
+
+class Front:
+    """The handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def health(self, _request: Request) -> Response:
         """GET /healthz: the process is alive."""
         return _json({"alive": True})
 
     async def readiness(self, _request: Request) -> Response:
-        """GET /readyz: the model answers; `scores`: it tells log-probabilities."""
-        ready = self.model is not None
-        said = {
-            "ready": ready,
-            "release": self.description.reference,
-            "digest": self.digest,
-            "scores": isinstance(self.model, Model),
-        }
-        return _json(said, 200 if ready else NOT_READY)
+        """GET /readyz: the current version answers; `scores`: it tells log-probabilities."""
+        said = self._service.readiness()
+        return _json(said, 200 if said["ready"] else NOT_READY)
 
     async def metrics(self, _request: Request) -> Response:
         """GET /metrics: Prometheus' text."""
-        return Response(self._metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(self._service.metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def models(self, _request: Request) -> Response:
-        """GET /v1/models: the one release that is served."""
-        said = {
-            "id": self.description.name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "slmops",
-            "release": self.description.reference,
-            "digest": self.digest,
-            "adapter": self.description.adapter,
-        }
-        return _json({"object": "list", "data": [said]})
+        """GET /v1/models: the versions that are resident; the current one by its name alone."""
+        return _json({"object": "list", "data": self._service.models()})
+
+    async def openapi(self, _request: Request) -> Response:
+        """GET /openapi.json: all of this, for programs."""
+        from slmops.daemon import openapi  # noqa: PLC0415 - seldom asked for
+
+        return _json(openapi.document())
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        visit = Visit()
-        return await self._visit(visit, self._generate(request, api.ChatRequest, _chat_ids, visit))
+        return await self._visit(request, Visit("chat"))
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions."""
-        visit = Visit()
-        return await self._visit(
-            visit, self._generate(request, api.CompletionRequest, _completion_ids, visit)
-        )
+        return await self._visit(request, Visit("completion"))
+
+    async def embed(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        return await self._visit(request, Visit("embeddings"))
 
     async def classify(self, request: Request) -> Response:
         """POST /v1/classify."""
-        visit = Visit()
-        return await self._visit(visit, self._classify(request, visit))
+        return await self._visit(request, Visit("classify"))
 
-    async def _visit(self, visit: Visit, answer: Awaitable[Response]) -> Response:
+    async def _visit(self, request: Request, visit: Visit) -> Response:
         """Return the answer, or in OpenAI's shape why there is none; report the visit when it is over."""
-        response = None
+        response: Response | None = None
         try:
-            response = await answer
+            response = await self._answer(request, visit)
         except RefusedError as refusal:
             visit.status = refusal.status
-            response = _refuse(refusal)
-        except SlmopsError as error:
-            log.exception("a request failed")
-            response = _refuse(RefusedError(SERVER_ERROR, str(error)))
+            response = refuse(refusal)
         except ClientDisconnect:
             visit.status = CLIENT_GONE
             response = Response(status_code=CLIENT_GONE)
         finally:
             if not isinstance(response, EventStream):
-                self._report(visit)
+                self._service.report(visit)
         return response
 
-    async def _generate(
-        self, request: Request, kind: type[R], read: Callable[[Model, R], list[int]], visit: Visit
-    ) -> Response:
-        asked = api.parse(kind, await read_body(request))
-        pieces = await self._pieces(asked, read, visit)
-        answer = self._answer(asked)
-        if not asked.stream:
-            echoed = asked.prompt if isinstance(asked, api.CompletionRequest) and asked.echo else ""
-            whole = self._whole(pieces, answer, visit, echoed, scores=asked.alternatives is not None)
-            return await while_there(request, whole)
-        first = await while_there(request, anext(pieces))
-        events = self._events(first, pieces, answer, visit)
-        return EventStream(events, lambda: self._end(events, pieces, visit))
+    async def _answer(self, request: Request, visit: Visit) -> Response:
+        service = self._service
+        caller = request.scope["state"]["caller"]
+        service.refuse_under_pressure()
+        asked = _read(visit.kind, await read_body(request), lenient=LENIENT in request.headers)
+        errand = self._errand(asked, caller.name)
+        headers = {IGNORED: ", ".join(asked.ignored)} if asked.ignored else {}
+        kept = service.remembered(asked.request, errand)
+        if kept is not None:
+            visit.remember(kept)
+            return Response(kept.again(errand.answer), headers=headers, media_type=_media(asked))
+        pieces = relay(service.desk, errand, lambda worker: service.begins(visit, worker))
+        if asked.streams:
+            first = await while_there(request, anext(pieces))
+            events = self._events(first, pieces, errand, asked, visit)
+            return EventStream(events, headers, lambda: self._end(events, pieces, errand, visit))
+        done = await while_there(request, _whole(pieces, visit))
+        service.remember(asked.request, errand, visit, done.data, done)
+        service.shadow(errand, visit)
+        return Response(done.data, headers=headers, media_type="application/json")
 
-    async def _classify(self, request: Request, visit: Visit) -> Response:
-        asked = api.parse(api.ClassifyRequest, await read_body(request))
-        model = self._called(asked.model)
-        if isinstance(model, Model):
-            raise RefusedError(BAD_REQUEST, "this model has no labels; use /v1/completions")
-        loop = asyncio.get_running_loop()
-        texts = await loop.run_in_executor(self._clerk, lambda: [model.ids(text) for text in asked.texts])
-        visit.prompt_tokens = sum(map(len, texts))
-        scores = await while_there(request, _all(self.desk.pieces(lambda gone: model.answers(texts, gone))))
-        visit.status, visit.first_token = 200, time.monotonic() - visit.arrived
-        release, tokens = self.description.reference, visit.prompt_tokens
-        body = api.labelled(model.labels, scores, release=release, digest=self.digest, tokens=tokens)
-        return Response(body, media_type="application/json")
-
-    def _called(self, name: str | None) -> Model | Classifier:
-        """Return the model, which a request may call by `name`; raise RefusedError when there is none."""
-        if name not in {None, self.description.name, self.description.reference}:
-            message = f"no model {name!r} here; there is {self.description.name!r}"
-            raise RefusedError(NOT_FOUND, message, reason="model_not_found")
-        if self.model is None:
-            raise RefusedError(NOT_READY, "the model is loading", reason="loading", retry_after=RETRY_SECONDS)
-        return self.model
-
-    async def _pieces(
-        self, asked: R, read: Callable[[Model, R], list[int]], visit: Visit
-    ) -> AsyncGenerator[Piece]:
-        """Return the pieces of the answer to come; nothing is computed before the first is wanted."""
-        model = self._called(asked.model)
-        if not isinstance(model, Model):
-            raise RefusedError(BAD_REQUEST, "this model labels texts; use /v1/classify")
-        loop = asyncio.get_running_loop()
-        ids = await loop.run_in_executor(self._clerk, read, model, asked)
-        visit.prompt_tokens = len(ids)
-        ask = self._ask(asked, ids)
-        return self.desk.pieces(lambda gone: model.answer(ask, gone))
-
-    def _ask(self, asked: api.Request, ids: list[int]) -> Ask:
-        defaults = self.description.generation
-        room, limit = self.description.context - len(ids), asked.limit(defaults)
-        if not ids:
-            raise RefusedError(BAD_REQUEST, "the prompt is empty", reason="invalid_value")
-        if room < min(1, limit):
-            raise RefusedError(
-                BAD_REQUEST,
-                f"the prompt has {len(ids)} tokens; the context, answer included, {self.description.context}",
-                reason="context_length_exceeded",
-            )
-        scores_prompt = asked.echoes and asked.alternatives is not None
-        return Ask(
-            ids, min(room, limit), asked.sampling(defaults), asked.stops, asked.alternatives, scores_prompt
-        )
-
-    def _answer(self, asked: api.Request) -> api.Answer:
-        chat = isinstance(asked, api.ChatRequest)
-        return api.Answer(
-            chat=chat,
-            id=("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex,
+    def _errand(self, asked: Asked, who: str) -> Errand:
+        sticky = getattr(asked.request, "user", None) or uuid.uuid4().hex
+        return Errand(
+            kind=asked.kind,
+            body=asked.body,
+            answer=PREFIXES[asked.kind] + uuid.uuid4().hex,
             created=int(time.time()),
-            release=self.description.reference,
-            digest=self.digest,
-            usage_wanted=asked.wants_usage,
+            who=who,
+            cost=len(asked.body) / 4 + getattr(asked.request, "cost", 0),
+            target=self._service.target(asked.request.model, sticky),
+            sticky=sticky,
         )
-
-    async def _whole(
-        self,
-        pieces: AsyncGenerator[Piece],
-        answer: api.Answer,
-        visit: Visit,
-        echoed: str,
-        *,
-        scores: bool,
-    ) -> Response:
-        text, scored = [echoed], list[Scored]()
-        async with aclosing(pieces):
-            async for piece in pieces:
-                visit.saw(piece)
-                text.append(piece.text)
-                scored += piece.scored
-                if piece.finish:
-                    visit.status = 200
-                    counts = api.usage(visit.prompt_tokens, visit.output_tokens)
-                    told = scored if scores else None
-                    body = answer.whole("".join(text), piece.finish, counts, told)
-                    return Response(body, media_type="application/json")
-        raise ClientDisconnect
 
     async def _events(
-        self, first: Piece, pieces: AsyncGenerator[Piece], answer: api.Answer, visit: Visit
+        self,
+        first: Piece | Done,
+        pieces: AsyncGenerator[Piece | Done],
+        errand: Errand,
+        asked: Asked,
+        visit: Visit,
     ) -> AsyncGenerator[bytes]:
         """Yield the events of a stream whose first piece is there already."""
         visit.status = CLIENT_GONE
+        told = bytearray()
+        keeps = self._service.cache is not None
         try:
-            for event in answer.opening():
-                yield event
-            async for piece in _begin_with(first, pieces):
-                visit.saw(piece)
-                if piece.text:
-                    yield answer.piece(piece.text)
-                if piece.finish:
-                    visit.status = 200
-                    counts = api.usage(visit.prompt_tokens, visit.output_tokens)
-                    for event in answer.closing(piece.finish, counts):
-                        yield event
-                    return
+            async for said in _begin_with(first, pieces):
+                visit.saw(said)
+                if keeps:
+                    told += said.data
+                if isinstance(said, Done):
+                    self._service.remember(asked.request, errand, visit, bytes(told), said)
+                if said.data:
+                    yield said.data
         except RefusedError as refusal:
             visit.status = refusal.status
             yield api.error_event(str(refusal))
-        except SlmopsError as error:
-            log.exception("a stream failed")
-            visit.status = SERVER_ERROR
-            yield api.error_event(str(error))
 
-    async def _end(self, events: AsyncGenerator[bytes], pieces: AsyncGenerator[Piece], visit: Visit) -> None:
+    async def _end(
+        self,
+        events: AsyncGenerator[bytes],
+        pieces: AsyncGenerator[Piece | Done],
+        errand: Errand,
+        visit: Visit,
+    ) -> None:
         """See a stream off, however it ended."""
         await events.aclose()
         await pieces.aclose()
-        self._report(visit)
-
-    def _report(self, visit: Visit) -> None:
-        event = RequestFinished(
-            time=time.time(),
-            release=self.description.reference,
-            digest=self.digest,
-            status=visit.status,
-            prompt_tokens=visit.prompt_tokens,
-            output_tokens=visit.output_tokens,
-            first_token_seconds=visit.first_token,
-            seconds=time.monotonic() - visit.arrived,
-        )
-        self._metrics.count(event)
-        if self._spool:
-            self._clerk.submit(_keep, self._spool, event)
+        self._service.report(visit)
+        self._service.shadow(errand, visit)
 
 
 class EventStream(StreamingResponse):
     """Server-sent events, with something to do at the end even if it comes before the first."""
 
-    def __init__(self, events: AsyncGenerator[bytes], at_end: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+    def __init__(
+        self, events: AsyncGenerator[bytes], headers: dict[str, str], at_end: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(
+            events, media_type="text/event-stream", headers={"cache-control": "no-store", **headers}
+        )
         self._at_end = at_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -313,66 +212,81 @@ class EventStream(StreamingResponse):
             await self._at_end()
 
 
-def application(service: Service) -> Starlette:
-    """Return the ASGI application."""
+def application(service: Service, admin: Sequence[BaseRoute] = ()) -> Starlette:
+    """Return the ASGI application; `admin` are the routes that only some may ask."""
+    front = Front(service)
     return Starlette(
         routes=[
-            Route("/healthz", service.health),
-            Route("/readyz", service.readiness),
-            Route("/metrics", service.metrics),
-            Route("/v1/models", service.models),
-            Route("/v1/chat/completions", service.chat, methods=["POST"]),
-            Route("/v1/completions", service.complete, methods=["POST"]),
-            Route("/v1/classify", service.classify, methods=["POST"]),
+            Route("/healthz", front.health),
+            Route("/readyz", front.readiness),
+            Route("/metrics", front.metrics),
+            Route("/openapi.json", front.openapi),
+            Route("/v1/models", front.models),
+            Route("/v1/chat/completions", front.chat, methods=["POST"]),
+            Route("/v1/completions", front.complete, methods=["POST"]),
+            Route("/v1/embeddings", front.embed, methods=["POST"]),
+            Route("/v1/classify", front.classify, methods=["POST"]),
+            *admin,
         ],
-        exception_handlers={HTTPException: _no_such_path, Exception: _unforeseen},
+        exception_handlers={
+            HTTPException: _no_such_path,
+            RefusedError: _refused,
+            Exception: _unforeseen,
+        },
     )
 
 
-def _completion_ids(model: Model, asked: api.CompletionRequest) -> list[int]:
-    return completion_ids(model.vocabulary, asked.prompt)
-
-
-def _chat_ids(model: Model, asked: api.ChatRequest) -> list[int]:
-    if model.template is None:
-        raise RefusedError(BAD_REQUEST, "this model has no chat template; use /v1/completions")
-    messages = [message.plain for message in asked.messages]
-    return chat_ids(model.vocabulary, model.template, messages, datetime.now().astimezone())
-
-
-def _keep(spool: Spool, event: RequestFinished) -> None:
-    try:
-        spool.append(event)
-    except OSError as error:
-        log.error("an event is lost, the spool cannot be written: %s", error)  # noqa: TRY400
-
-
-async def _all(pieces: AsyncGenerator[T]) -> list[T]:
-    async with aclosing(pieces):
-        return [piece async for piece in pieces]
-
-
-async def _begin_with(first: Piece, pieces: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
-    yield first
-    async for piece in pieces:
-        yield piece
-
-
-def _json(said: dict[str, Any], status: int = 200) -> Response:
-    return Response(msgspec.json.encode(said), status, media_type="application/json")
-
-
-def _refuse(refusal: RefusedError) -> Response:
-    response = _json(api.error_body(refusal.status, str(refusal), refusal.reason), refusal.status)
+def refuse(refusal: RefusedError) -> Response:
+    """Return a refusal as OpenAI's clients know it."""
+    said = api.error_body(refusal.status, str(refusal), refusal.reason, refusal.param)
+    response = _json(said, refusal.status)
     if refusal.retry_after is not None:
         response.headers["retry-after"] = str(refusal.retry_after)
     return response
 
 
+def _read(kind: str, body: bytes, *, lenient: bool) -> Asked:
+    """Read a body; where it is lenient, unknown fields are taken out, and told of."""
+    known = cast("Kind", kind)
+    if not lenient:
+        return Asked(known, api.parse(api.kind_of[known], body), body)
+    request, ignored = api.parse_leniently(api.kind_of[known], body)
+    return Asked(known, request, msgspec.json.encode(request), tuple(ignored))
+
+
+async def _whole(pieces: AsyncGenerator[Piece | Done], visit: Visit) -> Done:
+    """Return the end of an answer that is told in one piece."""
+    async for said in pieces:
+        visit.saw(said)
+        if isinstance(said, Done):
+            return said
+    raise ClientDisconnect
+
+
+async def _begin_with(
+    first: Piece | Done, pieces: AsyncGenerator[Piece | Done]
+) -> AsyncGenerator[Piece | Done]:
+    yield first
+    async for said in pieces:
+        yield said
+
+
+def _media(asked: Asked) -> str:
+    return "text/event-stream" if asked.streams else "application/json"
+
+
+def _json(said: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(said), status, media_type="application/json")
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    return refuse(cast("RefusedError", error))
+
+
 async def _no_such_path(request: Request, error: Exception) -> Response:
     said = cast("HTTPException", error)
-    return _refuse(RefusedError(said.status_code, f"{request.method} {request.url.path}: {said.detail}"))
+    return refuse(RefusedError(said.status_code, f"{request.method} {request.url.path}: {said.detail}"))
 
 
 async def _unforeseen(_request: Request, _error: Exception) -> Response:
-    return _refuse(RefusedError(SERVER_ERROR, "the daemon failed; its log says how"))
+    return refuse(RefusedError(SERVER_ERROR, "the daemon failed; its log says how"))

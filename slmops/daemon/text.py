@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tokenizers import Tokenizer
 
 from slmops.errors import ModelError
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 UNFINISHED = "\ufffd"
 """What decoders put where bytes are not (yet) a character."""
@@ -48,6 +51,9 @@ class Vocabulary(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`, control tokens left out."""
+
+    def guide(self, size: int, stop_ids: Sequence[int]) -> LLTokenizer:
+        """Return the vocabulary as llguidance knows it, for `size` logits; raise ImportError without it."""
 
 
 class JsonVocabulary:
@@ -84,6 +90,12 @@ class JsonVocabulary:
     def decode(self, ids: Sequence[int]) -> str:
         """See `Vocabulary`."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def guide(self, size: int, stop_ids: Sequence[int]) -> LLTokenizer:
+        """See `Vocabulary`."""
+        from llguidance import LLTokenizer  # noqa: PLC0415  (memory: few ask for it)
+
+        return LLTokenizer(self._tokenizer.to_str(), n_vocab=size, eos_token=list(stop_ids) or None)
 
     @cached_property
     def _literal(self) -> Tokenizer:

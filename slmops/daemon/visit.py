@@ -13,9 +13,12 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from slmops.daemon.generate import Piece
+from slmops.daemon.cache import Kept
+from slmops.daemon.protocol import Done, Piece
 from slmops.daemon.refusal import SERVER_ERROR, TOO_LARGE, RefusedError
+from slmops.telemetry.events import RequestFinished
 
+OK = 200
 BODY_LIMIT = 1024 * 1024
 T = TypeVar("T")
 
@@ -24,18 +27,47 @@ T = TypeVar("T")
 class Visit:
     """One request from arrival to end: what will be counted of it."""
 
+    kind: str
     arrived: float = field(default_factory=time.monotonic)
+    release: str = ""
+    digest: str = ""
+    label: str = ""
     status: int = SERVER_ERROR
     """What is counted when nothing better is known by the end."""
     prompt_tokens: int = 0
     output_tokens: int = 0
     first_token: float | None = None
+    text: str = ""
+    """What was answered: for captures and comparisons where those are asked for, and never logged."""
 
-    def saw(self, piece: Piece) -> None:
-        """Take note of a piece of the answer."""
-        self.output_tokens = piece.tokens
-        if self.first_token is None and piece.tokens:
+    def saw(self, said: Piece | Done) -> None:
+        """Take note of what a worker said."""
+        done = isinstance(said, Done)
+        self.output_tokens = said.output_tokens if isinstance(said, Done) else said.tokens
+        if self.first_token is None and (self.output_tokens or done):
             self.first_token = time.monotonic() - self.arrived
+        if isinstance(said, Done):
+            self.prompt_tokens, self.text, self.status = said.prompt_tokens, said.text, OK
+
+    def remember(self, kept: Kept) -> None:
+        """Take note of an answer that was there already."""
+        self.prompt_tokens, self.output_tokens, self.status = kept.prompt_tokens, kept.output_tokens, OK
+        self.first_token = time.monotonic() - self.arrived
+
+    def event(self) -> RequestFinished:
+        """Return what is kept of it."""
+        return RequestFinished(
+            time=time.time(),
+            release=self.release,
+            digest=self.digest,
+            status=self.status,
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=self.output_tokens,
+            first_token_seconds=self.first_token,
+            seconds=time.monotonic() - self.arrived,
+            label=self.label,
+            kind=self.kind,
+        )
 
 
 async def read_body(request: Request) -> bytes:

@@ -18,6 +18,7 @@ from slmops.device import (
     service,
     shun,
     slots,
+    steer,
     supervise,
     talk,
     trust,
@@ -39,7 +40,7 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
     `said` holds `slot`, and how long each stage may take: `ready_seconds`, `gate_seconds` for all golden
     prompts, `confirm_seconds` from then to the confirmation; and `runtime_slot`, where the daemon is to run
     from a bundle; `gate`, what is asked beyond right answers; `quarantine` and `override_lock`, as `shun` and
-    `heed` have them. A committed slot is proved again, not moved, unless it is to run from another bundle.
+    `heed` have them. A committed slot is proved again, not moved, unless it is to be run another way.
     Returns {outcome, code, message, evidence, standing}.
     """
     slot = said["slot"]
@@ -62,11 +63,12 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
         damage.forget(places, slot)
         slots.point(places, standing)
         service.nudge(places)
-        verdict = _proved(places, slot, said, note, earlier)
+        verdict = _proved(places, slot, said, note, earlier, serving=standing.trial is None)
         if standing.trial is None:
             return _report(places, verdict)
         if verdict.outcome == "pass":
-            _begin(places, "proved", slot, said["confirm_seconds"])
+            if gate.watched(said):
+                _begin(places, "proved", slot, said["confirm_seconds"], watched=True)
         else:
             supervise.roll_back(places, verdict.code, verdict.message, _worth_keeping(verdict.evidence))
             verdict = _with_the_way_back(verdict, _settle(places, said, note))
@@ -82,8 +84,7 @@ def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standi
     """Begin the slot's trial; a committed slot is left as it is, unless it does not answer or had rotted."""
     standing = journal.standing(places)
     settings = _settings(places, said)
-    runs_from = (standing.settings or {}).get("runtime_slot")
-    if standing.slot != slot or standing.trial is not None or runs_from != settings["runtime_slot"]:
+    if standing.slot != slot or standing.trial is not None or not _is_run_so(standing, settings):
         return _begin(
             *(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"] + gate.watched(said)),
             settings=settings,
@@ -96,11 +97,21 @@ def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standi
 
 
 def _proved(
-    places: Places, slot: str, said: dict[str, Any], note: Note, earlier: Measured | None = None
+    places: Places, slot: str, said: dict[str, Any], note: Note, earlier: Measured, *, serving: bool
 ) -> Verdict:
-    """Return the gate's verdict; a gate that cannot be held has not been passed."""
+    """Return the gate's verdict; a gate that cannot be held has not been passed.
+
+    A slot on trial serves once it has answered well; one that is `serving` does so already.
+    """
+
+    def let_serve() -> None:
+        if not serving:
+            watch = gate.watched(said)
+            _begin(places, "proved", slot, said["confirm_seconds"] + watch, watched=not watch)
+            service.nudge(places)
+
     try:
-        return gate.prove(places, slot, said, note, earlier)
+        return gate.prove(places, slot, said, note, earlier=earlier, let_serve=let_serve)
     except BrokenPipeError:
         return Verdict("fail", "GATE_BROKEN", "the operator hung up before the gate was held", {})
     except (SlmopsError, OSError) as error:
@@ -113,7 +124,15 @@ def _settings(places: Places, said: dict[str, Any]) -> dict[str, Any]:
         "runtime": config["runtime"],
         "runtime_slot": said.get("runtime_slot"),
         "port": config["port"],
+        "daemon": config.get("daemon") or {},
     }
+
+
+def _is_run_so(standing: Standing, settings: dict[str, Any]) -> bool:
+    """Say whether the slot's router is run as it is to be; what lost its settings has its bundle alone."""
+    if standing.settings is None:
+        return settings["runtime_slot"] is None
+    return steer.way(standing.settings) == steer.way(settings)
 
 
 def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:
@@ -141,7 +160,7 @@ def confirm(places: Places, slot: str) -> dict[str, Any]:
             )
         if expired(standing, boots.identity(), time.monotonic()):
             raise DeviceError("the trial has had its time; the device goes back", remedy="Deploy again.")
-        if standing.trial is not None and not standing.trial.proved:
+        if standing.trial is not None and not (standing.trial.proved and standing.trial.watched):
             raise DeviceError(f"slot {slot[:12]} has not passed its gate", remedy="Deploy again.")
         if standing.trial is not None:
             standing = journal.append(places, "confirmed", slot=slot)
@@ -177,7 +196,7 @@ def _settle(places: Places, said: dict[str, Any], note: Note) -> Verdict:
     if slot is None:
         return Verdict("pass", "EMPTY", "the device had no release before; it serves none", {})
     # What served before is asked for right answers alone: there is nothing better to go to.
-    return _proved(places, slot, {**said, "gate": None}, note)
+    return _proved(places, slot, {**said, "gate": None}, note, Measured(), serving=True)
 
 
 def _report(places: Places, verdict: Verdict) -> dict[str, Any]:

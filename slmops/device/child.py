@@ -1,4 +1,4 @@
-"""The daemon's process: started, watched and stopped by process id.
+"""The router's process: started, watched and stopped by process id; its workers live and end with it.
 
 By process id and not by a Popen object, because the supervisor replaces itself by a newer agent
 with exec and must still know its child.
@@ -6,13 +6,14 @@ with exec and must still know its child.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
-import subprocess
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,53 @@ from slmops.device.places import Places, read_json, write_json
 DRAIN = 10.0
 """Seconds a daemon has to finish what it is answering."""
 LOG_LIMIT = 4 << 20
+TAIL_BYTES = 1 << 20
+LETTERS = 200
+"""Letters of a line of the log that the journal keeps: its record must fit into what a full disk has left."""
+NOT_STARTED = 127
+"""The exit code of a daemon whose program does not start, as a shell has it."""
+FIRST_HANDED = 3
+"""The descriptor that a process is handed its listening socket at, as systemd does."""
+FLAGS = ("slots", "pool", "seats", "max_pause", "cache", "capture", "cors", "memory_limit")
+"""Of the settings under `daemon`, those that the router takes as flags."""
+_OTHERS = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+"""What systemd told the supervisor and nobody else."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """A daemon that runs, or ran."""
+    """A router that runs, or ran."""
 
     pid: int
     slot: str
+    """That it was started with."""
     since: float
-    """The standing's `since` it was started for: a later one wants it started anew."""
+    """The standing's `since` it was started for."""
     started: float
     """Seconds of the monotonic clock."""
+    way: str = ""
+    """How it is run, as `way` has it; empty of one that an agent of before started."""
+    steered: bool = False
+    """It has an admin socket. A daemon of before has none, and serves the slot it was started with."""
 
 
-def start(places: Places, config: dict[str, Any], slot: str, since: float) -> Child:
-    """Start the daemon on a slot, in a session of its own, its output going to the log.
+def way(places: Places, config: dict[str, Any]) -> str:
+    """Return how a router is run but for its slot, in words that can be compared."""
+    said = {key: config.get(key) for key in ("runtime", "runtime_slot", "port")}
+    said.update(daemon=config.get("daemon") or {}, keys=places.keys.exists())
+    return json.dumps(said, sort_keys=True)
 
-    `config` holds `runtime` (argv of a Python), `port`, and `runtime_slot` where the daemon runs from a
-    bundle. Raise OSError when it cannot be started, a SlmopsError when the bundle has rotted.
+
+def start(places: Places, config: dict[str, Any], slot: str, since: float, door: int | None) -> Child:
+    """Start the router on a slot, in a session of its own, its output going to the log.
+
+    `config` holds `runtime` (argv of a Python), `port`, `runtime_slot` where it runs from a bundle, and
+    `daemon`, its flags. `door` is the descriptor of the socket it answers on; without one a daemon of before
+    is started, which binds the port itself. Raise OSError when the bundle is not there, a SlmopsError when it
+    has rotted; a program that does not start ends with NOT_STARTED.
     """
     _bound_log(places)
-    if places.port.exists():
+    if door is None and places.port.exists():
         places.port.unlink()
     words = [
         *runtimes.python_words(places, config),
@@ -53,28 +79,62 @@ def start(places: Places, config: dict[str, Any], slot: str, since: float) -> Ch
         *("--port-file", str(places.port)),
         *("--spool", str(places.spool)),
         *("--digest", f"sha256:{slot}"),
+        *(() if door is None else _flags(places, config.get("daemon") or {})),
     ]
+    environment = runtimes.environment(places, config)
     with places.log.open("ab") as log:
         log.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} starting slot {slot[:12]}\n".encode())
         log.flush()
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=runtimes.environment(places, config),
-            cwd=str(places.root),
-            start_new_session=True,
-            preexec_fn=_unblock,  # noqa: PLW1509 - the supervisor has one thread
-        )
-    child = Child(pid=process.pid, slot=slot, since=since, started=time.monotonic())
-    process.returncode = 0  # the supervisor reaps by pid; keep Popen from warning about it
-    return child
+        pid = _spawn(words, environment, places.root, log.fileno(), door)
+    return Child(pid, slot, since, time.monotonic(), way(places, config), steered=door is not None)
 
 
-def _unblock() -> None:
-    """Let the daemon hear the signals that the supervisor waits for: a blocked mask outlives exec."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+def _flags(places: Places, said: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a daemon of before does not know."""
+    # A socket's name is short, a root's path may be long: from the root, where the router runs.
+    yield from ("--admin", str(places.admin.relative_to(places.root)))
+    for name in FLAGS:
+        values = said.get(name)
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None:
+                yield from (f"--{name.replace('_', '-')}", str(value))
+    if said.get("host") is not None:
+        yield from ("--host", str(said["host"]))
+    if places.keys.exists():
+        yield from ("--keys", str(places.keys))
+
+
+def _spawn(words: list[str], environment: dict[str, str], cwd: Path, log: int, door: int | None) -> int:
+    """Start a program; it is told its own process id, as who is handed a socket expects."""
+    heard = {name: said for name, said in environment.items() if not name.startswith(_OTHERS)}
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        os.chdir(str(cwd))
+        _stand(log, door)
+        if door is not None:
+            heard.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="api")
+        # The supervisor waits for signals that it blocks, and a blocked mask outlives exec.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        os.execvpe(words[0], words, heard)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        os.write(2, f"the daemon cannot be started: {error}\n".encode())
+    finally:
+        os._exit(NOT_STARTED)
+
+
+def _stand(log: int, door: int | None) -> None:
+    """Put the descriptors where a daemon looks for them."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    if door == FIRST_HANDED:
+        os.set_inheritable(door, True)
+    elif door is not None:
+        os.dup2(door, FIRST_HANDED)
 
 
 def reap(child: Child) -> int | None:
@@ -101,32 +161,20 @@ def stop(child: Child) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def remember(
-    places: Places,
-    slot: str | None,
-    since: float,
-    child: Child | None,
-    *,
-    crashes: int,
-    last_exit: int | None,
-) -> None:
-    """Write down what runs, for the agent's other processes and for a successor of this one."""
-    said = {
-        "slot": slot,
-        "since": since,
-        "child": child and asdict(child),
-        "crashes": crashes,
-        "last_exit": last_exit,
-    }
-    write_json(places.daemon, said)
+def remember(places: Places, child: Child | None, said: dict[str, Any]) -> None:
+    """Write down what runs and `said`, for the agent's other processes and for a successor of this one."""
+    # Agents of before take what is under `child` for all there is to know of one.
+    ours = child and {key: getattr(child, key) for key in ("pid", "slot", "since", "started")}
+    router = child and {"way": child.way, "steered": child.steered}
+    write_json(places.daemon, {**said, "child": ours, "router": router})
 
 
 def recall(places: Places) -> Child | None:
     """Return the child a predecessor of this process started, if it is ours."""
-    said = (read_json(places.daemon) or {}).get("child")
-    if not said:
+    said = read_json(places.daemon) or {}
+    if not said.get("child"):
         return None
-    child = Child(**said)
+    child = Child(**said["child"], **(said.get("router") or {}))
     try:
         os.waitpid(child.pid, os.WNOHANG)
     except ChildProcessError:
@@ -143,30 +191,51 @@ def _end_orphan(places: Places, child: Child) -> None:
 
 
 def memory(places: Places, slot: str, model: str) -> dict[str, int] | None:
-    """Return the bytes that the daemon of `slot` has taken; None where none runs or can be looked at.
+    """Return the bytes that serving `slot` has taken: the router's and its worker's.
 
-    `peak`: high-water mark of the resident set. `mapped`: of the file `model`, what is mapped and resident
-    now; part of the peak, and the kernel can take it back.
+    `peak`: high-water marks of their resident sets. `mapped`: of the file `model`, what is mapped and
+    resident now; part of the peak, and the kernel can take it back. None where none can be looked at.
     """
-    said = (read_json(places.daemon) or {}).get("child")
-    if not said or said["slot"] != slot or not _is_ours(places, said["pid"]):
+    state = read_json(places.daemon) or {}
+    said, worker = state.get("child"), (state.get("workers") or {}).get(slot)
+    if not said or (said["slot"] != slot and worker is None) or not _is_ours(places, said["pid"]):
         return None
-    process = Path(f"/proc/{said['pid']}")
     try:
-        status, maps = (process / "status").read_text(), (process / "smaps").read_text()
+        taken = [_taken(each, f"/{slot}/files/{model}") for each in {said["pid"], worker or said["pid"]}]
     except OSError:
         return None
+    return {"peak": sum(peak for peak, _ in taken), "mapped": sum(mapped for _, mapped in taken)}
+
+
+def _taken(pid: int, model: str) -> tuple[int, int]:
+    """Return the high-water mark of a process, and what it has mapped of a file; raise OSError of none."""
+    process = Path(f"/proc/{pid}")
+    status, maps = (process / "status").read_text(), (process / "smaps").read_text()
     marks = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     if not marks:
-        return None
+        raise ProcessLookupError(f"process {pid} has ended")
     mapped, counts = 0, False
     for line in maps.splitlines():
         words = line.split(maxsplit=5)
         if not words[0].endswith(":"):
-            counts = words[-1].endswith(f"/{slot}/files/{model}")
+            counts = words[-1].endswith(model)
         elif counts and words[0] == "Rss:":
             mapped += int(words[1]) * 1024
-    return {"peak": int(marks[0]) * 1024, "mapped": mapped}
+    return int(marks[0]) * 1024, mapped
+
+
+def last_words(places: Places) -> list[str]:
+    """Return the last lines the daemon wrote, as much of each as the journal keeps as evidence."""
+    return [line[:LETTERS] for line in log_tail(places)]
+
+
+def log_tail(places: Places, lines: int = 20) -> list[str]:
+    """Return the last lines the daemon wrote."""
+    if not places.log.exists():
+        return []
+    with places.log.open("rb") as file:
+        file.seek(max(0, places.log.stat().st_size - TAIL_BYTES))
+        return file.read().decode(errors="replace").splitlines()[-lines:]
 
 
 def _is_ours(places: Places, pid: int) -> bool:

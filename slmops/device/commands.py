@@ -8,7 +8,7 @@ from typing import Any
 
 from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.device import activate as trials
-from slmops.device import attest, journal, line, service, slots, talk
+from slmops.device import attest, journal, line, service, slots, steer, talk
 from slmops.device.places import Places
 from slmops.errors import DeviceError
 
@@ -30,12 +30,12 @@ def roll_back(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
 def ask(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Ask the daemon, passing the answer on as it comes; a classifier's is the label."""
-    standing = journal.standing(places)
-    if standing.slot is None:
+    slot = steer.labels(journal.standing(places)).get(steer.CURRENT)
+    if slot is None:
         raise DeviceError("this device has no release", remedy="Run `slmops deploy`.")
-    for text in _pieces(places, slots.description(places, standing.slot), said):
+    for text in _pieces(places, slots.description(places, slot), said):
         line.note({"text": text})
-    return {"release": slots.release(places, standing.slot).reference}
+    return {"release": slots.release(places, slot).reference}
 
 
 def _pieces(places: Places, description: Description, said: dict[str, Any]) -> Iterator[str]:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from slmops.device import journal, talk
+from slmops.device import admin, journal, steer, talk
 from slmops.device.places import Places, read_json
-from slmops.errors import DeviceError
+from slmops.errors import DeviceError, IntegrityError, MissingPartError
 from slmops.telemetry import spool
 
 STEP = 1.0
@@ -27,23 +27,30 @@ def watch(
 
     `since` is a Unix time. Raises DeviceError when the daemon does not live through it.
     """
-    crashes, end = _crashes(places), time.monotonic() + seconds
+    crashes, end = _ends(places, slot), time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         note({"step": "watching", "seconds": round(left)})
         time.sleep(min(STEP, left))
-        if _crashes(places) != crashes or journal.standing(places).slot != slot:
+        if _ends(places, slot) != crashes or journal.standing(places).slot != slot:
             raise DeviceError("the daemon ended while it was watched")
     if seconds and (talk.ready(places) or {}).get("digest") != f"sha256:{slot}":
         raise DeviceError("the daemon does not answer after it was watched")
-    statuses = [
-        event.status
-        for event in spool.read(places.spool).events
-        if event.digest == f"sha256:{slot}" and event.time >= since
-    ]
+    statuses = _statuses(places, slot, since)
     early = HTTPStatus.SERVICE_UNAVAILABLE
     failed = [each for each in statuses if each >= HTTPStatus.INTERNAL_SERVER_ERROR and each != early]
     return len(failed) / len(statuses) if statuses else None
 
 
-def _crashes(places: Places) -> int:
-    return int((read_json(places.daemon) or {}).get("crashes", 0))
+def _statuses(places: Places, slot: str, since: float) -> list[int]:
+    """Return the statuses of the slot's requests; none where the record is damaged."""
+    # No release goes back for that.
+    try:
+        return spool.statuses(places.spool, f"sha256:{slot}", since)
+    except (IntegrityError, MissingPartError):
+        return []
+
+
+def _ends(places: Places, slot: str) -> object:
+    """Return what changes when the slot's daemon ends, as the supervisor and the router count."""
+    counted = (read_json(places.daemon) or {}).get("crashes", 0)
+    return counted, steer.version(admin.status(places), slot).get("crashes", 0)

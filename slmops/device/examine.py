@@ -1,4 +1,4 @@
-"""Put a release's golden prompts to the daemon that serves, and time it while it answers.
+"""Put a release's golden prompts to a version that is loaded, and time it while it answers.
 
 It knows how to ask and what came back; whether that is good enough it does not say.
 """
@@ -18,9 +18,9 @@ from typing import Any
 from slmops.artifact import golden as goldens
 from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.artifact.golden import Golden
-from slmops.device import talk
+from slmops.device import admin, steer, talk
 from slmops.device.bounds import LATENCY, LOGPROB, SPEED, Measured
-from slmops.device.places import Places
+from slmops.device.places import Places, read_json
 from slmops.errors import DeviceError
 
 ENOUGH = 32
@@ -81,6 +81,8 @@ class Examiner:
 
     places: Places
     description: Description
+    model: str | None
+    """The name of the version that is asked; None of a daemon of before, which serves one."""
     scores: bool
     """The daemon tells log-probabilities."""
     end: float
@@ -129,6 +131,11 @@ class Examiner:
     def _left(self) -> float:
         return max(self.end - time.monotonic(), 0.001)
 
+    @property
+    def _whom(self) -> dict[str, Any]:
+        """Return who is to answer, and that nothing it has read before may help: a last bit could differ."""
+        return {} if self.model is None else {"model": self.model, "cache_prompt": False}
+
     def _ask_one(self, golden: Golden, paper: Paper) -> None:
         if golden.is_reference and not self.scores:
             paper.unscored += 1
@@ -145,7 +152,7 @@ class Examiner:
     def _answer(self, golden: Golden, paper: Paper) -> str:
         if self.description.task == CLASSIFICATION:
             began = time.monotonic()
-            label = talk.classify(self.places, golden.question, self._left)
+            label = talk.classify(self.places, golden.question, self._left, self.model)
             paper.firsts.append(time.monotonic() - began)
             return label
         said = {
@@ -156,13 +163,13 @@ class Examiner:
             "raw": True,
         }
         path, body = talk.question(said, chat=self.description.chat_template is not None)
-        spoken = talk.timed(self.places, path, body, self._left)
+        spoken = talk.timed(self.places, path, {**body, **self._whom}, self._left)
         paper.took(spoken)
         return spoken.text
 
     def _scores(self, golden: Golden) -> list[float]:
         """Return the log-probability of each token of a reference's text but the first."""
-        body = {"prompt": golden.prompt, "echo": True, "logprobs": 0, "max_tokens": 0}
+        body = {"prompt": golden.prompt, "echo": True, "logprobs": 0, "max_tokens": 0, **self._whom}
         found = talk.scores(self.places, body, self._left)
         return [math.nan if each is None else each for each in found[1:]]
 
@@ -181,9 +188,19 @@ def read(folder: Path, description: Description) -> list[Golden]:
     return goldens.read((folder / description.golden).read_text(encoding="utf-8"))
 
 
-def of(places: Places, description: Description, seconds: float) -> Examiner:
-    """Return who may ask the daemon that serves for so long; raise DeviceError when it is not ready."""
+def of(places: Places, slot: str, description: Description, seconds: float) -> Examiner:
+    """Return who may ask a slot, serving or not, for so long; raise DeviceError when it is not ready."""
+    end = time.monotonic() + seconds
+    digest, state = f"sha256:{slot}", read_json(places.daemon) or {}
+    if (state.get("router") or {}).get("steered"):
+        seen = steer.version(admin.status(places), slot)
+        if seen.get("state") != "ready":
+            raise DeviceError("the version is not ready")
+        serving = talk.ready(places) or {}
+        # Of one that does not serve the router says nothing; all of ours score.
+        scores = serving.get("scores") if serving.get("digest") == digest else seen.get("scores", True)
+        return Examiner(places, description, f"{description.reference}@{digest}", bool(scores), end)
     said = talk.ready(places)
     if said is None:
         raise DeviceError("the daemon is not ready")
-    return Examiner(places, description, bool(said.get("scores")), time.monotonic() + seconds)
+    return Examiner(places, description, None, bool(said.get("scores")), end)

@@ -1,6 +1,7 @@
 """Prove a slot on this device: it runs, it is the one meant, it answers as it should, and as fast.
 
-The verdict is pass, fail or inconclusive. What could not be asked never passes. What a busy device can make
+It is asked by its name while another serves; what applications ask comes to it only once it has passed. The
+verdict is pass, fail or inconclusive. What could not be asked never passes. What a busy device can make
 look bad (speed) is looked at again before it counts, and so is what was in doubt. A daemon that ends once
 under a question is in doubt, one that ends again has failed.
 """
@@ -15,8 +16,8 @@ from typing import Any
 from slmops.artifact import golden as goldens
 from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.artifact.golden import Golden
+from slmops.device import admin, child, errors_seen, examine, journal, slots, steer, supervise, talk
 from slmops.device import bounds as rules
-from slmops.device import child, errors_seen, examine, journal, slots, supervise, talk
 from slmops.device.bounds import Bounds, Measured, Row
 from slmops.device.examine import Paper
 from slmops.device.places import Places, read_json
@@ -30,6 +31,10 @@ ASKED_AGAIN = 2
 """Ends of the daemon under examination that say of it what one, which anything may have caused, does not."""
 BEFORE_SECONDS = 15.0
 """That the version before may be asked for: it serves meanwhile, but the switch waits."""
+
+
+SERVING_SECONDS = 60.0
+"""That the router has to let a slot serve that is loaded; what it answers then goes on."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def before(places: Places, slot: str, said: dict[str, Any]) -> Measured:
         there, coming = (slots.description(places, each) for each in (standing.slot, slot))
         if there.task != coming.task:
             return Measured()
-        examiner = examine.of(places, there, BEFORE_SECONDS)
+        examiner = examine.of(places, standing.slot, there, BEFORE_SECONDS)
         paper = examiner.hurry(examine.read(places.files(slot), coming))
     except (SlmopsError, OSError, *talk.ODD):
         return Measured()
@@ -77,12 +82,19 @@ def watched(said: dict[str, Any]) -> float:
 
 
 def prove(
-    places: Places, slot: str, said: dict[str, Any], note: Note, earlier: Measured | None = None
+    places: Places,
+    slot: str,
+    said: dict[str, Any],
+    note: Note,
+    *,
+    earlier: Measured,
+    let_serve: Callable[[], None],
 ) -> Verdict:
-    """Wait until the slot's daemon is ready, then examine it; `note` is told of progress.
+    """Wait until the slot is loaded, then examine it; `note` is told of progress.
 
     `said` holds `ready_seconds` and `gate_seconds`, the time for each of the two, and `gate`, what is asked
-    beyond right answers; `earlier` is what the version before showed.
+    beyond right answers; `earlier` is what the version before showed. When it has answered well, `let_serve`
+    is called, after which it must serve, and then live answers are watched.
     """
     refused = _await_ready(places, slot, said["ready_seconds"], note)
     if refused is not None:
@@ -92,21 +104,23 @@ def prove(
     if bounds.references == rules.OFF:
         prompts = goldens.questions(prompts)
     end = time.monotonic() + said["gate_seconds"]
-    sitting = _Sitting(places, slot, description, prompts, bounds, earlier or Measured(), end, note)
+    sitting = _Sitting(places, slot, description, prompts, bounds, earlier, end, note)
     try:
         seen = sitting.hold()
         if not seen.paper.failed and rules.outcome(seen.rows) == rules.PASS:
+            let_serve()
+            _await_serving(places, slot)
             seen = sitting.with_errors(seen, errors_seen.watch(places, slot, began, bounds.watch, note))
     except DeviceError as error:
         # By the time that it is back, or time is over, the supervisor has counted how often it ended.
         _await_ready(places, slot, end - time.monotonic(), note)
         return _without_an_answer(places, error)
-    return _verdict(prompts, seen, earlier or Measured())
+    return _verdict(prompts, seen, earlier)
 
 
 def _without_an_answer(places: Places, error: DeviceError) -> Verdict:
     """Return what a daemon that could not be examined has come to: one that ended each time has failed."""
-    state, evidence = read_json(places.daemon) or {}, {"log": supervise.last_words(places)}
+    state, evidence = read_json(places.daemon) or {}, {"log": child.last_words(places)}
     if state.get("crashes", 0) >= ASKED_AGAIN:
         why = f"the daemon ended {state['crashes']} times while it was examined: {error}"
         return Verdict("fail", "RUN_CRASHLOOP", why, evidence)
@@ -114,24 +128,49 @@ def _without_an_answer(places: Places, error: DeviceError) -> Verdict:
 
 
 def _await_ready(places: Places, slot: str, seconds: float, note: Note) -> Verdict | None:
-    """Return None once the right daemon is ready, else why it is not."""
+    """Return None once the slot can be asked, else why it cannot."""
     end = time.monotonic() + seconds
-    digest = f"sha256:{slot}"
     standing = journal.standing(places)
     note({"step": "starting"})
     while time.monotonic() < end:
         state = read_json(places.daemon) or {}
-        ours = _is_of(state, standing)
-        # A daemon of the same slot that the supervisor is about to end answers too.
-        said = talk.ready(places) if ours and state.get("child") else None
-        if said is not None and said.get("digest") == digest:
-            return None
-        if ours and state.get("crashes", 0) >= supervise.CRASHES:
-            why = f"the daemon ended {state['crashes']} times, last with exit code {state.get('last_exit')}"
-            return Verdict("fail", "RUN_CRASHLOOP", why, {"log": supervise.last_words(places)})
+        if _is_of(state, standing):
+            if _is_loaded(places, slot, state):
+                return None
+            if state.get("crashes", 0) >= supervise.CRASHES:
+                return Verdict("fail", "RUN_CRASHLOOP", _ended(state), {"log": child.last_words(places)})
         time.sleep(0.05)
     why = f"the daemon was not ready within {seconds:.0f} s"
-    return Verdict("fail", "ACT_TIMEOUT", why, {"log": supervise.last_words(places)})
+    return Verdict("fail", "ACT_TIMEOUT", why, {"log": child.last_words(places)})
+
+
+def _is_loaded(places: Places, slot: str, state: dict[str, Any]) -> bool:
+    """Say whether a slot can be asked, and the supervisor knows its process; `state` is what that wrote."""
+    if not state.get("child"):
+        return False
+    if (state.get("router") or {}).get("steered"):
+        seen = steer.version(admin.status(places), slot)
+        known = (state.get("workers") or {}).get(slot)
+        return bool(seen.get("resident")) and seen.get("state") == "ready" and seen.get("pid") == known
+    # A daemon of the same slot that the supervisor is about to end answers too.
+    return (talk.ready(places) or {}).get("digest") == f"sha256:{slot}"
+
+
+def _ended(state: dict[str, Any]) -> str:
+    """Return how often and how it ended, in words."""
+    last, why = state.get("last_exit"), state.get("why")
+    how = "" if last is None else f", last with exit code {last}"
+    return f"the daemon ended {state['crashes']} times{how}" + (f": {why}" if why else "")
+
+
+def _await_serving(places: Places, slot: str) -> None:
+    """Wait until what applications ask comes to the slot; raise DeviceError when it does not."""
+    end = time.monotonic() + SERVING_SECONDS
+    while (talk.ready(places) or {}).get("digest") != f"sha256:{slot}":
+        if time.monotonic() >= end:
+            why = (read_json(places.daemon) or {}).get("why")
+            raise DeviceError("the router does not let it serve" + (f": {why}" if why else ""))
+        time.sleep(0.02)
 
 
 def _is_of(state: dict[str, Any], standing: Standing) -> bool:
@@ -182,7 +221,8 @@ class _Sitting:
         return _Seen(paper, measured, self._judge(paper, measured))
 
     def _ask(self) -> Paper:
-        examiner = examine.of(self.places, self.description, max(0.0, self.end - time.monotonic()))
+        left = max(0.0, self.end - time.monotonic())
+        examiner = examine.of(self.places, self.slot, self.description, left)
         paper = examiner.ask(self.prompts, self._told)
         if self.prompts and not paper.asked:
             raise DeviceError("none of its golden prompts could be asked: this daemon scores no texts")

@@ -46,6 +46,8 @@ def enroll(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     from slmops.device import attest, trust  # noqa: PLC0415 (a greeting alone needs none of it)
 
     settings = {key: said[key] for key in ("device", "profile", "runtime", "port", "service")}
+    # Operators of before know no flags of the daemon.
+    settings["daemon"] = said.get("daemon") or {}
     with journal.locked(places):
         answer = trust.greet(places, said["trust"])
         write_json(places.config, settings)

@@ -17,10 +17,14 @@ PATIENCE = 60.0
 """Seconds for a program of the system that should answer at once."""
 
 
-class _Line(socket.socket):
+class Line(socket.socket):
     """A connection from which nothing is read after a moment."""
 
-    end: float = 0.0
+    def __init__(self, plain: socket.socket, seconds: float) -> None:
+        """Take a connection over; all there is to be read must have come within `seconds`."""
+        super().__init__(fileno=plain.detach())
+        self.settimeout(seconds)
+        self.end = time.monotonic() + seconds
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """Read as a socket does; raise TimeoutError when the time is over."""
@@ -33,11 +37,15 @@ class _Line(socket.socket):
 
 def connect(number: int, seconds: float) -> socket.socket:
     """Connect to a port of this machine; all there is to be read must have come within `seconds`."""
-    plain = socket.create_connection(("127.0.0.1", number), seconds)
-    line = _Line(fileno=plain.detach())
-    line.settimeout(seconds)
-    line.end = time.monotonic() + seconds
-    return line
+    return Line(socket.create_connection(("127.0.0.1", number), seconds), seconds)
+
+
+def unbounded(line: socket.socket) -> socket.socket:
+    """Return the same connection with its timeout for each piece, and no end for all of them."""
+    seconds = line.gettimeout()
+    plain = socket.socket(fileno=line.detach())
+    plain.settimeout(seconds)
+    return plain
 
 
 def run(words: list[str], seconds: float = PATIENCE, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from slmops.device import journal, service, supervise
+from slmops.device import child, journal, service
 from slmops.device.places import Places
 from slmops.errors import DeviceError
 
@@ -39,7 +39,7 @@ def _decision(record: dict[str, Any]) -> str:
 
 
 SOURCES: dict[str, Callable[[Places, int], list[str]]] = {
-    "daemon": supervise.log_tail,
+    "daemon": child.log_tail,
     "supervisor": service.log_tail,
     "agent": _decisions,
 }

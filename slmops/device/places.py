@@ -58,6 +58,8 @@ class Places:
         self.daemon = root / "run" / "daemon.json"
         self.whole = root / "run" / "whole.json"
         self.port = root / "run" / "port"
+        self.admin = root / "run" / "admin.sock"
+        self.keys = root / "keys.json"
         self.bulletin = root / "run" / "bulletin"
         self.log = root / "log" / "daemon.log"
         self.spool = root / "spool"

@@ -7,9 +7,10 @@ client and what it needs would take a tenth of its memory.
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
-from slmops.device import limit
+from slmops.device import admin, limit
 from slmops.device.places import Places
 
 LONGEST = 1 << 16
@@ -29,18 +30,25 @@ def ready(places: Places, timeout: float = 5.0) -> dict[str, Any] | None:
 
     `timeout` is how many seconds it has to say it.
     """
-    number = port(places)
-    if number is None:
-        return None
     try:
-        status, said = _asked(number, timeout)
+        status, said = _asked(places, timeout)
     except (OSError, OverflowError, ValueError, IndexError):
         return None
     return said if status == b"200" and isinstance(said, dict) and said.get("ready") is True else None
 
 
-def _asked(number: int, timeout: float) -> tuple[bytes, Any]:
-    with limit.connect(number, timeout) as line:
+def connect(places: Places, timeout: float) -> socket.socket:
+    """Connect to the daemon for so many seconds at most, as whoever it answers; raise OSError of none."""
+    if places.keys.exists():
+        return limit.Line(admin.connect(places, timeout), timeout)
+    number = port(places)
+    if number is None:
+        raise ConnectionRefusedError("the daemon does not listen yet")
+    return limit.connect(number, timeout)
+
+
+def _asked(places: Places, timeout: float) -> tuple[bytes, Any]:
+    with connect(places, timeout) as line:
         line.sendall(b"GET /readyz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
         with line.makefile("rb") as answer:
             head, _, body = answer.read(LONGEST).partition(b"\r\n\r\n")

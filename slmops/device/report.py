@@ -30,7 +30,9 @@ def tell(places: Places, sums: Sums, taken: dict[str, int] | None, *, patience: 
     """
     rotten = damage.known(places)
     standing = journal.standing(places)
-    serving = ready.ready(places, patience)
+    daemon = read_json(places.daemon) or {}
+    # Where no router runs just now, the socket would let us wait for one.
+    serving = ready.ready(places, patience) if daemon.get("child") else None
     seen = sums.of(f"sha256:{standing.slot}")
     return {
         "agent": __version__,
@@ -45,7 +47,7 @@ def tell(places: Places, sums: Sums, taken: dict[str, int] | None, *, patience: 
         "quarantined": shun.told(places),
         "slots": [name for name in slots.names(places) if name not in rotten],
         "held": slots.held(places),
-        "daemon": read_json(places.daemon) or {},
+        "daemon": daemon,
         "memory": taken,
         "telemetry": asdict(seen),
         "p95_seconds": quantile(seen.seconds, 0.95),

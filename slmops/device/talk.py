@@ -12,6 +12,7 @@ from typing import Any
 
 from slmops.device import limit
 from slmops.device.places import Places
+from slmops.device.ready import connect
 from slmops.device.ready import port as port  # noqa: PLC0414 - asked here by those who talk
 from slmops.device.ready import ready as ready  # noqa: PLC0414 - as above
 from slmops.errors import DeviceError
@@ -72,9 +73,13 @@ def scores(places: Places, body: dict[str, Any], timeout: float) -> list[float |
     return found
 
 
-def classify(places: Places, text: str, timeout: float) -> str:
-    """Return the label a classifier gives to `text`; raise DeviceError when there is none."""
-    return str(_asked(places, "/v1/classify", {"input": text}, timeout)["data"][0]["label"])
+def classify(places: Places, text: str, timeout: float, model: str | None = None) -> str:
+    """Return the label a classifier gives to `text`; raise DeviceError when there is none.
+
+    `model` names the version; without it, the one that serves is asked.
+    """
+    body = {"input": text} if model is None else {"input": text, "model": model}
+    return str(_asked(places, "/v1/classify", body, timeout)["data"][0]["label"])
 
 
 def _asked(places: Places, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
@@ -137,20 +142,23 @@ def question(said: dict[str, Any], *, chat: bool) -> tuple[str, dict[str, Any]]:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that is waited for no longer than its timeout, all in all."""
+    """A connection to the daemon, waited for no longer than its timeout."""
+
+    def __init__(self, places: Places, timeout: float, *, patient: bool) -> None:
+        super().__init__("127.0.0.1", timeout=timeout)
+        self._places, self._patient = places, patient
 
     def connect(self) -> None:
-        """Connect; `limit` counts from here."""
-        self.sock = limit.connect(self.port, float(self.timeout or 0))
+        """Connect; the time counts from here, or if `patient` from each piece that comes."""
+        line = connect(self._places, float(self.timeout or 0))
+        self.sock = limit.unbounded(line) if self._patient else line
 
 
 def _connect(places: Places, timeout: float, *, patient: bool = False) -> http.client.HTTPConnection:
     """Return a connection with `timeout` seconds for all, or if `patient` for each piece that comes."""
-    number = port(places)
-    if number is None:
+    if port(places) is None:
         raise DeviceError("the daemon does not listen yet", remedy="See `slmops device logs`.")
-    kind = http.client.HTTPConnection if patient else _Connection
-    return kind("127.0.0.1", number, timeout=timeout)
+    return _Connection(places, timeout, patient=patient)
 
 
 def _call(

@@ -4,8 +4,9 @@ Theory. The journal is the truth and the links `current` and `previous` follow i
 written and synced before a link moves, and whoever comes next points the links where the
 journal says. So a power cut between the two changes nothing.
 
-    activated    a slot serves, on trial; the one before it stays as the way back
-    proved       it passed its gate here; now somebody must confirm it in time
+    activated    a slot is on trial: it is looked at beside the one that serves, which stays the way back
+    proved       it passed its gate here and serves; now somebody must confirm it in time. Where live answers
+                 are to be watched first, a second one says that they were
     confirmed    the trial is over: the slot is committed
     restarted    a committed slot that did not answer is started anew
     rolled_back  the slot before serves again
@@ -33,7 +34,9 @@ class Trial:
     deadline: float
     """Seconds of the monotonic clock of that boot."""
     proved: bool = False
-    """It passed its gate and may be confirmed."""
+    """It passed its gate and serves."""
+    watched: bool = False
+    """What it answered live was looked at, where that was asked for: it may be confirmed."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,11 @@ class Standing:
     """The standing a rolled-back trial returns to."""
     failure: dict[str, Any] | None = None
     """Why the last rollback happened: slot, code, message, evidence."""
+    restarted: float = 0.0
+    """Unix time at which the committed slot was last to be started anew: what runs since before must end."""
 
 
-COMMITTED = ("slot", "previous", "since", "settings", "previous_settings", "failure")
+COMMITTED = ("slot", "previous", "since", "settings", "previous_settings", "failure", "restarted")
 """What there is to say of a standing that is not on trial."""
 
 
@@ -75,7 +80,8 @@ def step(standing: Standing, record: dict[str, Any]) -> Standing:
 
 def committed(said: dict[str, Any]) -> Standing:
     """Return a committed standing from its `slot`, `previous`, `since`, settings and failure."""
-    return Standing(**{key: said[key] for key in COMMITTED})
+    # What an agent of before kept does not say when it was restarted.
+    return Standing(**{key: said[key] for key in COMMITTED if key in said})
 
 
 def going_back(standing: Standing) -> Standing:
@@ -101,17 +107,20 @@ def _activated(standing: Standing, record: dict[str, Any]) -> Standing:
         settings=record.get("settings"),
         previous_settings=committed.previous_settings if again else committed.settings,
         before=replace(committed, failure=None),
+        restarted=committed.restarted,
     )
 
 
 def _proved(standing: Standing, record: dict[str, Any]) -> Standing:
     if record.get("slot") != standing.slot or standing.trial is None:
         return standing
-    return replace(standing, trial=Trial(boot=record["boot"], deadline=record["deadline"], proved=True))
+    # An agent of before watched first, and said it once.
+    trial = Trial(record["boot"], record["deadline"], proved=True, watched=record.get("watched", True))
+    return replace(standing, trial=trial)
 
 
 def _confirmed(standing: Standing, record: dict[str, Any]) -> Standing:
-    unproved = standing.trial is not None and not standing.trial.proved
+    unproved = standing.trial is not None and not (standing.trial.proved and standing.trial.watched)
     if record.get("slot") != standing.slot or unproved:
         return standing
     return replace(standing, trial=None, before=None, failure=None)
@@ -120,7 +129,7 @@ def _confirmed(standing: Standing, record: dict[str, Any]) -> Standing:
 def _restarted(standing: Standing, record: dict[str, Any]) -> Standing:
     if record.get("slot") != standing.slot:
         return standing
-    return replace(standing, since=record["at"], settings=record.get("settings"))
+    return replace(standing, since=record["at"], restarted=record["at"], settings=record.get("settings"))
 
 
 def _rolled_back(standing: Standing, record: dict[str, Any]) -> Standing:

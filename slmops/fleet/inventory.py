@@ -7,6 +7,7 @@ yields as many names as hosts.
 
 import re
 import zoneinfo
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
@@ -17,7 +18,7 @@ from slmops.errors import UsageError
 from slmops.fault import fault
 from slmops.fleet import address, selector
 from slmops.fleet.strategy import PROFILE, SITE, Canary, Step, Strategy
-from slmops.profile.device import Rate
+from slmops.profile.device import Rate, Size
 
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")
 MOST = 100_000
@@ -29,6 +30,47 @@ _BUNDLE = re.compile(r"[a-z0-9][a-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._+-]*")
 ROOT = r"^(~/|[^~]).*[^/]$"
 """A directory of the agent's own: neither a home nor the top of the disk."""
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+
+
+class Daemon(BaseModel):
+    """How the inference daemon of a device is run; what nobody says is as the daemon has it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slots: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None, description="Requests that are computed together at most. Default: 8."
+    )
+    pool: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Tokens that all requests together have room for. Default: the context of the model, "
+        "which is the memory that its profile counts with.",
+    )
+    seats: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Requests that may wait; one more is told 429. Default: 64."
+    )
+    max_pause: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Seconds that requests wait where two versions do not fit into memory, and one is loaded "
+        "after the other has gone; then they are told 503. Default: 30.",
+    )
+    cache: Annotated[Size, Field(gt=0)] | None = Field(
+        None,
+        description="Memory for answers that are given again to the same question, as 16MiB. Default: none.",
+    )
+    capture: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Share of requests whose text is kept on the device, redacted. Default: none."
+    )
+    host: Word | None = Field(
+        None,
+        description="Address that the daemon answers at. Any but a loopback address demands keys. "
+        "Default: 127.0.0.1.",
+    )
+    cors: list[Word] | None = Field(
+        None, description="Origins of web pages that may ask it, as https://app.example. Default: none."
+    )
+    memory_limit: Annotated[Size, Field(gt=0)] | None = Field(
+        None, description="Memory that all its versions together may take, as 2GiB. Default: what is free."
+    )
 
 
 class Settings(BaseModel):
@@ -59,6 +101,11 @@ class Settings(BaseModel):
     )
     daemon_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         None, description="Loopback port of the inference daemon; 0 takes any free one. Default: 11435."
+    )
+    daemon: Daemon | None = Field(
+        None,
+        description="How the inference daemon is run; each part of it is looked for by itself. A change "
+        "takes effect with the next deploy.",
     )
     service: Literal["auto", "systemd", "process"] | None = Field(
         None, description="Who keeps the agent running. Default: auto, systemd where there is one."
@@ -180,7 +227,14 @@ class Fleet(BaseModel):
         if len(names) != len(hosts):
             raise fault(f"{len(names)} names but {len(hosts)} hosts", "devices", index, "host")
         groups = [self.groups[name] for name in entry.groups if name in self.groups]
-        found = {key: self._setting(key, entry, groups) for key in Settings.model_fields}
+        levels: tuple[Settings, ...] = (entry, *groups, self.defaults)
+        found = {key: _first(getattr(each, key) for each in levels) for key in Settings.model_fields}
+        flags = [each.daemon for each in levels if each.daemon is not None]
+        found["daemon"] = {
+            key: value
+            for key in Daemon.model_fields
+            if (value := _first(getattr(each, key) for each in flags)) is not None
+        }
         labels = {
             key: value for group in reversed(groups) for key, value in group.labels.items()
         } | entry.labels
@@ -192,12 +246,10 @@ class Fleet(BaseModel):
             for name, host in zip(names, hosts, strict=True)
         ]
 
-    def _setting(self, key: str, entry: Entry, groups: list[Group]) -> Any:
-        for settings in (entry, *groups, self.defaults):
-            value = getattr(settings, key)
-            if value is not None:
-                return value
-        return None
+
+def _first(values: Iterable[Any]) -> Any:
+    """Return the first that was said, or None."""
+    return next((value for value in values if value is not None), None)
 
 
 @dataclass(frozen=True)
@@ -217,6 +269,8 @@ class Device:
     root: str = "~/.slmops"
     runtime: tuple[str, ...] = (AUTO,)
     daemon_port: int = 11435
+    daemon: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Flags of the daemon that were said, by name; sizes in bytes."""
     service: str = "auto"
     connect_timeout: float = 10.0
     bandwidth: int | None = None
@@ -244,6 +298,7 @@ class Device:
             "profile": self.profile,
             "runtime": list(self.python),
             "port": self.daemon_port,
+            "daemon": self.daemon,
             "service": self.service,
         }
 

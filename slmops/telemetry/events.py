@@ -2,13 +2,14 @@
 
 It does not know where the lines are kept, and holds numbers only: no prompt, no answer, no user.
 
-Law: `parse(render(e)) == e`.
+Laws: `parse(render(e)) == e` and `unpack(pack(es)) == es`; a line from before there were labels and kinds is read, with both empty.
 This file runs on devices too: standard library only, Python 3.9.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +36,10 @@ class RequestFinished:
     """From arrival to the first token, waiting included; None when there was no token."""
     seconds: float
     """From arrival to the end."""
+    label: str = ""
+    """What the version that answered was called then: current, previous, candidate; empty for none."""
+    kind: str = ""
+    """What was asked for: chat, completion, embeddings, classify; empty where it did not come so far."""
 
 
 _TYPES: dict[str, Any] = {
@@ -46,7 +51,11 @@ _TYPES: dict[str, Any] = {
     "output_tokens": int,
     "first_token_seconds": (int, float, type(None)),
     "seconds": (int, float),
+    "label": str,
+    "kind": str,
 }
+_LATER = {"label": "", "kind": ""}
+"""Keys that older lines lack, and what they say then."""
 
 
 def render(event: RequestFinished) -> str:
@@ -62,6 +71,7 @@ def parse(line: str) -> RequestFinished:
         raise DocumentError(f"event: not JSON: {error}") from error
     if not isinstance(said, dict) or said.pop("event", None) != KIND:
         raise DocumentError(f"event: expected an object with 'event': {KIND!r}, got {line[:60]!r}")
+    said = {**_LATER, **said}
     if set(said) != set(_TYPES):
         odd = ", ".join(sorted(set(said) ^ set(_TYPES)))
         raise DocumentError(f"event: keys missing or unknown: {odd}")
@@ -69,3 +79,44 @@ def parse(line: str) -> RequestFinished:
         if not isinstance(said[key], kind) or isinstance(said[key], bool):
             raise DocumentError(f"event: {key}: unexpected value {said[key]!r}")
     return RequestFinished(**said)
+
+
+def pack(events: Iterable[tuple[int, RequestFinished]]) -> dict[str, Any]:
+    """Return numbered events as an object for JSON that says everything once: {served, events}.
+
+    `served` is a list of [release, digest, label, kind]; an event [number, time, which of them, status,
+    prompt_tokens, output_tokens, first_token_seconds, seconds].
+    """
+    served: dict[tuple[str, str, str, str], int] = {}
+    rows = [
+        [
+            number,
+            event.time,
+            served.setdefault((event.release, event.digest, event.label, event.kind), len(served)),
+            event.status,
+            event.prompt_tokens,
+            event.output_tokens,
+            event.first_token_seconds,
+            event.seconds,
+        ]
+        for number, event in events
+    ]
+    return {"served": [list(each) for each in served], "events": rows}
+
+
+def unpack(said: dict[str, Any]) -> list[tuple[int, RequestFinished]]:
+    """Read what `pack` made; raise DocumentError when it is something else."""
+    try:
+        return [_unpacked(said["served"], *row) for row in said["events"]]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DocumentError(f"events: not as a device tells them: {error!r}") from error
+
+
+def _unpacked(served: list[Any], number: int, time: float, which: int, *rest: Any) -> tuple[int, RequestFinished]:
+    release, digest, label, kind = served[which]
+    status, prompt_tokens, output_tokens, first_token_seconds, seconds = rest
+    event = RequestFinished(
+        time, release, digest, status, prompt_tokens, output_tokens, first_token_seconds, seconds, label, kind
+    )
+    # What a device says is checked as a line of it is.
+    return int(number), parse(render(event))

@@ -1,122 +1,266 @@
 """A bounded ring of events on disk, for a device that is offline more often than not.
 
-Lines are appended to numbered segment files. When all of them together would pass the limit, the
-oldest segment goes, and what it held is counted as dropped. It does not know who comes to read.
+Events lie in a SQLite file with numbers that rise. Some thousand of them, by their numbers, are a block; of a
+block that is full its sums are kept beside it, so that who wants to know what all of them come to reads a
+few. When the file would pass its limit the oldest block goes, and what it held is counted as dropped. It does
+not know who comes to read.
 
-Laws: the segments never hold more bytes than the limit; what is read comes in the order written;
-a line torn by a power cut costs that line alone.
+Laws: a spool has a name of its own, and in it a number is given once, even when a power cut took what had it
+before; so whoever keeps the last number that it read gets every event once. Writing never raises: what cannot
+be written is counted as lost, what is no database any more is set aside, and a new one begins. Files never
+hold more bytes than the limit, but for one that was set aside. The newest event is never dropped.
 This file runs on devices too: standard library only, Python 3.9.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from slmops.errors import DocumentError
-from slmops.telemetry.events import RequestFinished, parse, render
+from slmops.errors import DocumentError, MissingPartError
+from slmops.telemetry import database
+from slmops.telemetry.events import RequestFinished, parse
+from slmops.telemetry.summary import summarise
 
-LIMIT_BYTES = 4 * 1024 * 1024
-SEGMENTS = 8
-"""Segments that a full spool has: one eighth is what goes at a time."""
-DROPPED = "dropped"
+if TYPE_CHECKING:
+    import sqlite3
+
+FILE = "spool.sqlite"
+LIMIT_BYTES = 32 << 20
+"""Seven days of a request a second."""
+LEAST_BYTES = 256 << 10
+"""A smaller limit is as good as this one: a few blocks."""
+BLOCK = 1024
+GAP = 1 << 20
+"""Numbers that are left out whenever a spool is opened: more than a power cut can take events."""
+LOG_PAGES = 1000
+LEGACY, CARRYING = "[0-9]*.jsonl", ".carrying"
+"""Spools were lines of JSON in numbered files once; one that is being carried over has another name."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS spool (name TEXT NOT NULL, dropped INTEGER NOT NULL, floor INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS served (
+    number INTEGER PRIMARY KEY, release TEXT NOT NULL, digest TEXT NOT NULL, label TEXT NOT NULL, kind TEXT NOT NULL,
+    UNIQUE (release, digest, label, kind));
+CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY, time REAL, served INTEGER, status INTEGER, prompt_tokens INTEGER, output_tokens INTEGER,
+    first_token_seconds REAL, seconds REAL);
+CREATE TABLE IF NOT EXISTS sums (
+    block INTEGER, digest TEXT, summary TEXT, PRIMARY KEY (digest, block)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS carried (token TEXT PRIMARY KEY);
+"""
+EVENTS = """
+SELECT id, time, release, digest, status, prompt_tokens, output_tokens, first_token_seconds, seconds, label, kind
+FROM events CROSS JOIN served ON served.number = events.served"""
 
 
 @dataclass(frozen=True)
 class Spooled:
-    """What a spool holds: its events in order, and how much is not there any more."""
+    """What a spool holds, or a part of it, in the order in which it was written."""
 
-    events: list[RequestFinished]
+    name: str
+    """Of the spool; empty where there is none."""
+    events: list[tuple[int, RequestFinished]]
+    """With their numbers."""
     dropped: int
-    """Lines that went to stay within the limit."""
-    unreadable: int
-    """Lines that are torn, or not events."""
+    """Events that went to stay within the limit, of all time."""
+    last: int
+    """The highest number there is."""
 
 
 class Spool:
-    """The writing end; reading needs no more than the folder (see `read`)."""
+    """The writing end, for one thread at a time; reading needs no more than the folder (see `read`)."""
 
     def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
-        """Open `folder`, made when missing, to hold at most `limit_bytes`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._limit = limit_bytes
-        self._torn = _is_torn(segments(folder)[-1:])
+        """Take `folder`, made when something is written, to hold at most `limit_bytes`."""
+        self.bytes = 0
+        """On disk, after what was written last."""
+        self.dropped = 0
+        """Events that went to stay within the limit, of all time."""
+        self.lost = 0
+        """Events that could not be written, since the start."""
+        self.why = ""
+        """What the last of them could not be written for."""
+        self._folder, self._path = folder, folder / FILE
+        room = max(LEAST_BYTES, limit_bytes) // database.PAGE - database.SHARED // database.PAGE
+        self._log_pages = min(LOG_PAGES, room // 8)
+        self._most = room - 3 * self._log_pages
+        self._connection: sqlite3.Connection | None = None
+        self._served: dict[tuple[str, str, str, str], int] = {}
+        self._floor = 0
 
-    def append(self, event: RequestFinished) -> None:
-        """Write one event; raise OSError when the disk will not have it.
+    def append(self, event: RequestFinished) -> bool:
+        """Write one event; say whether it is written."""
+        return self.extend([event])
 
-        A single write to a file opened for appending, so that two daemons (one draining, one
-        starting) do not tear each other's lines.
-        """
-        line = (render(event) + "\n").encode()
-        if self._torn:
-            line = b"\n" + line
-        segment = self._make_room(len(line))
-        handle = os.open(segment, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            self._torn = os.write(handle, line) != len(line)
-        finally:
-            os.close(handle)
-
-    def _make_room(self, size: int) -> Path:
-        there = segments(self._folder)
-        current = there[-1] if there else self._folder / _name(1)
-        if there and current.stat().st_size + size > self._limit // SEGMENTS:
-            current = self._folder / _name(int(current.stem) + 1)
-        held = sum(segment.stat().st_size for segment in there)
-        for oldest in there:
-            if held + size <= self._limit or oldest == current:
-                break
-            held -= oldest.stat().st_size
-            self._drop(oldest)
-        return current
-
-    def _drop(self, segment: Path) -> None:
-        count = _dropped(self._folder) + segment.read_bytes().count(b"\n")
-        fresh = self._folder / f"{DROPPED}.new"
-        fresh.write_text(f"{count}\n", encoding="ascii")
-        fresh.replace(self._folder / DROPPED)
-        segment.unlink()
-
-
-def read(folder: Path) -> Spooled:
-    """Read all that the spool at `folder` holds, oldest first; a missing folder holds nothing."""
-    events: list[RequestFinished] = []
-    unreadable = 0
-    for segment in segments(folder):
-        try:
-            text = segment.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            # It went since it was listed, as the oldest does; it is counted as dropped.
-            continue
-        for line in text.splitlines():
-            if not line:
-                continue
+    def extend(self, events: list[RequestFinished]) -> bool:
+        """Write events, all or none of them; say whether they are written."""
+        for _ in range(2):
             try:
-                events.append(parse(line))
-            except DocumentError:
-                unreadable += 1
-    return Spooled(events, _dropped(folder), unreadable)
+                self._write(events)
+            except (*_errors(), MissingPartError, OSError) as error:
+                self.close()
+                self.why = str(error)
+                if not isinstance(error, (MissingPartError, OSError)) and database.is_damage(error):
+                    database.set_aside(self._path)
+                    continue
+                break
+            else:
+                return True
+        self.lost += len(events)
+        return False
+
+    def close(self) -> None:
+        """Let the file go; what is written next opens it again."""
+        if self._connection:
+            with suppress(*_errors()):
+                self._connection.close()
+        self._connection, self._served = None, {}
+
+    def _write(self, events: list[RequestFinished]) -> None:
+        if self._connection is None:
+            self._connection = database.open_for_writing(self._path, SCHEMA, self._log_pages)
+            self._floor = _begin(self._connection)
+            self._carry_over(self._connection)
+        with database.writing(self._connection) as connection:
+            for event in events:
+                self._insert(connection, event)
+            self._make_room(connection)
+        self.dropped = _spool(connection)[1]
+        self.bytes = database.held(self._path)
+
+    def _insert(self, connection: sqlite3.Connection, event: RequestFinished) -> None:
+        (last,) = connection.execute("SELECT max(id) FROM events").fetchone()
+        number = max(last or 0, self._floor) + 1
+        connection.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                number,
+                event.time,
+                self._number(connection, event),
+                event.status,
+                event.prompt_tokens,
+                event.output_tokens,
+                event.first_token_seconds,
+                event.seconds,
+            ),
+        )
+        if last is not None and number // BLOCK != last // BLOCK:
+            _sum_up(connection, last // BLOCK)
+
+    def _number(self, connection: sqlite3.Connection, event: RequestFinished) -> int:
+        served = (event.release, event.digest, event.label, event.kind)
+        if served not in self._served:
+            connection.execute(
+                "INSERT OR IGNORE INTO served (release, digest, label, kind) VALUES (?, ?, ?, ?)", served
+            )
+            where = "release = ? AND digest = ? AND label = ? AND kind = ?"
+            found = connection.execute(f"SELECT number FROM served WHERE {where}", served)  # noqa: S608
+            self._served[served] = found.fetchone()[0]
+        return self._served[served]
+
+    def _make_room(self, connection: sqlite3.Connection) -> None:
+        while database.pages(connection) > self._most:
+            first, last = span(connection)
+            if first is None or first // BLOCK == last // BLOCK:
+                return
+            end = (first // BLOCK + 1) * BLOCK
+            gone = connection.execute("DELETE FROM events WHERE id < ?", (end,)).rowcount
+            connection.execute("DELETE FROM sums WHERE block < ?", (end // BLOCK,))
+            connection.execute("UPDATE spool SET dropped = dropped + ?", (gone,))
+
+    def _carry_over(self, connection: sqlite3.Connection) -> None:
+        """Take in what lies here as lines of JSON, each file once, even when it is cut off meanwhile."""
+        for segment in sorted(self._folder.glob(LEGACY)):
+            segment.rename(self._folder / f"{segment.stem}-{os.urandom(6).hex()}{CARRYING}")
+        for segment in sorted(self._folder.glob(f"*{CARRYING}")):
+            with database.writing(connection):
+                new = connection.execute("INSERT OR IGNORE INTO carried VALUES (?)", (segment.name,)).rowcount
+                for event in _lines(segment) if new else ():
+                    self._insert(connection, event)
+                self._make_room(connection)
+            segment.unlink()
+        with suppress(FileNotFoundError):
+            (self._folder / "dropped").unlink()
 
 
-def _name(number: int) -> str:
-    return f"{number:010d}.jsonl"
+def read(folder: Path, after: int = 0, limit: int = -1, name: str = "") -> Spooled:
+    """Read the spool at `folder`: the events with numbers above `after`, `limit` at most.
+
+    Of a spool with another `name` than the one given, all: what was read of one before does not count. Raise
+    IntegrityError when it cannot be read.
+    """
+    with database.look(folder / FILE) as connection:
+        if connection is None or (spool := _spool(connection)) is None:
+            return Spooled("", [], 0, 0)
+        begin = after if name in {"", spool[0]} else 0
+        rows = connection.execute(f"{EVENTS} WHERE id > ? ORDER BY id LIMIT ?", (begin, limit))
+        events = [(row[0], RequestFinished(*row[1:])) for row in rows]
+        (last,) = connection.execute("SELECT max(id) FROM events").fetchone()
+        return Spooled(spool[0], events, spool[1], last or 0)
 
 
-def segments(folder: Path) -> list[Path]:
-    """Return the files of a spool, oldest first."""
-    return sorted(folder.glob("[0-9]*.jsonl"))
+def statuses(folder: Path, digest: str, since: float) -> list[int]:
+    """Return the HTTP statuses of an artifact's requests that finished at that time or later."""
+    with database.look(folder / FILE) as connection:
+        if connection is None:
+            return []
+        rows = connection.execute(
+            "SELECT status FROM events JOIN served ON served.number = events.served "
+            "WHERE digest = ? AND time >= ? ORDER BY id",
+            (digest, since),
+        )
+        return [status for (status,) in rows]
 
 
-def _is_torn(last: list[Path]) -> bool:
-    return bool(last) and not last[0].read_bytes().endswith(b"\n")
+def span(connection: sqlite3.Connection) -> tuple[Any, Any]:
+    """Return the lowest and the highest number; None and None of an empty spool."""
+    # One at a time: of both at once SQLite reads the whole table.
+    lowest, highest = (connection.execute(f"SELECT {which}(id) FROM events").fetchone()[0] for which in ("min", "max"))  # noqa: S608
+    return lowest, highest
 
 
-def _dropped(folder: Path) -> int:
-    """Return the count on disk; a torn or missing one counts from zero again."""
+def _begin(connection: sqlite3.Connection) -> int:
+    """Give a new spool its name; of one that was there set aside, for good, the numbers that may be given."""
+    connection.execute("PRAGMA synchronous = FULL")
+    with database.writing(connection):
+        if _spool(connection) is None:
+            connection.execute("INSERT INTO spool VALUES (?, 0, 0)", (os.urandom(8).hex(),))
+        else:
+            least = "max(floor, coalesce((SELECT max(id) FROM events), 0))"
+            connection.execute(f"UPDATE spool SET floor = {least} + ?", (GAP,))  # noqa: S608 - no value in it
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return int(connection.execute("SELECT floor FROM spool").fetchone()[0])
+
+
+def _spool(connection: sqlite3.Connection) -> Any:
+    """Return the spool's name, and how many events it dropped."""
+    return connection.execute("SELECT name, dropped FROM spool").fetchone()
+
+
+def _sum_up(connection: sqlite3.Connection, block: int) -> None:
+    """Keep what a block that gets no more events comes to, by artifact."""
+    found: dict[str, list[RequestFinished]] = {}
+    for row in connection.execute(f"{EVENTS} WHERE id >= ? AND id < ?", (block * BLOCK, (block + 1) * BLOCK)):
+        found.setdefault(row[3], []).append(RequestFinished(*row[1:]))
+    for digest, events in found.items():
+        told = json.dumps(asdict(summarise(events)), separators=(",", ":"))
+        connection.execute("INSERT OR REPLACE INTO sums VALUES (?, ?, ?)", (block, digest, told))
+
+
+def _lines(path: Path) -> Iterable[RequestFinished]:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(DocumentError):
+            yield parse(line)
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what SQLite raises; nothing where Python has none."""
     try:
-        return int((folder / DROPPED).read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        return 0
+        return (database.module().Error,)
+    except MissingPartError:
+        return ()

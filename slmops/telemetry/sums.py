@@ -1,71 +1,80 @@
-"""What a spool comes to by artifact, for whoever asks again and again: each line is read once.
+"""What a spool comes to by artifact, for whoever asks again and again: each block of events is read once.
 
 It does not know who asks. Laws: what it says is `summarise` of what `spool.read` gives, up to the rounding of
-sums of seconds and a last line that is still being written; a segment that went is counted no more.
+sums of seconds; a block that went is counted no more; a spool that cannot be read comes to nothing.
 This file runs on devices too: standard library only, Python 3.9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from slmops.errors import DocumentError
-from slmops.telemetry.events import RequestFinished, parse
-from slmops.telemetry.spool import segments
+from slmops.errors import IntegrityError, MissingPartError
+from slmops.telemetry import database
+from slmops.telemetry.events import RequestFinished
+from slmops.telemetry.spool import BLOCK, EVENTS, FILE, span
 from slmops.telemetry.summary import Summary, merge, summarise
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 class Sums:
-    """The summaries of one spool, segment by segment."""
+    """The summaries of one spool."""
 
     def __init__(self, folder: Path) -> None:
         """Take the spool at `folder`, which need not be there yet."""
-        self._folder = folder
-        self._segments: dict[str, _Segment] = {}
+        self._path = folder / FILE
+        self._kept: dict[tuple[str, str], _Kept] = {}
 
     def of(self, digest: str) -> Summary:
         """Return what the requests that this artifact answered come to, by now."""
-        there = {path.name: path for path in segments(self._folder)}
-        self._segments = {name: self._segments.get(name) or _Segment() for name in there}
-        total = Summary()
-        for name, segment in self._segments.items():
-            # One that went since it was listed is listed no more the next time.
-            with suppress(FileNotFoundError):
-                segment.read_on(there[name])
-            total = merge(total, segment.sums.get(digest, Summary()))
-        return total
-
-
-class _Segment:
-    def __init__(self) -> None:
-        self.file, self.read = 0, 0
-        self.sums: dict[str, Summary] = {}
-
-    def read_on(self, path: Path) -> None:
-        """Count the lines that came since; another file of the same name is counted from its beginning."""
-        seen = path.stat()
-        if seen.st_ino != self.file or seen.st_size < self.read:
-            self.file, self.read, self.sums = seen.st_ino, 0, {}
-        if seen.st_size == self.read:
-            return
-        with path.open("rb") as file:
-            file.seek(self.read)
-            lines, _, _ = file.read().rpartition(b"\n")
-        if not lines:
-            return
-        self.read += len(lines) + 1
-        found: dict[str, list[RequestFinished]] = {}
-        for event in _events(lines.decode("utf-8", "replace").splitlines()):
-            found.setdefault(event.digest, []).append(event)
-        for digest, events in found.items():
-            self.sums[digest] = merge(self.sums.get(digest, Summary()), summarise(events))
-
-
-def _events(lines: Iterable[str]) -> Iterable[RequestFinished]:
-    for line in lines:
         try:
-            yield parse(line)
-        except DocumentError:
-            continue
+            with database.look(self._path) as connection:
+                return self._of(connection, digest) if connection else Summary()
+        except (IntegrityError, MissingPartError):
+            return Summary()
+
+    def _of(self, connection: sqlite3.Connection, digest: str) -> Summary:
+        ((name,),) = connection.execute("SELECT name FROM spool")
+        first, last = span(connection)
+        if last is None:
+            return Summary()
+        kept = self._kept.get((name, digest), _Kept())
+        if kept.first < first // BLOCK:
+            # What went cannot be taken away from sums.
+            kept = _Kept()
+        self._kept[name, digest] = kept = kept.read_on(connection, digest)
+        newest = connection.execute(
+            f"{EVENTS} WHERE id >= ? AND digest = ?",
+            (last // BLOCK * BLOCK, digest),
+        )
+        return merge(kept.total, summarise(RequestFinished(*row[1:]) for row in newest))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The sums of the blocks that were full when it was last asked, for one artifact."""
+
+    first: float = float("inf")
+    """The oldest of them."""
+    last: int = -1
+    total: Summary = Summary()
+
+    def read_on(self, connection: sqlite3.Connection, digest: str) -> _Kept:
+        """Count the blocks that have become full since."""
+        first, last, total = self.first, self.last, self.total
+        full = connection.execute(
+            "SELECT block, summary FROM sums WHERE digest = ? AND block > ? ORDER BY block", (digest, last)
+        )
+        for block, told in full:
+            first, last, total = min(first, block), block, merge(total, _parse(told))
+        return _Kept(first, last, total)
+
+
+def _parse(told: str) -> Summary:
+    said = json.loads(told)
+    return Summary(**{key: tuple(map(tuple, value)) if isinstance(value, list) else value for key, value in said.items()})

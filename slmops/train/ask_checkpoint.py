@@ -22,7 +22,8 @@ from slmops.build.open_model import threads_for
 from slmops.build.phrase import CheckpointPhrasing
 from slmops.build.subject import context_of_source
 from slmops.daemon.engine import Logits
-from slmops.daemon.sample import Sampling, choose
+from slmops.daemon.sample import choose
+from slmops.daemon.sampling import Sampling
 from slmops.train.answers import Answer, Asking, Question, seed_of
 from slmops.train.keep_answers import Heard, Place, keep_answers
 from slmops.train.open_trainable import load_weights

@@ -28,7 +28,7 @@ from slmops.build.subject import find_subject
 from slmops.daemon.chat import chat_ids
 from slmops.daemon.generate import Ask
 from slmops.daemon.load import describe, load
-from slmops.daemon.sample import Sampling
+from slmops.daemon.sampling import Sampling
 from slmops.errors import BuildError, ModelError, QualityError
 
 DEMO = Path(__file__).parents[2] / "demo/model"

@@ -177,7 +177,8 @@ class Graph:
         return name
 
 
-def write_onnx(path, weights):  # noqa: PLR0915
+def write_onnx(path, weights, *, rows="rows", positions=True):  # noqa: PLR0915
+    """Write a graph as optimum does; `rows` that are 1, or no `positions`, are other exporters' ways."""
     graph = Graph()
     op, constant = graph.op, graph.constant
 
@@ -189,11 +190,11 @@ def write_onnx(path, weights):  # noqa: PLR0915
         return op("Div", x, op("Sqrt", op("Add", mean, constant(np.float32(EPSILON)))))
 
     def heads(x, count):
-        shaped = op("Reshape", x, constant(np.array([1, -1, count, HEAD])))
+        shaped = op("Reshape", x, constant(np.array([0, -1, count, HEAD])))
         return op("Transpose", shaped, perm=[0, 2, 1, 3])
 
     def rotate(x):
-        pairs = op("Reshape", x, constant(np.array([1, 0, -1, HEAD // 2, 2])), allowzero=0)
+        pairs = op("Reshape", x, constant(np.array([0, 0, -1, HEAD // 2, 2])), allowzero=0)
         first = op("Gather", pairs, constant(np.int64(0)), axis=4)
         second = op("Gather", pairs, constant(np.int64(1)), axis=4)
         turned = op("Sub", op("Mul", first, cosine), op("Mul", second, sine))
@@ -203,12 +204,18 @@ def write_onnx(path, weights):  # noqa: PLR0915
         return op("Reshape", both, op("Shape", x))
 
     angles = np.arange(TRAINED)[:, None] * 10000.0 ** (-np.arange(0, HEAD, 2) / HEAD)[None]
-    cosine = op("Gather", constant(np.cos(angles).astype(np.float32)), "position_ids")
-    sine = op("Gather", constant(np.sin(angles).astype(np.float32)), "position_ids")
     total = op("Gather", op("Shape", "attention_mask"), constant(np.int64(1)))
+    read = op("Sub", total, op("Gather", op("Shape", "input_ids"), constant(np.int64(1))))
+    given = op("Range", read, total, constant(np.int64(1)))
+    places = op("Unsqueeze", "position_ids" if positions else given, constant(np.array([1])))
+    cosine = op("Gather", constant(np.cos(angles).astype(np.float32)), places)
+    sine = op("Gather", constant(np.sin(angles).astype(np.float32)), places)
+    if not positions:
+        cosine, sine = (op("Transpose", each, perm=[1, 0, 2]) for each in (cosine, sine))
     keys = op("Range", constant(np.int64(0)), total, constant(np.int64(1)))
-    queries = op("Unsqueeze", "position_ids", constant(np.array([2])))
-    hidden = op("Greater", keys, queries)
+    later = op("Greater", keys, op("Unsqueeze", given, constant(np.array([1]))))
+    there = op("Cast", op("Unsqueeze", "attention_mask", constant(np.array([1, 2]))), to=TensorProto.BOOL)
+    hidden = op("Or", later, op("Not", there))
     mask = op("Where", hidden, constant(np.float32(-np.inf)), constant(np.float32(0)))
     x = op("Gather", constant(weights["token_embd"]), "input_ids")
     for layer in range(LAYERS):
@@ -222,7 +229,7 @@ def write_onnx(path, weights):  # noqa: PLR0915
         scores = op("MatMul", q, op("Transpose", k, perm=[0, 1, 3, 2]))
         scores = op("Add", op("Div", scores, constant(np.float32(np.sqrt(HEAD)))), mask)
         mixed = op("Transpose", op("MatMul", op("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
-        mixed = op("Reshape", mixed, constant(np.array([1, -1, HEADS * HEAD])))
+        mixed = op("Reshape", mixed, constant(np.array([0, -1, HEADS * HEAD])))
         x = op("Add", x, linear(mixed, block + "attn_output"))
         y = norm(x)
         gate = linear(y, block + "ffn_gate")
@@ -235,14 +242,14 @@ def write_onnx(path, weights):  # noqa: PLR0915
 
     cache = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
     inputs = [
-        value("input_ids", TensorProto.INT64, 1, "tokens"),
-        value("attention_mask", TensorProto.INT64, 1, "total"),
-        value("position_ids", TensorProto.INT64, 1, "tokens"),
-        *(value(f"past_key_values.{name}", TensorProto.FLOAT, 1, 1, "past", HEAD) for name in cache),
+        value("input_ids", TensorProto.INT64, rows, "tokens"),
+        value("attention_mask", TensorProto.INT64, rows, "total"),
+        *([value("position_ids", TensorProto.INT64, rows, "tokens")] if positions else []),
+        *(value(f"past_key_values.{name}", TensorProto.FLOAT, rows, 1, "past", HEAD) for name in cache),
     ]
     outputs = [
-        value("logits", TensorProto.FLOAT, 1, "tokens", VOCABULARY),
-        *(value(f"present.{name}", TensorProto.FLOAT, 1, 1, "total", HEAD) for name in cache),
+        value("logits", TensorProto.FLOAT, rows, "tokens", VOCABULARY),
+        *(value(f"present.{name}", TensorProto.FLOAT, rows, 1, "total", HEAD) for name in cache),
     ]
     made = helper.make_graph(graph.nodes, "tiny", inputs, outputs, graph.constants)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

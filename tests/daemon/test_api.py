@@ -1,21 +1,23 @@
-"""What may be asked, and the shapes of the answers."""
+"""What may be asked, and what is said of what may not."""
 
 import json
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slmops.daemon.api import (
-    Answer,
     ChatRequest,
     ClassifyRequest,
     CompletionRequest,
+    EmbeddingsRequest,
     error_body,
-    labelled,
     parse,
-    usage,
+    parse_leniently,
 )
 from slmops.daemon.refusal import RefusedError
-from slmops.daemon.sample import Sampling
+from slmops.daemon.sampling import Sampling
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 PLAIN = {"model": "m", "prompt": "hi"}
@@ -33,7 +35,16 @@ def plain(**changes):
     ("changes", "named"),
     [
         ({"logprobs": -1}, "logprobs"),
-        ({"stream": True, "logprobs": True}, "logprobs"),
+        ({"min_p": 1.5}, r"\$\.min_p"),
+        ({"frequency_penalty": 2.5}, r"\$\.frequency_penalty"),
+        ({"presence_penalty": "no"}, r"\$\.presence_penalty"),
+        ({"logit_bias": {"word": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"grammar": ""}, r"\$\.grammar"),
+        ({"cache_prompt": 1}, r"\$\.cache_prompt"),
+        ({"suffix": "x"}, "suffix"),
+        ({"metadata": {}}, "metadata"),
+        ({"store": True}, "store"),
         ({"n": 2}, r"\$\.n"),
         ({"temperature": 2.1}, r"\$\.temperature"),
         ({"temperature": "hot"}, r"\$\.temperature"),
@@ -63,7 +74,6 @@ def test_what_will_not_happen_is_refused_by_name(ask, changes, named):
         (plain, {"logprobs": 6}, "logprobs"),
         (plain, {"logprobs": True}, "logprobs"),
         (plain, {"stream": True, "echo": True}, "echo"),
-        (plain, {"stream": True, "logprobs": 0}, "logprobs"),
         (plain, {"top_logprobs": 2}, "top_logprobs"),
         (plain, {"max_tokens": 0, "echo": False}, "max_tokens"),
         (chat, {"logprobs": 1}, "logprobs"),
@@ -80,9 +90,9 @@ def test_scores_that_will_not_be_told_are_refused_by_name(ask, changes, named):
     assert refused.value.status == 400
 
 
-def test_no_scores_may_be_asked_for_of_a_stream_too():
-    assert plain(stream=True, echo=False, logprobs=None).alternatives is None
-    assert chat(stream=True, logprobs=False).alternatives is None
+def test_scores_may_be_asked_for_of_a_stream_too():
+    assert plain(stream=True, logprobs=2).alternatives == 2
+    assert chat(stream=True, logprobs=True).alternatives == 0
 
 
 @pytest.mark.parametrize(
@@ -140,17 +150,6 @@ def test_stop_may_be_one_or_several(stop, stops):
     assert plain(stop=stop).stops == stops
 
 
-def test_a_stream_speaks_of_usage_only_when_asked():
-    silent = Answer(chat=True, id="1", created=0, release="m:1", digest="")
-    assert b"usage" not in b"".join([silent.piece("a"), *silent.closing("stop", usage(1, 2))])
-    asked = Answer(chat=True, id="1", created=0, release="m:1", digest="", usage_wanted=True)
-    *_, last, done = asked.closing("stop", usage(1, 2))
-    said = json.loads(last.removeprefix(b"data: "))
-    assert said["choices"] == []
-    assert said["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    assert done == b"data: [DONE]\n\n"
-
-
 def test_errors_have_openais_shape():
     error = error_body(429, "full", "queue_full")["error"]
     assert error == {"message": "full", "type": "rate_limit_error", "param": None, "code": "queue_full"}
@@ -168,11 +167,111 @@ def test_what_is_no_text_to_label_is_refused_naming_the_field(said):
     assert (refused.value.status, refused.value.reason) == (400, "invalid_value")
 
 
-def test_the_likeliest_label_is_named_and_each_has_its_score():
-    said = json.loads(labelled(["no", "yes"], [[0.25, 0.75], [1.0, 0.0]], release="m:1", digest="", tokens=9))
-    assert [(each["index"], each["label"], each["scores"]) for each in said["data"]] == [
-        (0, "yes", {"no": 0.25, "yes": 0.75}),
-        (1, "no", {"no": 1.0, "yes": 0.0}),
-    ]
-    assert said["model"] == "m:1"
-    assert said["usage"] == {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ({"max_tokens": "x"}, "max_tokens"),
+        ({"colour": 1}, "colour"),
+        ({"messages": [{"role": "user", "content": "a", "colour": 1}]}, "messages[0].colour"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"stream_options": {}}, "stream_options"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"messages": 3}, "messages"),
+    ],
+)
+def test_the_field_that_is_to_blame_is_named_by_its_place(said, param):
+    with pytest.raises(RefusedError) as refused:
+        chat(**said)
+    assert refused.value.param == param
+
+
+def test_a_field_that_is_missing_is_to_blame_too():
+    with pytest.raises(RefusedError) as refused:
+        parse(ChatRequest, b"{}")
+    assert refused.value.param == "messages"
+
+
+def test_a_lenient_reading_leaves_out_what_it_does_not_know_and_says_so():
+    turn = {"role": "user", "content": "hi", "colour": "red"}
+    body = json.dumps({"messages": [turn], "store": True, "metadata": {"a": 1}, "seed": 3}).encode()
+    asked, ignored = parse_leniently(ChatRequest, body)
+    assert asked == chat(model=None, seed=3)
+    assert sorted(ignored) == ["messages[0].colour", "metadata", "store"]
+
+
+def test_a_lenient_reading_is_no_less_strict_about_values():
+    body = json.dumps(CHAT | {"store": True, "seed": "x"}).encode()
+    with pytest.raises(RefusedError) as refused:
+        parse_leniently(ChatRequest, body)
+    assert refused.value.param == "seed"
+    with pytest.raises(RefusedError):
+        parse_leniently(ChatRequest, json.dumps(CHAT | {f"x{at}": 0 for at in range(40)}).encode())
+
+
+@given(names=st.lists(st.text(min_size=1), max_size=5, unique=True))
+def test_whatever_a_field_is_called_it_is_left_out_or_refused(names):
+    body = json.dumps(dict.fromkeys(names, 1) | CHAT).encode()
+    try:
+        asked, ignored = parse_leniently(ChatRequest, body)
+    except RefusedError as refusal:
+        assert refusal.status == 400
+    else:
+        assert len(ignored) == len([name for name in names if name not in {"n", *CHAT}])
+        assert asked.messages == chat().messages
+
+
+def test_what_was_read_is_read_again_the_same():
+    for asked in (chat(seed=1, stop=["a"], logit_bias={"3": 1.5}), plain(grammar="start: /a/", logprobs=0)):
+        assert parse(type(asked), msgspec.json.encode(asked)) == asked
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "ids"),
+    [("a", "a", None), (["a"], "a", None), ([1, 2], "", [1, 2]), ([7], "", [7])],
+)
+def test_a_prompt_may_be_a_text_or_token_ids(prompt, text, ids):
+    asked = plain(prompt=prompt)
+    assert (asked.text, asked.ids) == (text, ids)
+
+
+@pytest.mark.parametrize("prompt", [[], ["a", "b"], ["a", 1], [-1], [1.5], [[1]], {}, [True]])
+def test_what_is_no_prompt_is_refused_naming_the_field(prompt):
+    with pytest.raises(RefusedError, match="prompt"):
+        plain(prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    ("said", "inputs"),
+    [("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [[1, 2]]), ([[1], [2, 3]], [[1], [2, 3]])],
+)
+def test_vectors_may_be_wanted_of_texts_or_of_token_ids(said, inputs):
+    assert parse(EmbeddingsRequest, json.dumps({"input": said}).encode()).inputs == inputs
+
+
+@pytest.mark.parametrize("said", ["", [], [""], [[]], ["a", 1], [1, [1]], ["a"] * 257, None])
+def test_what_has_no_vector_is_refused_naming_the_field(said):
+    with pytest.raises(RefusedError, match="input"):
+        parse(EmbeddingsRequest, json.dumps({"input": said}).encode())
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        (lambda: plain(prompt=[9]), "prompt"),
+        (lambda: plain(logit_bias={"9": 1}), "logit_bias"),
+        (lambda: chat(logit_bias={"12": 1}), "logit_bias"),
+        (lambda: parse(EmbeddingsRequest, b'{"input": [[1], [9]]}'), "input"),
+    ],
+)
+def test_a_token_that_the_model_does_not_have_is_refused_naming_the_field(asked, param):
+    asked().within(13)
+    with pytest.raises(RefusedError, match="below 9") as refused:
+        asked().within(9)
+    assert refused.value.param == param
+
+
+def test_how_to_choose_is_said_with_all_its_words():
+    asked = chat(min_p=0.1, frequency_penalty=1, presence_penalty=-1, logit_bias={"3": 4.5})
+    assert asked.sampling({}) == Sampling(
+        min_p=0.1, frequency_penalty=1.0, presence_penalty=-1.0, logit_bias=((3, 4.5),)
+    )

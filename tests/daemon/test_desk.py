@@ -1,7 +1,7 @@
-"""One work at a time, and a bounded line before it."""
+from __future__ import annotations
 
 import asyncio
-import threading
+from dataclasses import dataclass
 
 import pytest
 
@@ -9,135 +9,129 @@ from slmops.daemon.desk import Desk
 from slmops.daemon.refusal import RefusedError
 
 
-async def collect(pieces):
-    return [piece async for piece in pieces]
+@dataclass
+class Room:
+    slots: int = 1
+    taken: int = 0
 
 
-def test_works_are_computed_one_at_a_time_in_the_order_they_came():
-    async def scene():
-        desk, begun = Desk(), []
-
-        def work(name):
-            def pieces(_gone):
-                begun.append(name)
-                yield from range(3)
-                assert begun[-1] == name
-
-            return pieces
-
-        answers = await asyncio.gather(*(collect(desk.pieces(work(name))) for name in range(10)))
-        desk.stop()
-        return begun, answers
-
-    begun, answers = asyncio.run(scene())
-    assert begun == list(range(10))
-    assert answers == [[0, 1, 2]] * 10
+def run(journey):
+    asyncio.run(asyncio.wait_for(journey, 20))
 
 
-def test_when_all_seats_are_taken_the_next_is_refused_at_once():
-    async def scene():
-        desk, release = Desk(seats=2), threading.Event()
-
-        def wait(_gone):
-            yield "begun"
-            release.wait()
-
-        first = desk.pieces(wait)
-        assert await anext(first) == "begun"
-        waiting = [asyncio.ensure_future(collect(desk.pieces(lambda _gone: iter("a")))) for _ in range(2)]
+async def settle():
+    """Let everything run that can."""
+    for _ in range(20):
         await asyncio.sleep(0)
-        assert desk.waiting == 2
+
+
+def test_a_worker_has_no_more_than_its_slots_and_those_who_wait_follow_in_order():
+    async def journey():
+        desk, room, order, most = Desk(), Room(slots=2), [], 0
+
+        async def visit(number):
+            nonlocal most
+            async with desk.turn("key", 1, lambda: room):
+                most = max(most, room.taken)
+                order.append(number)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*map(visit, range(20)))
+        assert (order, most, room.taken, desk.waiting) == (list(range(20)), 2, 0, 0)
+
+    run(journey())
+
+
+def test_who_finds_all_seats_taken_is_refused_at_once():
+    async def journey():
+        desk, room = Desk(seats=1), Room()
+        async with desk.turn("key", 1, lambda: room):
+            waiting = asyncio.ensure_future(desk.turn("key", 1, lambda: room).__aenter__())
+            await settle()
+            with pytest.raises(RefusedError) as refused:
+                await desk.turn("key", 1, lambda: room).__aenter__()
+            assert (refused.value.status, refused.value.reason) == (429, "queue_full")
+            assert refused.value.retry_after
+            waiting.cancel()
+            await settle()
+            assert desk.waiting == 0
+
+    run(journey())
+
+
+def test_a_turn_that_comes_as_its_owner_leaves_is_given_back():
+    async def journey():
+        desk, room = Desk(), Room()
+        async with desk.turn("key", 1, lambda: room):
+            leaving = asyncio.ensure_future(desk.turn("key", 1, lambda: room).__aenter__())
+            await settle()
+        leaving.cancel()
+        await settle()
+        assert room.taken == 0
+        async with desk.turn("key", 1, lambda: room):
+            assert room.taken == 1
+
+    run(journey())
+
+
+def test_while_there_is_no_version_requests_wait_but_not_for_ever():
+    async def journey():
+        desk, room = Desk(max_pause=0.05), None
         with pytest.raises(RefusedError) as refused:
-            await anext(desk.pieces(wait))
-        release.set()
-        assert await collect(first) == []
-        assert await asyncio.gather(*waiting) == [["a"], ["a"]]
-        desk.stop()
-        return refused.value
+            await desk.turn("key", 1, lambda: room).__aenter__()
+        assert (refused.value.status, desk.waiting) == (503, 0)
+        waiting = asyncio.ensure_future(desk.turn("key", 1, lambda: room).__aenter__())
+        await settle()
+        room = Room()
+        desk.look()
+        assert await waiting is room
 
-    refused = asyncio.run(scene())
-    assert (refused.status, refused.retry_after) == (429, 1)
-
-
-def test_work_is_told_when_its_listener_leaves():
-    async def scene():
-        desk, stopped = Desk(), threading.Event()
-
-        def endless(gone):
-            while not gone():
-                yield 1
-            stopped.set()
-
-        pieces = desk.pieces(endless)
-        await anext(pieces)
-        await pieces.aclose()
-        assert await desk.run(stopped.is_set)
-        desk.stop()
-
-    asyncio.run(scene())
+    run(journey())
 
 
-def test_work_whose_listener_left_the_line_is_never_begun():
-    async def scene():
-        desk, release, begun = Desk(), threading.Event(), []
+def test_a_model_that_goes_while_it_is_waited_for_is_a_refusal():
+    async def journey():
+        desk, room, gone = Desk(), Room(slots=0), False
 
-        def wait(_gone):
-            yield 1
-            release.wait()
+        def target():
+            if gone:
+                raise RefusedError(404, "no such model")
+            return room
 
-        def work(_gone):
-            begun.append(True)
-            yield 1
+        waiting = asyncio.ensure_future(desk.turn("key", 1, target).__aenter__())
+        await settle()
+        gone = True
+        desk.look()
+        with pytest.raises(RefusedError, match="no such model"):
+            await waiting
 
-        first = desk.pieces(wait)
-        await anext(first)
-        left = asyncio.ensure_future(collect(desk.pieces(work)))
-        await asyncio.sleep(0)
-        left.cancel()
-        await asyncio.wait([left])
-        assert desk.waiting == 0
-        release.set()
-        await collect(first)
-        desk.stop()
-        return begun
-
-    assert asyncio.run(scene()) == []
+    run(journey())
 
 
-def test_what_the_work_raises_reaches_its_listener_after_its_pieces():
-    async def scene():
-        desk = Desk()
+def test_who_waits_for_a_busy_version_does_not_hold_up_who_wants_another():
+    async def journey():
+        desk, busy, free = Desk(), Room(), Room()
+        async with desk.turn("key", 1, lambda: busy):
+            held = asyncio.ensure_future(desk.turn("key", 1, lambda: busy).__aenter__())
+            await settle()
+            async with desk.turn("key", 1, lambda: free) as room:
+                assert room is free
+            held.cancel()
+            await settle()
 
-        def work(_gone):
-            yield 1
-            raise ValueError("broken")
-
-        pieces = desk.pieces(work)
-        assert await anext(pieces) == 1
-        with pytest.raises(ValueError, match="broken"):
-            await anext(pieces)
-        assert await collect(desk.pieces(lambda _gone: iter("ok"))) == ["o", "k"]
-        desk.stop()
-
-    asyncio.run(scene())
+    run(journey())
 
 
-def test_when_the_desk_stops_all_are_told():
-    async def scene():
-        desk, release = Desk(), threading.Event()
-
-        def wait(_gone):
-            yield 1
-            release.wait()
-
-        first = desk.pieces(wait)
-        assert await anext(first) == 1
-        waiting = asyncio.ensure_future(collect(desk.pieces(wait)))
-        await asyncio.sleep(0)
-        desk.stop()
-        for listener in (anext(first), waiting):
+def test_a_closed_desk_refuses_those_who_wait_and_those_who_come():
+    async def journey():
+        desk, room = Desk(), Room()
+        async with desk.turn("key", 1, lambda: room):
+            waiting = asyncio.ensure_future(desk.turn("key", 1, lambda: room).__aenter__())
+            await settle()
+            desk.close("the daemon is stopping")
             with pytest.raises(RefusedError, match="stopping"):
-                await listener
-        release.set()
+                await waiting
+            with pytest.raises(RefusedError, match="stopping"):
+                await desk.turn("key", 1, lambda: room).__aenter__()
 
-    asyncio.run(scene())
+    run(journey())

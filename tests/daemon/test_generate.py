@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slmops.daemon.engine import Transcript
 from slmops.daemon.generate import Ask, Piece, Stops, generate
-from slmops.daemon.sample import Sampling
+from slmops.daemon.sampling import Sampling
 
 LETTERS = "abcdefgh. "
 letters = st.text("abc", max_size=30)

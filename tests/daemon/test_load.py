@@ -9,7 +9,7 @@ from slmops.artifact.description import FILE_NAME, parse, render
 from slmops.daemon.generate import Ask
 from slmops.daemon.load import describe, load
 from slmops.daemon.refusal import RefusedError
-from slmops.daemon.sample import Sampling
+from slmops.daemon.sampling import Sampling
 from slmops.errors import IntegrityError, ModelError
 
 VOCABULARY_OF_ANOTHER = 310

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.daemon.sample import Sampling, choose
+from slmops.daemon.sample import choose
+from slmops.daemon.sampling import Sampling
 from slmops.errors import ModelError
 
 logits = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40).map(

@@ -38,7 +38,7 @@ def blocked():
 def test_a_daemon_hears_sigterm_though_its_supervisor_does_not(places, tmp_path, until):
     script = tmp_path / "daemon.py"
     script.write_text(DAEMON)
-    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0)
+    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0, None)
     until((places.root / "ready").exists)
 
     children.stop(child)

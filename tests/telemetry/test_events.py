@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops.errors import DocumentError
-from slmops.telemetry.events import RequestFinished, parse, render
+from slmops.telemetry.events import RequestFinished, pack, parse, render, unpack
 
 seconds = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 events = st.builds(
@@ -20,6 +20,8 @@ events = st.builds(
     output_tokens=st.integers(0, 10**6),
     first_token_seconds=st.none() | seconds,
     seconds=seconds,
+    label=st.sampled_from(["", "current", "previous", "candidate"]),
+    kind=st.sampled_from(["", "chat", "completion", "embeddings", "classify"]),
 )
 
 
@@ -41,6 +43,7 @@ def test_an_event_is_one_line(event):
         {"status": True},
         {"prompt": "what the user asked"},
         {"seconds": None},
+        {"label": None},
     ],
 )
 def test_a_line_that_is_not_such_an_event_is_refused(change):
@@ -53,3 +56,30 @@ def test_half_a_line_is_refused():
     line = render(RequestFinished(1.0, "a:1", "", 200, 1, 1, None, 0.5))
     with pytest.raises(DocumentError, match="not JSON"):
         parse(line[: len(line) // 2])
+
+
+def test_a_line_from_before_there_were_labels_is_read():
+    line = json.loads(render(RequestFinished(1.0, "a:1", "", 200, 1, 1, None, 0.5, "current", "chat")))
+    del line["label"], line["kind"]
+    found = parse(json.dumps(line))
+    assert (found.label, found.kind) == ("", "")
+
+
+@given(st.lists(st.tuples(st.integers(1, 1 << 40), events)))
+def test_events_survive_being_packed(numbered):
+    assert unpack(json.loads(json.dumps(pack(numbered)))) == numbered
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"served": [], "events": [[1, 1.0, 0, 200, 1, 1, None, 0.5]]},
+        {"served": [["a:1", "", "", ""]], "events": [[1, 1.0, 0, 200, 1, 1, None]]},
+        {"served": [["a:1", "", "", ""]], "events": [[1, 1.0, 0, "200", 1, 1, None, 0.5]]},
+        {"served": [["a:1", "", "", ""]], "events": [["x", 1.0, 0, 200, 1, 1, None, 0.5]]},
+    ],
+)
+def test_what_was_not_packed_so_is_refused(said):
+    with pytest.raises(DocumentError):
+        unpack(said)

@@ -1,0 +1,27 @@
+"""Describe what lies in an artifact folder, without loading any of it.
+
+It knows no model code, so the router may use it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slmops.artifact.description import FILE_NAME, parse
+from slmops.daemon.versions import Version
+from slmops.digest import of_bytes
+from slmops.errors import ModelError, SlmopsError
+
+
+def read(folder: str, digest: str = "") -> Version:
+    """Return the version in an artifact folder; raise ModelError when there is none.
+
+    Without a digest it is called by that of its artifact.json, which the files beside it are not part of.
+    """
+    try:
+        said = (Path(folder) / FILE_NAME).read_bytes()
+        return Version(digest or of_bytes(said), folder, parse(said))
+    except OSError as error:
+        raise ModelError(f"{folder} is not an artifact folder: {error.strerror}: {error.filename}") from error
+    except SlmopsError as error:
+        raise ModelError(str(error)) from error

@@ -1,0 +1,192 @@
+"""Enact one edge of a version's way: on disk first, then in the house.
+
+It knows what an edge takes; which edge is next, and who may ask for it, is `swap`'s business.
+
+Laws: no worker is opened or closed that the journal does not know of; a version that does not load leaves
+its evidence; what the journal names current is tried before anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from slmops.daemon import prove, room
+from slmops.daemon.describe import read
+from slmops.daemon.journal import Journal
+from slmops.daemon.refusal import NOT_READY, RefusedError
+from slmops.daemon.resident import House
+from slmops.daemon.tend import resident_bytes
+from slmops.daemon.versions import STARTER, Record, State, Version
+from slmops.errors import ModelError, SlmopsError
+
+CONFLICT, NOT_LOADABLE = 409, 422
+WORDS = 40
+"""Last lines of a worker's log that are kept of a version that failed."""
+log = logging.getLogger("slmops.daemon")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long things may take, in seconds."""
+
+    load: float = 300.0
+    gate: float = prove.SECONDS
+    drain: float = 8.0
+    """For requests of a version that is to leave."""
+    alone: float = 120.0
+    """For a candidate that current had to leave for: if it is not promoted by then, current comes back."""
+
+
+class Hand:
+    """What writes the journal and moves the workers."""
+
+    def __init__(
+        self,
+        house: House,
+        journal: Journal,
+        memory: Callable[[], room.Memory],
+        moved: Callable[[], None],
+        bounds: Bounds,
+    ) -> None:
+        """Begin with nothing loaded; `moved` is called after each record, `memory` before each load."""
+        self.house = house
+        self.bounds = bounds
+        self._journal = journal
+        self._memory = memory
+        self._moved = moved
+        self._pen = asyncio.Lock()
+
+    @property
+    def state(self) -> State:
+        """Return where the versions stand."""
+        return self._journal.state
+
+    def is_ready(self, digest: str) -> bool:
+        """Say whether a version is loaded, and its worker there to be asked."""
+        worker = self.house.resident(digest)
+        return self.state.stage(digest).loaded and worker is not None and worker.state == "ready"
+
+    async def say(
+        self,
+        kind: str,
+        digest: str | None = None,
+        *,
+        unless: Callable[[State], str] = lambda _state: "",
+        **said: Any,
+    ) -> None:
+        """Write a record, unless a law says why not (RefusedError 409); what acts on it goes after this."""
+        async with self._pen:
+            why = unless(self.state)
+            if why:
+                raise conflict(f"{short(digest or '')}: {why}", "not_allowed", "see the status")
+            whose = {"digest": digest} if digest else {}
+            record = {"kind": kind, "at": round(time.time(), 3), **whose, **said}
+            await asyncio.to_thread(self._journal.write, record)
+        log.info("%s %s %s", kind, short(digest or ""), said.get("why", ""))
+        self._moved()
+
+    async def fail(self, digest: str, why: str, **evidence: Any) -> None:
+        """Write down that a version failed, with all that can be said of it before its worker is ended."""
+        await self.say("failed", digest, why=why, evidence={**self.evidence(digest), **evidence})
+
+    def evidence(self, digest: str) -> Record:
+        """Return how a version's worker stands; nothing where there is none."""
+        worker = self.house.resident(digest)
+        if worker is None:
+            return {}
+        numbers = {"state": worker.state, "crashes": worker.crashes, "last_exit": worker.last_exit}
+        return {**numbers, "why": worker.why, "log": list(worker.words)[-WORDS:]}
+
+    async def open(self, version: Version) -> None:
+        """Open a version's worker, with what is to be remembered of it; raise ModelError."""
+        digest = version.digest
+        await self.say("loading", digest, folder=version.folder, release=version.release)
+        try:
+            async with asyncio.timeout(self.bounds.load):
+                worker = await self.house.open(version)
+        except (SlmopsError, OSError) as error:
+            late = f"it did not load within {self.bounds.load:g} s"
+            why = late if isinstance(error, TimeoutError) else str(error)
+            await self.fail(digest, why, log=list(self.house.words)[-WORDS:])
+            raise ModelError(why) from error
+        await self.say("loaded", digest, memory=resident_bytes(worker.pid)[1])
+
+    async def end(self, digest: str, drain: float | None = None) -> None:
+        """End a version's worker, and remember how much memory it had come to."""
+        worker = self.house.resident(digest)
+        await self.say("dropped", digest, memory=resident_bytes(worker.pid)[1] if worker else 0)
+        await self.house.close(digest, self.bounds.drain if drain is None else drain)
+
+    async def make_room(self, version: Version) -> room.Plan:
+        """Plan how a version comes in, and end those that must leave; raise RefusedError where none can."""
+        memory = self._memory()
+        others = {digest: size for digest, size in memory.residents.items() if digest != version.digest}
+        measured = self.state.stage(version.digest).memory
+        needed = room.estimate(version.description.memory_bytes, measured)
+        plan = room.plan(replace(memory, residents=others), self.state.current, needed)
+        if plan.kind == "refuse":
+            why = f"{version.release} does not fit: {plan.why}"
+            numbers = {"estimate": needed, "free": plan.free, "limit": memory.limit, "used": memory.used}
+            await self.fail(version.digest, why, folder=version.folder, **numbers)
+            raise conflict(why, "does_not_fit", "drop a version, or give the daemon more memory")
+        for digest in plan.leave:
+            await self.end(digest)
+        return plan
+
+    async def serve(self, given: Version | None = None) -> None:
+        """Load what was current, else previous, else what is given, for which who gives it vouches.
+
+        Raise ModelError where none of them loads.
+        """
+        before = self.state
+        order = [digest for digest in (before.current, before.previous) if digest is not None]
+        there: Mapping[str, Version] = {} if given is None else {given.digest: given}
+        whys: list[str] = []
+        for digest in dict.fromkeys([*order, *there]):
+            if self.is_ready(digest):
+                return
+            try:
+                await self.open(there.get(digest) or read(before.stage(digest).folder, digest))
+            except ModelError as error:
+                whys.append(f"{short(digest)}: {error}")
+                continue
+            await self._take_over(digest, "; ".join(whys))
+            return
+        raise ModelError("; ".join(whys) or "no version was given, and the journal names none")
+
+    async def serve_again(self) -> None:
+        """Bring back what served; raise RefusedError 503 where it does not load either."""
+        try:
+            await self.serve()
+        except ModelError as error:
+            raise RefusedError(NOT_READY, f"nothing serves: {error}", reason="nothing_serves") from error
+
+    async def _take_over(self, digest: str, why: str) -> None:
+        """Have the first version that loads serve."""
+        if not self.state.stage(digest).gated:
+            await self.say("gated", digest, by=STARTER)
+        if digest == self.state.previous:
+            await self.say("rolled_back", self.state.current, why=why)
+        elif digest != self.state.current:
+            await self.say("promoted", digest)
+
+
+def conflict(message: str, reason: str, remedy: str) -> RefusedError:
+    """Return how a verb is refused that does not fit how things stand; `remedy` says what would."""
+    return RefusedError(CONFLICT, f"{message}: {remedy}", reason=reason)
+
+
+def not_loadable(state: State, what: str, why: str) -> RefusedError:
+    """Return how a verb is refused whose version does not load."""
+    served = f"; {short(state.current)} serves" if state.current else ""
+    return RefusedError(NOT_LOADABLE, f"{short(what)} does not load: {why}{served}", reason="does_not_load")
+
+
+def short(digest: str) -> str:
+    """Return as much of a digest as a person reads; anything else as it is."""
+    return digest[: len("sha256:") + 12] if digest.startswith("sha256:") else digest

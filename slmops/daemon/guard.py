@@ -1,0 +1,194 @@
+"""Guard connections: against those who send slowly, take nothing, or are too many.
+
+An HTTP protocol of uvicorn's that keeps deadlines, and the settings it is run with. It knows sockets and
+seconds, and no request's meaning. Nothing here runs when an event is sent and its reader keeps up.
+
+Laws: from its first byte a request is whole within `request` seconds, or is answered 408; who takes nothing
+of his answer for `reader` seconds is cut off; one connection more than `connections` is answered 503, those
+through the admin socket never; through that one come the owner and root alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from slmops.daemon import listen
+
+LATE, BUSY = 408, 503
+FAREWELL = 2.0
+"""Seconds in which who is turned away may read why."""
+RETRY_SECONDS = 1
+PHRASES = {LATE: "Request Timeout", BUSY: "Service Unavailable"}
+log = logging.getLogger("slmops.daemon")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long, in seconds, and how many."""
+
+    request: float = 30.0
+    """From the first byte of a request, or from its connection, to its last byte."""
+    reader: float = 60.0
+    """Within which a reader must take something of what waits for him."""
+    idle: float = 75.0
+    """Between an answer and the next request of its connection."""
+    connections: int = 512
+
+
+@dataclass
+class Turned:
+    """How many connections were turned away, ever."""
+
+    late: int = 0
+    stuck: int = 0
+    busy: int = 0
+    strangers: int = 0
+
+
+def config(
+    app: ASGIApp, admin: frozenset[str], *, limits: Limits, turned: Turned, graceful: float
+) -> uvicorn.Config:
+    """Return how uvicorn serves `app`; `admin` are the names of the admin sockets, `graceful` is in seconds.
+
+    A request's scope has `state["via"]`: "tcp", "unix" or "admin".
+    """
+    # h11 and not httptools: it costs 3 us more an event, and a device need not carry a compiled parser.
+    return uvicorn.Config(
+        app,
+        http=_guarding(admin, limits, turned),
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=listen.BACKLOG,
+        timeout_keep_alive=limits.idle,  # type: ignore[arg-type] # call_later takes fractions as well
+        timeout_graceful_shutdown=graceful,  # type: ignore[arg-type] # and so does wait_for
+    )
+
+
+def _guarding(admin: frozenset[str], limits: Limits, turned: Turned) -> type[asyncio.Protocol]:
+    class Guarded(_Guarded):
+        _admin, _limits, _turned = admin, limits, turned
+
+    return Guarded
+
+
+class _Guarded(H11Protocol):
+    """One connection."""
+
+    _admin: frozenset[str]
+    _limits: Limits
+    _turned: Turned
+    _reading: asyncio.TimerHandle | None = None
+    _writing: asyncio.TimerHandle | None = None
+    _dismissed = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        via = self._via(sock)
+        self.app_state = {**self.app_state, "via": via}
+        # So that it is known as soon as something waits for its reader.
+        transport.set_write_buffer_limits(high=0)
+        if via == "admin" and not listen.is_owner(sock):
+            self._turned.strangers += 1
+            log.warning("another user came to the admin socket")
+            transport.abort()
+        elif via != "admin" and len(self.connections) > self._limits.connections:
+            self._turned.busy += 1
+            self._dismiss(BUSY, "too many connections")
+        else:
+            self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        if self._dismissed:
+            return
+        super().data_received(data)
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.more_body or cycle.response_complete:
+            self._await_request()
+        else:
+            self._request_is_whole()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._request_is_whole()
+        self._reader_took_all()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        self._reader_took_all()
+        super().resume_writing()
+
+    def _via(self, sock: socket.socket) -> str:
+        if sock.family != socket.AF_UNIX:
+            return "tcp"
+        return "admin" if os.fsdecode(sock.getsockname()) in self._admin else "unix"
+
+    def _await_request(self) -> None:
+        if self._reading is None:
+            self._reading = self.loop.call_later(self._limits.request, self._late)
+
+    def _request_is_whole(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _late(self) -> None:
+        if self.transport.is_closing():
+            return
+        self._turned.late += 1
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.abort()
+        else:
+            self._dismiss(LATE, f"the request was not whole within {self._limits.request:g} seconds")
+
+    def _await_reader(self) -> None:
+        waits = self.transport.get_write_buffer_size()
+        self._writing = self.loop.call_later(self._limits.reader, self._look_at_reader, waits)
+
+    def _reader_took_all(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def _look_at_reader(self, waited: int) -> None:
+        if self.transport.get_write_buffer_size() < waited:
+            self._await_reader()
+            return
+        self._turned.stuck += 1
+        self.transport.abort()
+
+    def _dismiss(self, status: int, message: str) -> None:
+        """Say why, and leave; who still sends may read it first, instead of finding the line cut."""
+        self._dismissed = True
+        self._request_is_whole()
+        body = b'{"error": {"message": "%s", "type": "server_error", "code": null, "param": null}}'
+        body %= message.encode()
+        fields: dict[str, Any] = {
+            "content-type": "application/json",
+            "content-length": len(body),
+            "connection": "close",
+            **({"retry-after": RETRY_SECONDS} if status == BUSY else {}),
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self.transport.write(f"HTTP/1.1 {status} {PHRASES[status]}\r\n{head}\r\n".encode() + body)
+        self.transport.write_eof()
+        self.loop.call_later(FAREWELL, self.transport.abort)

@@ -1,0 +1,86 @@
+"""Whether a version finds room beside those that are resident, and what must leave for it.
+
+Pure. It does not know processes, the kernel or when memory was read; all sizes are bytes.
+
+Theory. A version that is to be loaded needs what its artifact promises, or what was measured of the very
+same digest before, whichever is more: a worker that has just spoken has not yet touched all it will.
+What there is room for now is what is left of the daemon's own limit and of the machine, whichever is less.
+
+    parallel     it fits beside all, or beside current once those that serve nobody have left
+    sequential   it fits once current has left too: requests wait meanwhile
+    refuse       it does not fit even alone, or would have to end a current that nothing may end
+
+Laws: what is refused for lack of room would not have fitted alone; more room never turns a plan into a worse
+one; current leaves only where all others have left and it does not fit even so; without a known limit
+everything fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["parallel", "sequential", "refuse"]
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What was read of memory at one moment."""
+
+    limit: int | None = None
+    """Bytes that the daemon may take, workers included: its control group's, or what it was told."""
+    used: int = 0
+    """Bytes of them that it has and that the kernel cannot take back."""
+    available: int | None = None
+    """Bytes that the machine could still give to anybody."""
+    residents: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that each resident worker would give back, by digest."""
+
+    @property
+    def free(self) -> int | None:
+        """Return the bytes that the daemon could still take; None where nothing bounds it."""
+        left = [] if self.limit is None else [self.limit - self.used]
+        left += [] if self.available is None else [self.available]
+        return min(left) if left else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a version comes in."""
+
+    kind: Kind
+    estimate: int
+    free: int | None
+    """Bytes that there was room for when it was planned."""
+    leave: tuple[str, ...] = ()
+    """Digests whose workers end first, in order; current is among them only where the plan is sequential."""
+
+    @property
+    def why(self) -> str:
+        """Return the numbers, for people."""
+        room = "nothing bounds it" if self.free is None else f"{max(0, self.free) / MIB:.0f} MiB are free"
+        return f"it needs {self.estimate / MIB:.0f} MiB, {room}"
+
+
+def estimate(promised: int, measured: int) -> int:
+    """Return the bytes that a version needs, by its artifact's word and by what was measured of it."""
+    return max(promised, measured)
+
+
+def plan(memory: Memory, current: str | None, needed: int) -> Plan:
+    """Return how a version that needs so many bytes comes in; `current` is the digest that serves."""
+    free = memory.free
+    if free is None or needed <= free:
+        return Plan("parallel", needed, free)
+    leave: list[str] = []
+    gained = free
+    for digest in (each for each in memory.residents if each != current):
+        leave.append(digest)
+        gained += memory.residents[digest]
+        if needed <= gained:
+            return Plan("parallel", needed, free, tuple(leave))
+    if current is not None and needed <= gained + memory.residents.get(current, 0):
+        return Plan("sequential", needed, free, (*leave, current))
+    return Plan("refuse", needed, free)

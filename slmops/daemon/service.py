@@ -1,0 +1,316 @@
+"""What the daemon's handlers share: versions, the waiting line, and what is told of each request.
+
+It does not know HTTP's paths or bodies. Writing the spool and reading the machine's pressure are a clerk's (a
+thread), so that the event loop never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slmops.daemon import cache as caches
+from slmops.daemon import pressure, read_pressure, room, tend, versions
+from slmops.daemon.api import ChatRequest, CompletionRequest
+from slmops.daemon.cache import Kept
+from slmops.daemon.desk import MAX_PAUSE, RETRY_SECONDS, SEATS, Desk
+from slmops.daemon.journal import Journal
+from slmops.daemon.keep import House
+from slmops.daemon.metrics import Metrics, Now, Resident
+from slmops.daemon.pressure import Reading
+from slmops.daemon.protocol import Done
+from slmops.daemon.refusal import NOT_FOUND, NOT_READY, SERVER_ERROR, RefusedError
+from slmops.daemon.relay import Errand
+from slmops.daemon.tend import Plan, Worker, WorkerLostError
+from slmops.daemon.traffic import Comparison, Shadow, Traffic
+from slmops.daemon.versions import State
+from slmops.daemon.visit import OK, Visit
+from slmops.telemetry.spool import Spool
+
+log = logging.getLogger("slmops.daemon")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a daemon is run."""
+
+    plan: Plan = field(default_factory=Plan)
+    seats: int = SEATS
+    max_pause: float = MAX_PAUSE
+    drain: float = 8.0
+    """Seconds that requests in flight are given when the daemon, or a version, is stopped."""
+    state: Path | None = None
+    spool: Path | None = None
+    keys: Path | None = None
+    cors: tuple[str, ...] = ()
+    cache: int = 0
+    """Bytes of answers that are kept to be given again; 0 keeps none."""
+    capture: float = 0.0
+    """Share of the requests whose prompt and answer are kept, redacted."""
+    memory_limit: int | None = None
+    """Bytes that the daemon may take; None: what the machine says."""
+
+
+class Service:
+    """The daemon, but for its sockets."""
+
+    def __init__(self, settings: Settings, journal: Journal) -> None:
+        self.settings = settings
+        self.desk = Desk(settings.seats, settings.max_pause)
+        self.house = House(settings.plan, self.desk.look)
+        self.cache = caches.Cache(settings.cache) if settings.cache else None
+        self.reading = Reading()
+        self.comparison: Comparison | None = None
+        """What two versions have shown since requests were shared between them."""
+        self._journal = journal
+        self._labelled: set[str] = set()
+        self._shedding = ""
+        self._shadows: set[asyncio.Task[None]] = set()
+        self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
+        self._spool = Spool(settings.spool) if settings.spool else None
+        self.metrics = Metrics(
+            Now(
+                waiting=lambda: self.desk.waiting,
+                active=lambda: sum(worker.active for worker in self.house.workers.values()),
+                residents=self._residents,
+                reading=lambda: self.reading,
+                spool=lambda: (
+                    (self._spool.bytes, self._spool.dropped + self._spool.lost) if self._spool else (0, 0)
+                ),
+            )
+        )
+
+    @property
+    def state(self) -> State:
+        """Return which versions there are, and their labels."""
+        return self._journal.state
+
+    @property
+    def traffic(self) -> Traffic:
+        """Return how requests that leave the version open are dealt out."""
+        state = self.state
+        shadows = [Shadow(label, share) for label, share in state.shadow.items()]
+        return Traffic({**state.split} or {"current": 1.0}, next(iter(shadows), None))
+
+    @property
+    def current(self) -> Worker | None:
+        """Return the worker of the current version; None while there is none."""
+        return self.house.resident(self.state.current or "")
+
+    def readiness(self) -> dict[str, Any]:
+        """Return what /readyz tells: ready, labels, and of the current version release, digest, scores."""
+        worker = self.current
+        said: dict[str, Any] = {
+            "ready": worker is not None and worker.state == "ready",
+            "labels": self.state.labels,
+        }
+        if worker is not None:
+            said |= {"release": worker.version.release, "digest": worker.version.digest}
+            said |= {"scores": worker.ready is not None and worker.ready.scores}
+        return said
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return what /v1/models lists: the resident versions, the current one by its name alone."""
+        found = []
+        for digest, worker in self.house.workers.items():
+            described, label = worker.version.description, self.state.label(digest)
+            name = described.name if label == "current" else f"{described.reference}@{digest[:19]}"
+            found.append(
+                {
+                    "id": name,
+                    "object": "model",
+                    "created": 0,
+                    "owned_by": "slmops",
+                    "release": described.reference,
+                    "digest": digest,
+                    "label": label,
+                    "adapter": described.adapter,
+                }
+            )
+        return sorted(found, key=lambda each: (each["label"] != "current", each["id"]))
+
+    def target(self, model: str | None, sticky: str) -> Callable[[], Worker | None]:
+        """Return who is to answer a request that calls its model so; it is asked again while it waits.
+
+        Raise RefusedError, at once or when asked, for a model that there is none of.
+        """
+        wanted = versions.asked(model)
+        if wanted is None:
+            raise self._unknown(model)
+        label = self.traffic.label(sticky) if wanted.is_open else wanted.label
+
+        def target() -> Worker | None:
+            worker = self.house.resident(self._meant(model, wanted, label) or "")
+            if worker is not None and worker.state == "broken":
+                raise RefusedError(
+                    NOT_READY,
+                    f"the worker keeps ending: {worker.why}",
+                    reason="worker_broken",
+                    retry_after=RETRY_SECONDS,
+                )
+            return worker if worker is not None and worker.slots else None
+
+        self._meant(model, wanted, label)
+        return target
+
+    def refuse_under_pressure(self) -> None:
+        """Raise RefusedError while there is too little memory left to take on more."""
+        if self._shedding:
+            self.metrics.shed()
+            raise RefusedError(
+                NOT_READY,
+                f"too little memory for more requests: {self._shedding}",
+                reason="memory_pressure",
+                retry_after=RETRY_SECONDS,
+            )
+
+    async def watch_pressure(self) -> None:
+        """Read each second how hard pressed the machine is; for as long as the daemon lives."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.reading = await loop.run_in_executor(self._clerk, read_pressure.read)
+            told = pressure.shed(self.reading, shedding=bool(self._shedding))
+            if bool(told) != bool(self._shedding):
+                log.warning("requests are refused: %s", told) if told else log.info(
+                    "requests are taken again"
+                )
+            self._shedding = told
+            await asyncio.sleep(1.0)
+
+    def memory(self) -> room.Memory:
+        """Return what there is of memory, for who plans to load another version."""
+        limit, reading = self.settings.memory_limit, self.reading
+        sizes = {digest: tend.resident_bytes(each.pid)[0] for digest, each in self.house.workers.items()}
+        if limit is not None:
+            used = sum(sizes.values()) + tend.resident_bytes(os.getpid())[0]
+            return room.Memory(limit, used, reading.available, sizes)
+        return room.Memory(reading.limit, reading.used or 0, reading.available, sizes)
+
+    def moved(self) -> None:
+        """Follow the versions' journal, which has one record more."""
+        state = self.state
+        for digest in self._labelled - set(state.labels.values()):
+            if self.cache is not None:
+                self.cache.drop(digest)
+        self._labelled = set(state.labels.values())
+        beside = [state.labels[label] for label in (*state.shadow, *state.split) if label != "current"]
+        if beside and state.current and self._compared() != (state.current, beside[0]):
+            self.comparison = Comparison(state.current, beside[0])
+        self.desk.look()
+
+    def remembered(self, request: Any, errand: Errand) -> Kept | None:
+        """Return an answer that was given before to the same request by the same version."""
+        name = self._name(request, errand)
+        kept = self.cache.find(name) if self.cache is not None and name is not None else None
+        if kept is not None:
+            self.metrics.hit("answer")
+        return kept
+
+    def remember(self, request: Any, errand: Errand, visit: Visit, data: bytes, done: Done) -> None:
+        """Keep an answer, where that is wanted, under the version that gave it."""
+        name = self._name(request, errand)
+        if self.cache is not None and name is not None and name[0] == visit.digest:
+            kept = Kept(errand.answer, data, done.prompt_tokens, done.output_tokens, done.finish)
+            self.cache.keep(name, kept)
+
+    def shadow(self, errand: Errand, visit: Visit) -> None:
+        """Ask a second version the same, if a share of requests is to be; nobody waits for its answer."""
+        label = self.traffic.beside(errand.sticky, visit.label, waiting=self.desk.waiting)
+        worker = self.house.resident(self.state.find(label or "") or "")
+        busy = any(each.active for each in self.house.workers.values())
+        if visit.status == OK and worker is not None and worker.slots and not busy:
+            asking = asyncio.ensure_future(self._ask_beside(worker, errand, visit))
+            self._shadows.add(asking)
+            asking.add_done_callback(self._shadows.discard)
+
+    def begins(self, visit: Visit, worker: Worker) -> None:
+        """Note who answers a visit; what is only asked beside gives way."""
+        visit.release, visit.digest = worker.version.release, worker.version.digest
+        visit.label = self.state.label(worker.version.digest) or ""
+        for asking in self._shadows:
+            asking.cancel()
+
+    def report(self, visit: Visit) -> None:
+        """Count a finished visit, here and on disk."""
+        event = visit.event()
+        self.metrics.count(event)
+        if self.comparison is not None:
+            self.comparison.count(event)
+        if self._spool:
+            self._clerk.submit(self._spool.append, event)
+
+    async def close(self) -> None:
+        """End the workers, and see that what was reported is on disk."""
+        for asking in self._shadows:
+            asking.cancel()
+        await self.house.close_all(0)
+        await asyncio.get_running_loop().run_in_executor(None, self._clerk.shutdown)
+
+    async def _ask_beside(self, worker: Worker, errand: Errand, visit: Visit) -> None:
+        told = Visit(visit.kind)
+        told.release, told.digest, told.label = worker.version.release, worker.version.digest, "shadow"
+        try:
+            asking = worker.ask(errand.kind, errand.body, errand.answer, errand.created)
+            async with aclosing(asking):
+                async for said in asking:
+                    told.saw(said)
+        except RefusedError as refusal:
+            told.status = refusal.status
+        except WorkerLostError:
+            told.status = SERVER_ERROR
+        if self.comparison is not None:
+            answers = (visit.text, told.text) if told.status == OK else None
+            self.comparison.pair(told.event(), answers)
+
+    def _meant(self, model: str | None, wanted: versions.Asked, label: str | None) -> str | None:
+        """Return the digest that is meant; None while the version that bears the label is not there.
+
+        Raise RefusedError where there can be none.
+        """
+        if wanted.version is not None or wanted.digest is not None:
+            digest = versions.pick(wanted, self.house.versions, self.state)
+            if digest is None:
+                raise self._unknown(model)
+            return digest
+        digest = self.state.find(label or "") or (self.state.current if wanted.is_open else None)
+        if digest is None and wanted.is_open:
+            return None
+        name = self.state.stage(digest or "").release.partition(":")[0]
+        if digest is None or wanted.name not in (None, name):
+            raise self._unknown(model)
+        return digest
+
+    def _name(self, request: Any, errand: Errand) -> caches.Name | None:
+        worker = errand.target() if self.cache is not None else None
+        if worker is None or not isinstance(request, ChatRequest | CompletionRequest):
+            return None
+        described = worker.version.description
+        template = described.chat_template or ""
+        return caches.name(worker.version.digest, template, request, described.generation, errand.who)
+
+    def _compared(self) -> tuple[str, str] | None:
+        """Return which versions are being compared."""
+        return (self.comparison.base, self.comparison.other) if self.comparison else None
+
+    def _residents(self) -> list[Resident]:
+        found = []
+        for digest, worker in self.house.workers.items():
+            said, label = worker.version.description, self.state.label(digest) or ""
+            rss, _ = tend.resident_bytes(worker.pid)
+            found.append(
+                Resident(said.reference, digest, label, rss, said.format, said.type, said.profile, "")
+            )
+        return found
+
+    def _unknown(self, model: str | None) -> RefusedError:
+        names = sorted({version.description.name for version in self.house.versions.values()})
+        shown = f"; there is {', '.join(map(repr, names))}" if names else ""
+        message = f"no model {model!r} here{shown}"
+        return RefusedError(NOT_FOUND, message, reason="model_not_found", param="model")

@@ -1,0 +1,411 @@
+"""Tend the worker of one version: start it, ask it, see that it lives, start it again within bounds, end it.
+
+It does not know clients, labels or what is asked. What a worker does wrong stays in its process: one that
+ends is started again, one that hangs is ended first, one that ends too often is broken and stays down.
+
+Laws: a version has one process at most; whoever asked hears an end, whatever becomes of the process; no
+process outlives its `stop`, nor the router (it ends with its socket).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from slmops.daemon.protocol import (
+    Ask,
+    Cancel,
+    Done,
+    Failed,
+    Kind,
+    Piece,
+    Ping,
+    Pulse,
+    Reader,
+    Ready,
+    Refused,
+    ToRouter,
+    ToWorker,
+    frame,
+)
+from slmops.daemon.refusal import RefusedError
+from slmops.daemon.versions import Version
+from slmops.errors import ModelError
+
+State = Literal["loading", "ready", "restarting", "broken", "gone"]
+LOG_LINES = 200
+"""Last lines of a worker that are kept as evidence of how it ended."""
+CRASHES, WITHIN = 5, 300.0
+"""Ends in so many seconds after which a worker stays down."""
+PING = 5.0
+SILENT = 30.0
+"""Seconds without an answer to a ping after which a worker hangs."""
+STUCK = 300.0
+"""Seconds of one computation after which a worker hangs: a slow board reads a long stride for a minute."""
+log = logging.getLogger("slmops.daemon")
+
+
+class WorkerLostError(ModelError):
+    """The worker ended, or was ended, while it was asked."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How workers are run: what each is told beyond its version."""
+
+    slots: int | None = None
+    """Requests computed together; None leaves it to the worker."""
+    pool: int | None = None
+    """Tokens of context for all of them."""
+    adopt: str | None = None
+    """Program of an installed llama-server to run as the worker."""
+
+
+class Worker:
+    """A version's process."""
+
+    def __init__(self, version: Version, plan: Plan, changed: Callable[[], None]) -> None:
+        """Prepare; `changed` is called whenever the worker's state or room changes."""
+        self.version = version
+        self.state: State = "loading"
+        self.ready: Ready | None = None
+        self.pid: int | None = None
+        self.taken = 0
+        self.crashes = 0
+        self.last_exit: int | None = None
+        self.why = ""
+        """Of the last failure."""
+        self.words: deque[str] = deque(maxlen=LOG_LINES)
+        """The last lines it wrote to its standard error."""
+        self.held = False
+        """No new turns: it is about to be stopped."""
+        self._plan = plan
+        self._changed = changed
+        self._numbers = itertools.count(1)
+        self._open: dict[int, asyncio.Queue[Piece | Done | Refused | None]] = {}
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._line: _Line | None = None
+        self._ends: deque[float] = deque(maxlen=CRASHES)
+        self._told: asyncio.Future[Ready] | None = None
+        self._life: asyncio.Task[None] | None = None
+
+    @property
+    def slots(self) -> int:
+        """See `desk.Room`."""
+        return self.ready.slots if self.ready is not None and self.state == "ready" and not self.held else 0
+
+    @property
+    def active(self) -> int:
+        """Requests under way."""
+        return len(self._open)
+
+    async def start(self) -> Ready:
+        """Start the process and wait until the model has spoken; raise ModelError when it does not load."""
+        process = await self._spawn()
+        try:
+            ready = await self._loaded(process)
+        except BaseException:
+            self._set("gone")
+            await _end(process)
+            raise
+        self._life = asyncio.ensure_future(self._live(process))
+        return ready
+
+    async def ask(self, kind: Kind, body: bytes, answer: str, created: int) -> AsyncGenerator[Piece | Done]:
+        """Yield the pieces of an answer; raise RefusedError, or WorkerLostError when the process ends."""
+        number = next(self._numbers)
+        heard: asyncio.Queue[Piece | Done | Refused | None] = asyncio.Queue()
+        self._open[number] = heard
+        self._quiet.clear()
+        self._say(Ask(id=number, kind=kind, body=body, answer=answer, created=created))
+        ended = False
+        try:
+            while not ended:
+                said = await heard.get()
+                ended = not isinstance(said, Piece)
+                if said is None:
+                    raise WorkerLostError(f"{self.version.release}: the worker ended: {self.why}")
+                if isinstance(said, Refused):
+                    raise RefusedError(said.status, said.message, reason=said.reason)
+                yield said
+        finally:
+            self._open.pop(number, None)
+            if not self._open:
+                self._quiet.set()
+            if not ended:
+                self._say(Cancel(id=number))
+
+    async def stop(self, drain: float) -> None:
+        """Give what is under way so many seconds, then end the process for good."""
+        self.held = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), drain)
+        self._set("gone")
+        if self._life is not None:
+            self._life.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._life
+        self._lose("it was stopped")
+
+    def abandon(self, why: str) -> None:
+        """Tell all who wait for an answer that there will be none; the process goes on."""
+        self._lose(why)
+
+    async def _live(self, process: asyncio.subprocess.Process) -> None:
+        """Be there for the process's whole life, and for those of its successors."""
+        while True:
+            try:
+                await self._watch(process)
+            finally:
+                await _end(process)
+            self._bury(process.returncode)
+            while self.state == "restarting":
+                await asyncio.sleep(0.1 * 2 ** len(self._ends))
+                process = await self._spawn()
+                try:
+                    await self._loaded(process)
+                except ModelError as error:
+                    await _end(process)
+                    self._bury(process.returncode, str(error))
+                except BaseException:
+                    await _end(process)
+                    raise
+            if self.state == "broken":
+                return
+
+    def _bury(self, code: int | None, why: str = "") -> None:
+        """Note an end, and whether there will be another beginning."""
+        self.crashes += 1
+        self.last_exit, self.pid = code, None
+        self.why = why or self.why or _ending(code)
+        log.error("the worker of %s ended: %s", self.version.release, self.why)
+        now = time.monotonic()
+        self._ends.append(now)
+        too_often = len(self._ends) == CRASHES and now - self._ends[0] < WITHIN
+        self._set("broken" if too_often else "restarting")
+        self._lose(self.why)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Return when the process has ended or is to be ended."""
+        ending = asyncio.ensure_future(process.wait())
+        line = self._line
+        self.why = ""
+        try:
+            while line is not None and not line.closed:
+                line.say(Ping())
+                either: set[asyncio.Future[Any]] = {ending, line.ended}
+                done, _ = await asyncio.wait(either, timeout=PING, return_when="FIRST_COMPLETED")
+                if done:
+                    # A process that closes its socket is about to end; how it ended is worth a moment.
+                    await asyncio.wait({ending}, timeout=1.0)
+                    return
+                hanging = line.hangs(time.monotonic())
+                if hanging:
+                    self.why = hanging
+                    return
+        finally:
+            ending.cancel()
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        ours, its = socket.socketpair()
+        with its:
+            words = [*_python(), "-m", "slmops.daemon.work", *self._words(its.fileno())]
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=_environment(),
+                pass_fds=[its.fileno()],
+            )
+        self.pid = process.pid
+        self._told = asyncio.get_running_loop().create_future()
+        _, self._line = await asyncio.get_running_loop().create_connection(
+            lambda: _Line(self._hear), sock=ours
+        )
+        self._relaying = asyncio.ensure_future(self._relay(process))
+        return process
+
+    async def _loaded(self, process: asyncio.subprocess.Process) -> Ready:
+        """Wait for the first word; raise ModelError when it is not Ready."""
+        assert self._told is not None  # noqa: S101 - it was just spawned
+        assert self._line is not None  # noqa: S101 - as above
+        either: set[asyncio.Future[Any]] = {self._told, self._line.ended}
+        await asyncio.wait(either, return_when="FIRST_COMPLETED")
+        if not self._told.done():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 1.0)
+            self.why = _ending(process.returncode)
+            self._told.cancel()
+            raise ModelError(f"{self.version.release} does not load: {self.why}")
+        self.ready = self._told.result()
+        self._set("ready")
+        return self.ready
+
+    async def _relay(self, process: asyncio.subprocess.Process) -> None:
+        """Pass on what the worker writes, and remember the end of it."""
+        assert process.stderr is not None  # noqa: S101 - it was asked for
+        while line := await _line_of(process.stderr):
+            said = line.decode("utf-8", "replace").rstrip()
+            self.words.append(said)
+            sys.stderr.write(said + "\n")
+            sys.stderr.flush()
+
+    def _hear(self, said: ToRouter) -> None:
+        if isinstance(said, Piece | Done | Refused):
+            heard = self._open.get(said.id)
+            if heard is not None:
+                heard.put_nowait(said)
+        elif isinstance(said, Ready) and self._told is not None and not self._told.done():
+            self._told.set_result(said)
+        elif isinstance(said, Failed) and self._told is not None and not self._told.done():
+            self.why = said.message
+            self._told.set_exception(ModelError(said.message))
+
+    def _say(self, said: ToWorker) -> None:
+        if self._line is not None:
+            self._line.say(said)
+
+    def _lose(self, why: str) -> None:
+        """Tell all who wait for an answer that there will be none."""
+        self.why = why
+        for heard in self._open.values():
+            heard.put_nowait(None)
+
+    def _set(self, state: State) -> None:
+        self.state = state
+        self._changed()
+
+    def _words(self, descriptor: int) -> list[str]:
+        plan = self._plan
+        return [
+            *("--fd", str(descriptor)),
+            *("--artifact", self.version.folder),
+            *("--digest", self.version.digest),
+            *(("--slots", str(plan.slots)) if plan.slots else ()),
+            *(("--pool", str(plan.pool)) if plan.pool else ()),
+            *(("--adopt", plan.adopt) if plan.adopt else ()),
+        ]
+
+
+class _Line(asyncio.Protocol):
+    """The router's end of a worker's socket."""
+
+    def __init__(self, hear: Callable[[ToRouter], None]) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed = False
+        self._reader: Reader[ToRouter] = Reader(ToRouter)
+        self._hear = hear
+        self._transport: asyncio.Transport | None = None
+        self._pulse = Pulse(steps=0, busy=False, active=0)
+        self._heard = self._moved = time.monotonic()
+
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio; what cannot be read ends the connection, and with it the worker."""
+        try:
+            for said in self._reader.feed(data):
+                if isinstance(said, Pulse):
+                    self._note(said)
+                else:
+                    self._hear(said)
+        except ModelError:
+            log.exception("a worker speaks nonsense")
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """See asyncio."""
+        self.closed = True
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def say(self, said: ToWorker) -> None:
+        """Send a message, unless the other end is gone."""
+        if self._transport is not None and not self.closed:
+            self._transport.write(frame(said))
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def hangs(self, now: float) -> str:
+        """Say why the worker hangs, or nothing."""
+        if now - self._heard > SILENT:
+            return f"it has not answered for {now - self._heard:.0f} s"
+        if self._pulse.busy and now - self._moved > STUCK:
+            return f"it has been in one computation for {now - self._moved:.0f} s"
+        return ""
+
+    def _note(self, pulse: Pulse) -> None:
+        self._heard = time.monotonic()
+        if pulse.steps != self._pulse.steps or not pulse.busy:
+            self._moved = self._heard
+        self._pulse = pulse
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process at once, if it has not ended, and wait until it has."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+    await process.wait()
+
+
+async def _line_of(stream: asyncio.StreamReader) -> bytes:
+    """Return the next line; of one that is too long, what of it there is room for."""
+    try:
+        return await stream.readline()
+    except ValueError:
+        return b"(a line too long to keep)\n"
+
+
+def _python() -> Sequence[str]:
+    """Return the words that run a Python with what this one has: those it was started with itself.
+
+    A runtime bundle is a folder given to an isolated Python, which must be given it again.
+    """
+    words = sys.orig_argv
+    return words[: words.index("-m")] if "-m" in words else [sys.executable]
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "it closed its connection"
+    if code < 0:
+        return f"it was ended by {signal.Signals(-code).name}"
+    return f"it ended with {code}"
+
+
+def resident_bytes(pid: int | None) -> tuple[int, int]:
+    """Return what a process has resident now and had at its peak, in bytes; zeros where it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0, 0
+    found = dict(line.split(":", 1) for line in text.splitlines() if line.startswith("Vm"))
+    now, peak = (int(found.get(name, "0 kB").split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, peak
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment for a worker: ours, without what systemd says to us alone."""
+    ours = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
+    return {name: said for name, said in os.environ.items() if not name.startswith(ours)}

@@ -1,0 +1,130 @@
+"""How models write the calls of tools, and the calls read out of what they write.
+
+Pure. Two ways are known: JSON between <tool_call> and </tool_call> (Qwen, Hermes and those after them), and
+JSON alone (Llama 3, and whoever's marks are control tokens, which are no text). It does not know tokens,
+templates or how an answer is told.
+
+Laws: however the text was cut, the same text and the same calls are read from it; no mark is ever text;
+what was begun as a call and is none is text, its marks left out; JSON alone is a call only where it names
+a function that was offered.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_MARK = re.compile(f"{OPEN}|{CLOSE}")
+_BETWEEN = re.compile(r"[\s;,]*")
+"""What may stand between two calls that are JSON alone."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a function."""
+
+    name: str
+    arguments: str
+    """JSON, unless the model wrote something else in its place."""
+
+
+class Calls:
+    """Reads calls out of text that comes piece by piece."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """`names` are the functions that were offered."""
+        self._names = frozenset(names)
+        self._held = ""
+        self._inside = False
+        """Whether what is held stands after an opening mark."""
+        self._begun = False
+        """Whether there was anything that is not held: text, or a mark."""
+        self._found = False
+        """Whether there was any call."""
+
+    def push(self, text: str) -> tuple[str, list[Call]]:
+        """Take more text; return what of it is certainly text, and the calls that are whole now."""
+        self._held += text
+        said, calls = list[str](), list[Call]()
+        while mark := _MARK.search(self._held):
+            before, self._held, self._begun = self._held[: mark.start()], self._held[mark.end() :], True
+            if self._inside:
+                self._close(before, said, calls)
+            else:
+                # The line that a model begins before a call is part of the call.
+                said.append(before.rstrip() if mark[0] == OPEN else before)
+            self._inside = mark[0] == OPEN
+        if not self._inside and not self._alone_so_far():
+            size = len(self._held[: len(self._held) - _overlap(self._held)].rstrip())
+            said.append(self._held[:size])
+            self._held, self._begun = self._held[size:], self._begun or size > 0
+        return "".join(said), calls
+
+    def flush(self) -> tuple[str, list[Call]]:
+        """Take the end; return what is left, as `push` does."""
+        held, self._held = self._held, ""
+        said, calls = list[str](), list[Call]()
+        if self._inside:
+            self._close(held[: len(held) - _overlap(held)], said, calls)
+            return "".join(said), calls
+        calls = [] if self._begun else self._alone(held)
+        return ("" if calls or (self._found and held.isspace()) else held), calls
+
+    def _close(self, inside: str, said: list[str], calls: list[Call]) -> None:
+        try:
+            calls.append(_call(json.loads(inside, strict=False, parse_constant=_no_number)))
+            self._found = True
+        except (ValueError, RecursionError):
+            said.append(inside)
+
+    def _alone_so_far(self) -> bool:
+        """Say whether all there was may be the beginning of calls that are JSON alone."""
+        return not self._begun and self._held.lstrip()[:1] in {"{", "["}
+
+    def _alone(self, text: str) -> list[Call]:
+        """Return the calls in a text that is JSON and nothing else; none where it is not."""
+        reader = json.JSONDecoder(strict=False, parse_constant=_no_number)
+        calls, at = list[Call](), _end_of(_BETWEEN, text, 0)
+        try:
+            while at < len(text):
+                value, at = reader.raw_decode(text, at)
+                calls += [_call(each) for each in (value if isinstance(value, list) else [value])]
+                at = _end_of(_BETWEEN, text, at)
+        except (ValueError, RecursionError):
+            return []
+        return calls if all(call.name in self._names for call in calls) else []
+
+
+def _call(said: Any) -> Call:
+    """Return what `said` calls; raise ValueError where it calls nothing."""
+    if not isinstance(said, dict) or not isinstance(said.get("name"), str) or not said["name"]:
+        raise ValueError("no call")
+    arguments = said.get("arguments", said.get("parameters", {}))
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return Call(said["name"], text)
+
+
+def _overlap(text: str) -> int:
+    """Return the length of the longest end of `text` that is the beginning of a mark, not all of it."""
+    longest = min(len(text), len(CLOSE) - 1)
+    return next(
+        (
+            size
+            for size in range(longest, 0, -1)
+            if any(mark.startswith(text[-size:]) and size < len(mark) for mark in (OPEN, CLOSE))
+        ),
+        0,
+    )
+
+
+def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return found.end() if found else at
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")

@@ -1,0 +1,86 @@
+"""Hold the port that the daemon answers on, whoever is the daemon just now.
+
+The supervisor binds it and hands the listening socket to each router it starts, as systemd does: between one
+router and the next, connections wait, and nobody is refused. It does not know what is said over them.
+
+Laws: the socket outlives the supervisor's becoming a newer agent; ROOT/run/port names it while it is held,
+and says nothing of whether anybody answers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+
+from slmops.device.places import Places, write
+
+HELD = "SLMOPS_SUPERVISOR_SOCKET"
+"""Names descriptor, port and host to the process that this one becomes."""
+LOOPBACK = "127.0.0.1"
+WAITING = 512
+"""Connections that may wait for a router at most; the kernel may allow fewer."""
+PATIENCE = 2.0
+"""Seconds that a port may still be somebody's who was just killed."""
+
+
+class Listener:
+    """The port of this device, or none."""
+
+    def __init__(self, places: Places) -> None:
+        """Take over what the process before held."""
+        self._places = places
+        self._at: tuple[str, int] | None = None
+        self._socket: socket.socket | None = None
+        held = os.environ.pop(HELD, None)
+        if held is not None:
+            descriptor, port, host = held.split(" ", 2)
+            os.set_inheritable(int(descriptor), False)
+            self._at, self._socket = (host, int(port)), socket.socket(fileno=int(descriptor))
+
+    def open(self, host: str, port: int) -> int:
+        """Return the descriptor of the socket that listens there; raise OSError where none can."""
+        if self._socket is None or self._at != (host, port):
+            self.close()
+            self._socket, self._at = _bound(host, port), (host, port)
+            number = self._socket.getsockname()[1]
+            # Whoever cannot read it asks in vain; what is served must not wait for a full disk.
+            with suppress(OSError):
+                write(self._places.port, f"{number}\n".encode())
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Let the port go."""
+        if self._socket is not None:
+            self._socket.close()
+            with suppress(OSError):
+                self._places.port.unlink()
+        self._socket, self._at = None, None
+
+    def hand_over(self) -> None:
+        """Keep the socket for the process that this one becomes."""
+        if self._socket is not None and self._at is not None:
+            os.set_inheritable(self._socket.fileno(), True)
+            os.environ[HELD] = f"{self._socket.fileno()} {self._at[1]} {self._at[0]}"
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    end = time.monotonic() + PATIENCE
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        while True:
+            try:
+                listener.bind(address)
+                listener.listen(WAITING)
+            except OSError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.05)
+            else:
+                return listener
+    except OSError:
+        listener.close()
+        raise

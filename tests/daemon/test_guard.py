@@ -1,0 +1,229 @@
+"""Connections with real sockets: slow ones, stuck ones, and too many."""
+
+import json
+import os
+import socket
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import uvicorn
+
+from slmops.daemon import guard, listen
+
+EVENT = b"x" * 65536
+
+
+async def echo(scope, receive, send):
+    """Say what was asked and how it came; on /flood, more than any buffer holds."""
+    length = 0
+    while (message := await receive())["type"] == "http.request":
+        length += len(message["body"])
+        if not message["more_body"]:
+            break
+    else:
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] == "/flood":
+        for _ in range(200):
+            await send({"type": "http.response.body", "body": EVENT, "more_body": True})
+    said = json.dumps({"length": length, "via": scope["state"]["via"]}).encode()
+    await send({"type": "http.response.body", "body": said})
+
+
+class Serving:
+    """A server in a thread of its own."""
+
+    def __init__(self, folder, **limits):
+        self.turned = guard.Turned()
+        self.listeners = listen.gather(
+            "127.0.0.1", 0, unix=folder / "api.sock", admin=folder / "run" / "admin.sock", environ={}
+        )
+        config = guard.config(
+            echo,
+            listen.admin_names(self.listeners),
+            limits=guard.Limits(**limits),
+            turned=self.turned,
+            graceful=1,
+        )
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, args=([each.sock for each in self.listeners],))
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def connect(self, number=0):
+        sock = self.listeners[number].sock
+        client = socket.socket(sock.family, socket.SOCK_STREAM)
+        client.settimeout(20)
+        client.connect(sock.getsockname())
+        return client
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join()
+        for each in self.listeners:
+            each.close()
+
+
+@pytest.fixture
+def serve(tmp_path):
+    with ExitStack() as stack:
+
+        def start(**limits):
+            return stack.enter_context(Serving(tmp_path, **limits))
+
+        yield start
+
+
+def request(path="/", body=b"", more=""):
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+def answer(client):
+    """Return what comes until the line is closed."""
+    found = b""
+    while data := client.recv(65536):
+        found += data
+    return found
+
+
+def closing(client, sent):
+    client.sendall(sent)
+    return answer(client)
+
+
+CLOSE = "connection: close\r\n"
+
+
+@pytest.mark.parametrize(("number", "via"), [(0, "tcp"), (1, "unix"), (2, "admin")])
+def test_a_request_knows_by_which_door_it_came(serve, number, via):
+    with serve().connect(number) as client:
+        said = closing(client, request(body=b"12345", more=CLOSE))
+
+    assert json.loads(said[said.index(b"{") : said.rindex(b"}") + 1]) == {"length": 5, "via": via}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"", b"POST / HT", request()[:-4], request(body=b"12345")[:-2]],
+    ids=["none", "line", "head", "body"],
+)
+def test_a_request_that_is_not_whole_in_time_is_answered_408(serve, part):
+    serving = serve(request=0.1)
+
+    with serving.connect() as client:
+        said = closing(client, part)
+
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert b"not whole within 0.1 seconds" in said
+    assert serving.turned.late == 1
+
+
+def test_one_byte_now_and_then_buys_no_time(serve):
+    serving = serve(request=0.2)
+
+    with serving.connect() as client:
+        client.sendall(b"POST / HTTP/1.1\r\n")
+        client.settimeout(0.02)
+        said = b""
+        while not said:
+            try:
+                said = client.recv(100)
+            except TimeoutError:
+                client.sendall(b"a")
+
+    assert said.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_second_request_on_the_same_line_has_a_deadline_of_its_own(serve):
+    serving = serve(request=0.2)
+
+    with serving.connect() as client:
+        client.sendall(request())
+        first = b""
+        while not first.endswith(b"0\r\n\r\n"):
+            first += client.recv(1000)
+        said = closing(client, b"POST / HTTP/1.1\r\nhost: l")
+
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert said.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_request_that_was_whole_has_all_the_time_it_takes(serve):
+    serving = serve(request=0.1)
+
+    with serving.connect() as client:
+        assert len(closing(client, request("/flood", more=CLOSE))) > 200 * len(EVENT)
+
+    assert serving.turned == guard.Turned()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_reader_who_takes_nothing_is_cut_off(serve, number):
+    serving = serve(reader=0.2)
+
+    with serving.connect(number) as client:
+        client.sendall(request("/flood"))
+        while serving.turned.stuck == 0:
+            threading.Event().wait(0.02)
+        assert len(answer(client)) < 200 * len(EVENT)
+
+    assert serving.turned == guard.Turned(stuck=1)
+
+
+def test_an_idle_line_is_closed(serve):
+    with serve(idle=0.1).connect() as client:
+        said = closing(client, request())
+
+    assert said.endswith(b"0\r\n\r\n")
+
+
+def test_one_connection_too_many_is_told_so_and_the_admin_comes_in(serve):
+    serving = serve(connections=2)
+
+    with serving.connect() as first, serving.connect() as second:
+        for each in (first, second):
+            each.sendall(request())
+            assert each.recv(1000).startswith(b"HTTP/1.1 200 ")
+        with serving.connect() as third, serving.connect(2) as admin:
+            said = closing(third, request(body=b"x" * 100_000))
+            assert closing(admin, request(more=CLOSE)).startswith(b"HTTP/1.1 200 ")
+        assert said.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in said
+
+    assert serving.turned == guard.Turned(busy=1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_does_not_come_through_the_admin_socket():
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        serving = Serving(Path(folder))
+        for place in (folder, f"{folder}/run"):
+            Path(place).chmod(0o755)
+        Path(folder, "run/admin.sock").chmod(0o666)
+        os.seteuid(65534)
+        try:
+            client = stack.enter_context(serving.connect(2))
+        finally:
+            os.seteuid(0)
+        stack.enter_context(serving)
+
+        assert client.recv(100) == b""
+        assert serving.turned == guard.Turned(strangers=1)
+
+
+def test_what_is_no_request_is_answered_400(serve):
+    with serve().connect() as client:
+        assert closing(client, b"\x16\x03\x01\x00\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_head_without_an_end_is_refused(serve):
+    with serve().connect() as client:
+        said = closing(client, b"GET / HTTP/1.1\r\nhost: localhost\r\na: " + b"b" * 70_000)
+
+    assert said.startswith(b"HTTP/1.1 400 ")

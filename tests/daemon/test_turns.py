@@ -1,0 +1,86 @@
+"""Turns of a conversation, tools and forms of an answer, as requests say them."""
+
+import json
+
+import pytest
+
+from slmops.daemon.api import ChatRequest, parse
+from slmops.daemon.refusal import RefusedError
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+USER = {"role": "user", "content": "hi"}
+
+
+def chat(**said):
+    return parse(ChatRequest, json.dumps({"messages": [USER], **said}).encode())
+
+
+def plain(*messages):
+    return [message.plain for message in chat(messages=list(messages)).messages]
+
+
+def test_a_developer_is_to_templates_what_a_system_is():
+    assert plain({"role": "developer", "content": "be brief"}) == [{"role": "system", "content": "be brief"}]
+
+
+def test_calls_and_their_answers_are_told_to_templates_as_values():
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}
+    called, answered = plain(
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "name": "weather", "content": "rain"},
+    )
+    assert called["content"] == ""
+    assert called["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Ulm"}}
+    assert answered == {"role": "tool", "tool_call_id": "c1", "name": "weather", "content": "rain"}
+
+
+def test_arguments_that_are_no_json_stay_as_they_were_written():
+    call = {"id": "c", "function": {"name": "weather", "arguments": "{city"}}
+    (said,) = plain({"role": "assistant", "tool_calls": [call]})
+    assert said["tool_calls"][0]["function"]["arguments"] == "{city"
+
+
+def test_a_function_without_parameters_takes_an_object_without_properties():
+    (tool,) = chat(tools=[CLOCK]).offered
+    assert tool.plain["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "offered", "demanded"),
+    [
+        (None, ["weather", "clock"], []),
+        ("auto", ["weather", "clock"], []),
+        ("none", [], []),
+        ("required", ["weather", "clock"], ["weather", "clock"]),
+        ({"type": "function", "function": {"name": "clock"}}, ["weather", "clock"], ["clock"]),
+    ],
+)
+def test_the_choice_says_which_tools_may_and_which_must_be_called(choice, offered, demanded):
+    asked = chat(tools=[WEATHER, CLOCK], tool_choice=choice)
+    assert [tool.function.name for tool in asked.offered] == offered
+    assert [tool.function.name for tool in asked.demanded] == demanded
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, r"tools\[0\]\.function\.name"),
+        ({"tools": [{"type": "retrieval"}]}, r"tools\[0\]"),
+        ({"tools": [WEATHER, WEATHER]}, "tools: two"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice: no"),
+        ({"tools": [WEATHER], "tool_choice": "always"}, "tool_choice"),
+        ({"response_format": {"type": "xml"}}, r"response_format\.type"),
+        ({"response_format": {"type": "json_schema"}}, "json_schema"),
+        ({"response_format": {"type": "json_object"}, "tools": [WEATHER]}, "response_format"),
+        ({"response_format": {"type": "json_object"}, "grammar": "start: /a/"}, "response_format"),
+        ({"tools": [WEATHER], "grammar": "start: /a/"}, "grammar"),
+        ({"messages": [{"role": "assistant"}]}, "content or tool_calls"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "tool_call_id"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_by_name(said, named):
+    with pytest.raises(RefusedError, match=named) as refused:
+        chat(**said)
+    assert refused.value.status == 400
