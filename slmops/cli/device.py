@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from slmops.cli import device_care, home
+from slmops.cli import device_care, device_keys, home
 from slmops.cli.auditing import audited
 from slmops.cli.device_choice import FleetOption, Host, targets
 from slmops.cli.options import ask_first, verb
@@ -104,6 +104,7 @@ def logs(
 app.command()(device_care.fsck)
 app.command()(device_care.gc)
 app.command()(device_care.forgive)
+app.command()(device_keys.keys)
 
 
 @app.command()

@@ -1,38 +1,34 @@
-"""An installed llama-server as a worker: start it on an artifact, and speak its words for the router's.
+"""`python -m slmops.daemon.adopt`: let an installed llama-server work, and speak its words for the router's.
 
-To the router this is a worker like any other (`protocol`). llama-server computes; here prompts are counted and
-let in, and answers are given their shapes. `adopted` knows what is said to it.
+To the router this is a worker like any other (`protocol`). llama-server computes; here prompts are counted
+and let in, and answers are given their shapes. `adopted` knows what is said to it, `run_llama_server` how.
 
-Laws: nobody else on the device can ask it (a socket in a folder of our own, and a key besides); it ends with
-us, and we with it; no text in a message becomes a control token; what does not fit into the pool waits, first
-come first served; a request that is cancelled closes its connection, by which llama-server stops its work.
+Laws: it ends with us, and we with it; no text in a message becomes a control token; what does not fit into
+the pool waits, first come first served; what was cancelled is computed no further.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import ctypes
 import os
-import secrets
-import signal
 import socket
 import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from slmops.artifact.description import GENERATION, Description
+from slmops.artifact.description import FILE_NAME, GENERATION, Description, parse
 from slmops.daemon import adopted, answer, api
 from slmops.daemon.adopted import Heard, Sizes
 from slmops.daemon.answer import Telling
-from slmops.daemon.load import describe
 from slmops.daemon.protocol import (
     Ask,
     Cancel,
@@ -50,11 +46,14 @@ from slmops.daemon.protocol import (
     frame,
 )
 from slmops.daemon.refusal import BAD_REQUEST, NOT_READY, SERVER_ERROR, RefusedError
+from slmops.daemon.run_llama_server import Server, started
 from slmops.daemon.tools import Calls
 from slmops.daemon.turns import Tool
 from slmops.errors import ModelError, SlmopsError
 
 CHUNK = 1 << 16
+SOON = 1.0
+"""Seconds in which a process ends whose connections have."""
 Asked = api.ChatRequest | api.CompletionRequest
 
 
@@ -101,6 +100,8 @@ class Worker:
         self._steps = 0
         self._begin: list[int] = []
         """What it puts before a text by itself: BOS, where there is one."""
+        self._traits: dict[str, bool] = {}
+        """What it says of the chat template."""
 
     def say(self, *messages: ToRouter) -> None:
         """Send messages to the router."""
@@ -111,9 +112,9 @@ class Worker:
         start = time.monotonic()
         await server.loaded()
         try:
-            self._begin = await self._ids(server, "", begin=True)
+            self._begin = await self._ids(server, "")
             event = await server.ask("/completion", {"prompt": self._begin or [0], "n_predict": 1})
-            traits = (await server.ask("/props")).get("chat_template_caps", {})
+            self._traits = (await server.ask("/props")).get("chat_template_caps", {})
         except RefusedError as error:
             raise ModelError(f"it loads and does not answer: {error}") from error
         if not isinstance(event.get("content"), str):
@@ -127,7 +128,7 @@ class Worker:
             kinds=(*chat, "completion"),
             scores=True,
             constrains=True,
-            tools=bool(chat) and bool(traits.get("supports_tools")),
+            tools=bool(chat) and bool(self._traits.get("supports_tools")),
             seconds=time.monotonic() - start,
         )
 
@@ -145,10 +146,12 @@ class Worker:
 
     async def _carry_out(self, ask: Ask) -> None:
         """Answer, or say why not."""
+        server = self._server
+        if server is None:
+            self.say(Refused(id=ask.id, status=NOT_READY, message="the model is loading", reason="loading"))
+            return
         try:
-            if self._server is None:
-                raise RefusedError(NOT_READY, "the model is loading", reason="loading")
-            await self._answer(self._server, ask)
+            await self._answer(server, ask)
         except RefusedError as refused:
             self.say(
                 Refused(
@@ -160,7 +163,12 @@ class Worker:
                 )
             )
         except (SlmopsError, OSError, EOFError) as error:
-            self.say(Refused(id=ask.id, status=SERVER_ERROR, message=f"llama-server is lost: {error}"))
+            # When it has ended so do we, and the router asks again whom it asks then.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(server.process.wait(), SOON)
+            if server.process.returncode is None:
+                message = f"llama-server failed: {error}"
+                self.say(Refused(id=ask.id, status=SERVER_ERROR, message=message))
 
     async def _answer(self, server: Server, ask: Ask) -> None:
         asked = api.parse(api.kind_of[ask.kind], ask.body)
@@ -210,9 +218,10 @@ class Worker:
     async def _prompt(self, server: Server, asked: Asked, body: bytes) -> list[int]:
         """Return the prompt's ids; raise RefusedError when there is none."""
         if isinstance(asked, api.CompletionRequest):
-            return asked.ids or await self._ids(server, asked.text, begin=True)
+            return asked.ids or await self._ids(server, asked.text)
         if self._description.chat_template is None:
             raise RefusedError(BAD_REQUEST, "this model has no chat template; use /v1/completions")
+        adopted.check_roles(asked, self._traits)
         said = msgspec.json.decode(body)
         texts = "\n".join(_texts(said["messages"]))
         plain, read = [
@@ -228,13 +237,14 @@ class Worker:
             )
         named = {"messages": said["messages"], **({"tools": said["tools"]} if _offered(asked) else {})}
         rendered = await server.ask("/apply-template", named)
-        return await self._ids(server, rendered["prompt"], begin=False)
+        # It leaves out the BOS that the template puts there, where it puts it there itself.
+        return await self._ids(server, rendered["prompt"])
 
-    async def _ids(self, server: Server, text: str, *, begin: bool) -> list[int]:
+    async def _ids(self, server: Server, text: str) -> list[int]:
         """Return the ids of a text in which control tokens are control tokens, with one BOS at most."""
-        asked = {"content": text, "add_special": begin, "parse_special": True}
+        asked = {"content": text, "add_special": True, "parse_special": True}
         ids: list[int] = (await server.ask("/tokenize", asked))["tokens"]
-        return ids[1:] if begin and len(self._begin) == 1 and ids[:2] == self._begin * 2 else ids
+        return ids[1:] if len(self._begin) == 1 and ids[:2] == self._begin * 2 else ids
 
     def _limit(self, ids: list[int], wanted: int) -> int:
         """Return the most tokens of answer to a prompt; raise RefusedError when there is no room for any."""
@@ -300,7 +310,10 @@ async def adopt(line: socket.socket, adoption: Adoption) -> int:
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, adoption: Adoption) -> int:
-    description = describe(adoption.folder)
+    try:
+        description = parse((adoption.folder / FILE_NAME).read_bytes())
+    except OSError as error:
+        raise ModelError(f"{adoption.folder} is not an artifact folder: {error}") from error
     if description.format != "gguf" or description.task != GENERATION:
         raise ModelError(f"llama-server is not adopted for {description.format}, {description.task}")
     most = min(description.threads, len(os.sched_getaffinity(0)))
@@ -308,8 +321,23 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ado
     sizes = Sizes(adoption.slots, pool, adoption.threads or max(1, most))
     worker = Worker(writer, description, adoption.digest, sizes)
     words = partial(adopted.words, str(adoption.folder), description, sizes)
-    async with started(adoption.program, words) as server, TaskGroup() as tasks:
-        ...
+    async with started(adoption.program, words) as server:
+        hearing = asyncio.ensure_future(_hear(reader, worker))
+        living = asyncio.ensure_future(_live(server, worker))
+        await asyncio.wait({hearing, living}, return_when="FIRST_COMPLETED")
+        hearing.cancel()
+        if not living.done():
+            living.cancel()
+            return 0
+        living.result()
+        return 1
+
+
+async def _live(server: Server, worker: Worker) -> None:
+    """Be ready when it is, and return when it has ended; raise ModelError when it does not load."""
+    worker.say(await worker.open(server))
+    code = await server.process.wait()
+    sys.stderr.write(f"slmops.daemon.adopt: llama-server ended with {code}\n")
 
 
 async def _hear(reader: asyncio.StreamReader, worker: Worker) -> None:
@@ -331,3 +359,22 @@ def _texts(said: Any) -> list[str]:
 
 def _offered(asked: Asked) -> list[Tool]:
     return asked.offered if isinstance(asked, api.ChatRequest) else []
+
+
+def main() -> int:
+    """Work as `work` does, by whose options this is called; return the exit code."""
+    reading = argparse.ArgumentParser(prog="python -m slmops.daemon.adopt", description="Adopt llama-server.")
+    reading.add_argument("--fd", type=int, required=True)
+    reading.add_argument("--artifact", type=Path, required=True)
+    reading.add_argument("--digest", default="")
+    reading.add_argument("--slots", type=int, default=8)
+    reading.add_argument("--pool", type=int)
+    reading.add_argument("--threads", type=int)
+    reading.add_argument("--adopt", required=True)
+    said = reading.parse_args()
+    adoption = Adoption(said.adopt, said.artifact, said.digest, said.slots, said.pool, said.threads)
+    return asyncio.run(adopt(socket.socket(fileno=said.fd), adoption))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

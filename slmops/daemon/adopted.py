@@ -3,19 +3,20 @@
 Pure. It speaks llama-server's own words (/completion), in which a prompt is token ids and all of sampling is
 said; OpenAI's shapes are `answer`'s. It does not know sockets or processes.
 
-Laws: nothing of sampling is left to llama-server's defaults, which are not ours; what it cannot do is refused.
+Laws: nothing of sampling is left to llama-server's defaults, which are not ours; what it cannot do is
+refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slmops.artifact.description import Description
 from slmops.daemon.api import ChatRequest, CompletionRequest
 from slmops.daemon.refusal import BAD_REQUEST, SERVER_ERROR, RefusedError
-from slmops.daemon.turns import JsonObjectFormat, JsonSchemaFormat
+from slmops.daemon.turns import JsonObjectFormat, JsonSchemaFormat, System
 
 if TYPE_CHECKING:
     from slmops.daemon.scores import Scored
@@ -52,13 +53,13 @@ def words(folder: str, description: Description, sizes: Sizes, door: str) -> lis
     """Return the options by which llama-server serves the artifact in `folder` on the Unix socket `door`."""
 
     def within(name: str) -> str:
-        return str(Path(folder) / name)
+        return f"{folder}/{name}"
 
     template, adapter = description.chat_template, description.adapter
     return [
         *("--model", within(description.model), "--host", door, "--offline"),
         *("--ctx-size", str(sizes.pool), "--parallel", str(sizes.slots), "--kv-unified"),
-        *("--threads", str(sizes.threads), "--poll", "0", "--n-gpu-layers", "0"),
+        *("--threads", str(sizes.threads), "--poll", "0", "--device", "none"),
         *("--ubatch-size", str(description.micro_batch), "--batch-size", str(description.micro_batch)),
         # Host memory for prompts of others is memory that nobody planned.
         *("--cache-ram", "0", "--log-verbosity", WARNINGS, "--no-webui", "--no-slots"),
@@ -71,8 +72,21 @@ def check(asked: ChatRequest | CompletionRequest) -> None:
     """Raise RefusedError for what an adopted llama-server cannot do."""
     if asked.echoes and asked.alternatives is not None:
         raise _cannot("score a prompt: echo with logprobs", "echo")
+    if asked.frequency_penalty or asked.presence_penalty:
+        # Its penalties count the prompt's tokens too.
+        raise _cannot("count the tokens of an answer alone", "frequency_penalty or presence_penalty")
     if isinstance(asked, ChatRequest) and asked.demanded:
         raise _cannot("be made to call a tool", "tool_choice")
+
+
+def check_roles(asked: ChatRequest, traits: Mapping[str, bool]) -> None:
+    """Raise RefusedError for turns that it would leave out without a word, by its traits of the template."""
+    if not traits.get("supports_system_role", True) and any(
+        isinstance(turn, System) for turn in asked.messages
+    ):
+        raise _cannot("tell this model what a system turn says: its template knows none", "messages")
+    if asked.offered and not traits.get("supports_tools", True):
+        raise _cannot("tell this model of tools: its template knows none", "tools")
 
 
 def body(
@@ -90,10 +104,6 @@ def body(
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
         "min_p": sampling.min_p,
-        "frequency_penalty": sampling.frequency_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        # Penalties count all that was written, as ours do.
-        "repeat_last_n": -1,
         "logit_bias": [list(each) for each in sampling.logit_bias],
         # It takes seeds of 32 bits, the highest of which draws anew.
         "seed": -1 if sampling.seed is None else sampling.seed % (2**32 - 1),

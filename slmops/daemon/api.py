@@ -8,6 +8,7 @@ answered asks for `parse_leniently`, and is told what was left out.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,6 +26,8 @@ MOST_TEXTS = 256
 """Texts that may be labelled, or made vectors of, in one request."""
 MOST_IGNORED = 32
 """Unknown fields that a lenient reading leaves out; a body with more of them is meant for somebody else."""
+LONGEST_NAME = 100
+"""Characters that are told of an unknown field's name: a header has little room."""
 LONGEST_GRAMMAR = 65536
 """Characters of a grammar."""
 
@@ -307,7 +310,7 @@ def parse(kind: type[S], body: bytes) -> S:
 
 
 def parse_leniently(kind: type[S], body: bytes) -> tuple[S, list[str]]:
-    """Read a request's body without the fields that are not known; return also which these are.
+    """Read a request's body without the fields that are not known; return also which these are, in ASCII.
 
     Raise RefusedError for everything else that is wrong with it.
     """
@@ -321,10 +324,10 @@ def parse_leniently(kind: type[S], body: bytes) -> tuple[S, list[str]]:
         try:
             return msgspec.convert(said, kind), ignored
         except msgspec.ValidationError as error:
-            field = _unknown(str(error))
-            if field is None or len(ignored) == MOST_IGNORED or not _strike(said, field):
+            name, place = _unknown(str(error)), _place(str(error))
+            if name is None or len(ignored) == MOST_IGNORED or not _strike(said, place, name):
                 raise _invalid(kind, error) from error
-            ignored.append(field)
+            ignored.append(json.dumps(_joined(place, name))[1:-1][:LONGEST_NAME])
 
 
 def error_body(
@@ -347,39 +350,41 @@ def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> Refu
     missing = re.match(r"Object missing required field `(\w+)`", message)
     blamed = re.match(r"\w+", message)
     if unknown is not None:
-        param = unknown
+        param = _joined(place, unknown)
     elif missing:
-        param = ".".join(filter(None, [place, missing[1]]))
-    elif blamed and blamed[0] in kind.__struct_fields__:
-        param = blamed[0]
+        param = _joined(place, missing[1])
     else:
-        param = place
+        param = blamed[0] if blamed and blamed[0] in kind.__struct_fields__ else place
     reason = "unknown_field" if unknown is not None else "invalid_value"
     return RefusedError(BAD_REQUEST, message, reason=reason, param=param or None)
 
 
 def _unknown(message: str) -> str | None:
-    """Return where the unknown field stands that msgspec complains of, as in messages[0].colour."""
-    found = re.match(r"Object contains unknown field `(.*?)`(?: - at |$)", message, re.DOTALL)
-    return ".".join(filter(None, [_place(message), found[1]])) if found else None
+    """Return the name of the unknown field that msgspec complains of."""
+    found = re.match(r"Object contains unknown field `(.*?)`(?: - at `\$[^`]*`)?\Z", message, re.DOTALL)
+    return found[1] if found else None
 
 
 def _place(message: str) -> str:
-    found = re.search(r" - at `(?:key in )?\$\.?([^`]*)`$", message)
+    """Return where the object stands that msgspec complains of, as in messages[0]; empty for the body."""
+    found = re.search(r" - at `(?:key in )?\$\.?([^`]*)`\Z", message)
     return found[1] if found else ""
 
 
-def _strike(said: Any, place: str) -> bool:
-    """Take the field at `place` out of a body; say whether it was there."""
-    *way, last = re.findall(r"[^.\[\]]+", place)
-    for step in way:
+def _joined(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
+
+
+def _strike(said: Any, place: str, name: str) -> bool:
+    """Take the field out of the object at `place` in a body; say whether it was there."""
+    for step in re.findall(r"[^.\[\]]+", place):
         if isinstance(said, list) and step.isdigit() and int(step) < len(said):
             said = said[int(step)]
         elif isinstance(said, dict) and step in said:
             said = said[step]
         else:
             return False
-    return isinstance(said, dict) and said.pop(last, said) is not said
+    return isinstance(said, dict) and said.pop(name, said) is not said
 
 
 def _ids(said: str | list[Any]) -> list[int] | None:

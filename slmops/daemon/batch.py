@@ -220,7 +220,9 @@ class Batch:
         except ModelError as error:
             self._failures += 1
             if self._failures >= FAILURES:
-                raise EngineLostError(f"{FAILURES} computations failed one after the other: {error}") from error
+                raise EngineLostError(
+                    f"{FAILURES} computations failed one after the other: {error}"
+                ) from error
             raise
         self._failures = 0
         self.steps += 1

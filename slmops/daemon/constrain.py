@@ -11,10 +11,13 @@ grammar that cannot be kept to is refused, in bounded time and memory, before an
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -39,6 +42,8 @@ STACK = 128 * 1024 * 1024
 memory for what is used alone."""
 WHITESPACE = r"( |\n {0,16})?"
 """What may stand between the parts of JSON. A model that is unsure writes white space wherever it may."""
+LONGEST_COMPLAINT = 400
+"""Characters of what is told to be wrong with a grammar."""
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 T = TypeVar("T")
@@ -122,9 +127,10 @@ class Grammars:
         if len(lark) > LONGEST:
             raise _bad(param, f"expected at most {LONGEST} characters, got {len(lark)}")
         grammar = LLMatcher.grammar_from_lark(lark)
-        matcher = _deep(lambda: LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits))
+        tokenizer = self._tokenizer
+        matcher = _deep(lambda: LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
         if matcher.is_error():
-            raise _bad(param, matcher.get_error().partition("\n")[0])
+            raise _bad(param, _complaint(matcher.get_error(), param))
         return Constraint(matcher, self._stop_ids)
 
     @cached_property
@@ -136,7 +142,7 @@ class Grammars:
         key = "arguments" if self._tagged else "parameters"
         rules = list[str]()
         for at, tool in enumerate(tools):
-            head = _said(f'{{"name": "{tool.function.name}", "{key}": ')
+            head = _said(f'{{"name": {json.dumps(tool.function.name)}, "{key}": ')
             rules.append(f"call{at}: {head} {_json(_arguments(tool))} {_said('}')}")
         before, between, after = "", _said("; "), ""
         if self._tagged:
@@ -192,18 +198,28 @@ def _bad(param: str, why: str) -> RefusedError:
     return RefusedError(BAD_REQUEST, f"{param}: {why}", reason="invalid_grammar", param=param)
 
 
+def _complaint(error: str, param: str) -> str:
+    """Return what llguidance complains of, in a line and without excerpts.
+
+    Of a schema without its place in the grammar, which nobody wrote.
+    """
+    lines = takewhile(lambda line: not re.match(r"\s*\d+ \| ", line), error.splitlines())
+    said = " ".join(" ".join(lines).split())
+    if param != "grammar":
+        said = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", said)
+    return said[:LONGEST_COMPLAINT]
+
+
 _stacks = threading.Lock()
 
 
 def _deep(make: Callable[[], T]) -> T:
-    """Return what `make` makes in a thread with a stack deep enough for it."""
-    made: list[T] = []
-    thread = threading.Thread(target=lambda: made.append(make()), name="grammar")
-    with _stacks:
-        usual = threading.stack_size(STACK)
-        try:
-            thread.start()
-        finally:
-            threading.stack_size(usual)
-    thread.join()
-    return made[0]
+    """Return what `make` makes in a thread with a stack deep enough for it; raise what it raises."""
+    with ThreadPoolExecutor(1, thread_name_prefix="grammar") as alone:
+        with _stacks:
+            usual = threading.stack_size(STACK)
+            try:
+                made = alone.submit(make)
+            finally:
+                threading.stack_size(usual)
+        return made.result()

@@ -76,23 +76,28 @@ class Hand:
         kind: str,
         digest: str | None = None,
         *,
+        must: bool = True,
         unless: Callable[[State], str] = lambda _state: "",
         **said: Any,
     ) -> None:
-        """Write a record, unless a law says why not (RefusedError 409); what acts on it goes after this."""
+        """Write a record, unless a law says why not (RefusedError 409); what acts on it goes after this.
+
+        What need not (`must`) be on disk goes on although the disk refuses it, with SlmopsError else.
+        """
         async with self._pen:
             why = unless(self.state)
             if why:
                 raise conflict(f"{short(digest or '')}: {why}", "not_allowed", "see the status")
             whose = {"digest": digest} if digest else {}
             record = {"kind": kind, "at": round(time.time(), 3), **whose, **said}
-            await asyncio.to_thread(self._journal.write, record)
+            await asyncio.to_thread(self._journal.write, record, must=must)
         log.info("%s %s %s", kind, short(digest or ""), said.get("why", ""))
         self._moved()
 
     async def fail(self, digest: str, why: str, **evidence: Any) -> None:
         """Write down that a version failed, with all that can be said of it before its worker is ended."""
-        await self.say("failed", digest, why=why, evidence={**self.evidence(digest), **evidence})
+        said = {**self.evidence(digest), **evidence}
+        await self.say("failed", digest, must=False, why=why, evidence=said)
 
     def evidence(self, digest: str) -> Record:
         """Return how a version's worker stands; nothing where there is none."""
@@ -102,10 +107,10 @@ class Hand:
         numbers = {"state": worker.state, "crashes": worker.crashes, "last_exit": worker.last_exit}
         return {**numbers, "why": worker.why, "log": list(worker.words)[-WORDS:]}
 
-    async def open(self, version: Version) -> None:
-        """Open a version's worker, with what is to be remembered of it; raise ModelError."""
+    async def open(self, version: Version, *, must: bool = True) -> None:
+        """Open a version's worker and note what it takes; raise ModelError. `must`: see `say`."""
         digest = version.digest
-        await self.say("loading", digest, folder=version.folder, release=version.release)
+        await self.say("loading", digest, must=must, folder=version.folder, release=version.release)
         try:
             async with asyncio.timeout(self.bounds.load):
                 worker = await self.house.open(version)
@@ -114,7 +119,7 @@ class Hand:
             why = late if isinstance(error, TimeoutError) else str(error)
             await self.fail(digest, why, log=list(self.house.words)[-WORDS:])
             raise ModelError(why) from error
-        await self.say("loaded", digest, memory=resident_bytes(worker.pid)[1])
+        await self.say("loaded", digest, must=must, memory=resident_bytes(worker.pid)[1])
 
     async def end(self, digest: str, drain: float | None = None) -> None:
         """End a version's worker, and remember how much memory it had come to."""
@@ -141,7 +146,7 @@ class Hand:
     async def serve(self, given: Version | None = None) -> None:
         """Load what was current, else previous, else what is given, for which who gives it vouches.
 
-        Raise ModelError where none of them loads.
+        Raise ModelError where none of them loads. A disk that is full keeps nobody from serving.
         """
         before = self.state
         order = [digest for digest in (before.current, before.previous) if digest is not None]
@@ -151,7 +156,8 @@ class Hand:
             if self.is_ready(digest):
                 return
             try:
-                await self.open(there.get(digest) or read(before.stage(digest).folder, digest))
+                version = there.get(digest) or read(before.stage(digest).folder, digest)
+                await self.open(version, must=False)
             except ModelError as error:
                 whys.append(f"{short(digest)}: {error}")
                 continue
@@ -169,11 +175,11 @@ class Hand:
     async def _take_over(self, digest: str, why: str) -> None:
         """Have the first version that loads serve."""
         if not self.state.stage(digest).gated:
-            await self.say("gated", digest, by=STARTER)
+            await self.say("gated", digest, must=False, by=STARTER)
         if digest == self.state.previous:
-            await self.say("rolled_back", self.state.current, why=why)
+            await self.say("rolled_back", self.state.current, must=False, why=why)
         elif digest != self.state.current:
-            await self.say("promoted", digest)
+            await self.say("promoted", digest, must=False)
 
 
 def conflict(message: str, reason: str, remedy: str) -> RefusedError:

@@ -3,7 +3,7 @@
 One JSON object a line, each with a sum of its own bytes; what they come to is `versions`' business. Without
 a folder it is kept in memory alone, and ends with the process.
 
-Laws: a record is on disk before anybody acts on it; one that could not be written was never said; a torn
+Laws: a record is on disk before anybody acts on it; one that had to be and could not was never said; a torn
 last line, which a power cut leaves, is no record, and no more is a line that rotted; one process has it.
 """
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import threading
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from slmops.daemon.versions import Record, State, fold, kept, step
@@ -22,6 +24,7 @@ from slmops.errors import SlmopsError, UsageError
 FILE_NAME = "versions.jsonl"
 LONGEST = 400
 """Records after which a journal is rewritten, when it is opened next."""
+log = logging.getLogger("slmops.daemon")
 
 
 class Journal:
@@ -40,11 +43,19 @@ class Journal:
             self._hold = _held(folder)
             self._file = self._open(folder)
 
-    def write(self, record: Record) -> State:
-        """Put a record on disk, then count it; raise SlmopsError, and count nothing, if the disk refuses."""
+    def write(self, record: Record, *, must: bool = True) -> State:
+        """Put a record on disk, then count it; raise SlmopsError, and count nothing, if the disk refuses.
+
+        One that need not (`must`) be on disk is counted all the same, until the process ends.
+        """
         with self._pen:
-            if self._file is not None:
-                _append(self._file, _line(record))
+            try:
+                if self._file is not None:
+                    _append(self._file, _line(record))
+            except SlmopsError as error:
+                if must:
+                    raise
+                log.warning("%s", error)
             self.state = step(self.state, record)
             return self.state
 
@@ -104,7 +115,8 @@ def _append(file: int, line: bytes) -> None:
         os.fsync(file)
     except OSError as error:
         # Half a record before the next one would make that one unreadable too.
-        os.ftruncate(file, before)
+        with suppress(OSError):
+            os.ftruncate(file, before)
         raise SlmopsError(
             f"the journal cannot be written: {error.strerror}", remedy="See that the disk has room."
         ) from error

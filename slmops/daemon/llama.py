@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
@@ -279,7 +280,9 @@ class GgufVocabulary:
             raise RefusedError(
                 BAD_REQUEST, "the model's vocabulary is too small to keep answers to a grammar"
             )
-        return lltokenizer_from_vocab(self._pointer, n_vocab=size, eos_token=list(stop_ids) or None)
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            # llguidance calls llama.cpp's functions by their older names.
+            return lltokenizer_from_vocab(self._pointer, n_vocab=size, eos_token=list(stop_ids) or None)
 
     @cached_property
     def _alphabet(self) -> frozenset[str] | None:

@@ -45,7 +45,7 @@ class Proof:
     outcome: Outcome
     message: str
     asked: int = 0
-    failed: tuple[dict[str, Any], ...] = ()
+    failed: list[dict[str, Any]] = field(default_factory=list)
     """Of each prompt that failed: question, expected, answer."""
     distance: float | None = None
     """Nats that the worst reference lies off; infinity is told as none, with a failed prompt."""
@@ -68,7 +68,7 @@ class _Seen:
 
     def proof(self, outcome: Outcome, message: str) -> Proof:
         finite = [each for each in self.distances if math.isfinite(each)]
-        return Proof(outcome, message, self.asked, tuple(self.failed), max(finite, default=None), self.speed)
+        return Proof(outcome, message, self.asked, self.failed, max(finite, default=None), self.speed)
 
 
 async def prove(worker: Resident, seconds: float = SECONDS, speed: float | None = None) -> Proof:

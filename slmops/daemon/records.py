@@ -85,7 +85,11 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one JSON object on one line."""
-        told = {"time": _time(record.created), "level": record.levelname.lower(), "event": record.getMessage()}
+        told = {
+            "time": _time(record.created),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
         return json.dumps({**told, **_fields(record)}, default=str)
 
 

@@ -15,14 +15,45 @@ from slmops.daemon.versions import Version
 class Resident(Protocol):
     """A worker, as far as a swap needs it."""
 
-    version: Version
-    state: str
-    ready: Ready | None
-    pid: int | None
-    crashes: int
-    last_exit: int | None
-    why: str
-    words: Sequence[str]
+    @property
+    def version(self) -> Version:
+        """Return which version it is of."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """Return how it stands: see `tend.State`."""
+        ...
+
+    @property
+    def ready(self) -> Ready | None:
+        """Return what it said when it had loaded."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """Return its process."""
+        ...
+
+    @property
+    def crashes(self) -> int:
+        """Return how often it ended by itself."""
+        ...
+
+    @property
+    def last_exit(self) -> int | None:
+        """Return how it ended last."""
+        ...
+
+    @property
+    def why(self) -> str:
+        """Return why it failed last."""
+        ...
+
+    @property
+    def words(self) -> Sequence[str]:
+        """Return the last lines that it wrote."""
+        ...
 
     def ask(self, kind: Kind, body: bytes, answer: str, created: int) -> AsyncGenerator[Piece | Done]:
         """See `tend.Worker.ask`."""
@@ -32,8 +63,10 @@ class Resident(Protocol):
 class House(Protocol):
     """Where the workers are."""
 
-    words: Sequence[str]
-    """The last lines of the worker that did not load last."""
+    @property
+    def words(self) -> Sequence[str]:
+        """Return the last lines of the worker that was opened last and did not load."""
+        ...
 
     @property
     def versions(self) -> Mapping[str, Version]:

@@ -20,12 +20,13 @@ import uvicorn
 from slmops.daemon import admin, guard, listen, records
 from slmops.daemon.admit import Admission, Door
 from slmops.daemon.desk import MAX_PAUSE, SEATS
+from slmops.daemon.enact import Bounds
 from slmops.daemon.journal import Journal
 from slmops.daemon.listen import Listener
 from slmops.daemon.notify import Notifier
 from slmops.daemon.serve import application
 from slmops.daemon.service import Service, Settings
-from slmops.daemon.swap import Bounds, Swap
+from slmops.daemon.swap import Swap
 from slmops.daemon.tend import Plan
 from slmops.errors import SlmopsError, UsageError
 from slmops.profile.sizes import parse_size

@@ -99,9 +99,7 @@ class Server:
 
 
 @asynccontextmanager
-async def started(
-    program: str, words: Callable[[str], Sequence[str]]
-) -> AsyncIterator[Server]:
+async def started(program: str, words: Callable[[str], Sequence[str]]) -> AsyncIterator[Server]:
     """Run `program` for the length of the block; `words` are its options, by the socket it is to listen on.
 
     Raise ModelError when it cannot be run.
@@ -171,5 +169,3 @@ def _decoded(data: bytes) -> Any:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
         raise ModelError(f"llama-server says what is no JSON: {data[:80]!r}") from error
-
-

@@ -10,10 +10,10 @@ label never wait for them; what fails to load, to prove itself or to fit leaves 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from slmops.daemon import prove, room
 from slmops.daemon.describe import read
 from slmops.daemon.enact import Bounds, Hand, conflict, not_loadable, short
 from slmops.daemon.journal import Journal
-from slmops.daemon.refusal import RefusedError
 from slmops.daemon.resident import House
 from slmops.daemon.versions import ROUTER, Label, Record, State, Version, why_not_promoted
-from slmops.errors import ModelError
+from slmops.errors import ModelError, SlmopsError
 
 EACH = 1.0
 """Seconds between two looks at whether what should serve does."""
-AGAIN = 15.0
+AGAIN = 60.0
 """Seconds between two attempts to load what should serve and does not."""
+log = logging.getLogger("slmops.daemon")
 
 
 class Swap:
@@ -65,7 +65,7 @@ class Swap:
         Raise ModelError when none of them loads.
         """
         async with self._verb:
-            await self._hand.say("started", pid=os.getpid())
+            await self._hand.say("started", must=False, pid=os.getpid())
             given = None
             try:
                 given = read(str(folder), digest) if folder is not None else None
@@ -145,7 +145,8 @@ class Swap:
             return "" if still else "the labels have moved"
 
         evidence = self._hand.evidence(bad)
-        await self._hand.say("rolled_back", bad, unless=why_not, why=why, evidence=evidence)
+        # A full disk keeps nobody on a bad version.
+        await self._hand.say("rolled_back", bad, must=False, unless=why_not, why=why, evidence=evidence)
         self._settle()
         return {"digest": back, "withdrawn": bad, "changed": True}
 
@@ -164,8 +165,9 @@ class Swap:
         """Set shares of the requests that name no version, by label, and the label that is asked beside."""
         changed = False
         for kind, field, wanted in (("split", "split", dict(split)), ("shadowed", "shadow", dict(shadow))):
+            said: Record = {field: wanted}
             if wanted != getattr(self.state, field):
-                await self._hand.say(kind, **{field: wanted})
+                await self._hand.say(kind, **said)
                 changed = True
             if wanted != getattr(self.state, field):
                 whose = f"{field}: {' or '.join(wanted)}"
@@ -179,8 +181,9 @@ class Swap:
             for digest in list(self.house.versions):
                 worker = self.house.resident(digest)
                 if worker is not None and worker.state == "broken":
-                    await self.broke(digest)
-            if self._hand.house.resident(self.state.current or "") is None:
+                    await self._mend(self.broke(digest))
+            worker = self.house.resident(self.state.current or "")
+            if worker is None or worker.state == "broken":
                 await self._revive()
 
     async def broke(self, digest: str) -> None:
@@ -209,8 +212,14 @@ class Swap:
         if idle and time.monotonic() - self._revived > AGAIN:
             self._revived = time.monotonic()
             async with self._verb:
-                with suppress(RefusedError):
-                    await self._hand.serve_again()
+                await self._mend(self._hand.serve_again())
+
+    async def _mend(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what nobody asked for; that it could not be done is for the log."""
+        try:
+            await work
+        except SlmopsError as error:
+            log.warning("%s", error)
 
     async def _read(self, folder: str, digest: str) -> Version:
         try:
@@ -222,11 +231,11 @@ class Swap:
 
     async def _bring_in(self, version: Version) -> room.Plan:
         """Make room for a version and open it; if it cannot be, what served is there again."""
-        plan = await self._hand.make_room(version)
         try:
+            plan = await self._hand.make_room(version)
             await self._hand.open(version)
         except BaseException as error:
-            if plan.kind == "sequential":
+            if self.house.resident(self.state.current or "") is None:
                 await self._hand.serve_again()
             if isinstance(error, ModelError):
                 raise not_loadable(self.state, version.digest, str(error)) from error

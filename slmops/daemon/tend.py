@@ -40,7 +40,7 @@ from slmops.daemon.protocol import (
     ToWorker,
     frame,
 )
-from slmops.daemon.refusal import RefusedError
+from slmops.daemon.refusal import NOT_READY, RefusedError
 from slmops.daemon.versions import Version
 from slmops.errors import ModelError
 
@@ -161,8 +161,9 @@ class Worker:
         self._lose("it was stopped")
 
     def abandon(self, why: str) -> None:
-        """Tell all who wait for an answer that there will be none; the process goes on."""
-        self._lose(why)
+        """Refuse all who wait for an answer; the process goes on."""
+        for number, heard in self._open.items():
+            heard.put_nowait(Refused(id=number, status=NOT_READY, message=why, reason="stopping"))
 
     async def _live(self, process: asyncio.subprocess.Process) -> None:
         """Be there for the process's whole life, and for those of its successors."""

@@ -139,6 +139,10 @@ def main() -> int:
     """Work; return the exit code."""
     options = _options()
     _stand_back()
+    if options.adopt:
+        # By a process without what computes here: that is half the memory.
+        at = sys.orig_argv.index("-m") + 1
+        os.execv(sys.executable, [*sys.orig_argv[:at], "slmops.daemon.adopt", *sys.orig_argv[at + 1 :]])  # noqa: S606 - no shell
     # Read once, when OpenMP is loaded: threads wait for each other, they do not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -190,6 +194,7 @@ def _options() -> argparse.Namespace:
     reading.add_argument("--slots", type=int, default=8, help="requests computed together at most")
     reading.add_argument("--pool", type=int, help="tokens for all of them; by default the context")
     reading.add_argument("--threads", type=int, help="to compute with; by default as the artifact says")
+    reading.add_argument("--adopt", metavar="PROGRAM", help="an installed llama-server to do the work")
     return reading.parse_args()
 
 

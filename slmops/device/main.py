@@ -54,6 +54,7 @@ VERBS = {
     "retire": "commands.retire",
     "lease": "hold.lease",
     "forgive": "shun.forgive",
+    "keys": "keys.keys",
 }
 """Where in this room each verb's handler is, as module.function: `handler(places, said) -> answer`.
 

@@ -89,7 +89,8 @@ class Pilot:
             self._end = time.monotonic() + SILENCE
 
     def _ask(self, verb: steer.Verb) -> Refusal | None:
-        said: dict[str, Any] = {"digest": f"sha256:{verb.slot}"}
+        # A rollback goes where the router's own `previous` is: it takes no name.
+        said: dict[str, Any] = {} if verb.name == steer.ROLLBACK else {"digest": f"sha256:{verb.slot}"}
         if verb.name == steer.LOAD:
             said["folder"] = str(self._places.files(verb.slot))
         if verb.name == steer.GATE:

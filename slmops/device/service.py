@@ -21,27 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from slmops.device import crontab, journal, limit
+from slmops.device import unit as units
 from slmops.device.places import Places, read_json, write
 from slmops.errors import DeviceError
-
-UNIT = """\
-[Unit]
-Description=slmops: keeps the inference daemon of {root} running
-After=network.target
-
-[Service]
-ExecStart="{python}" "{agent}" "{root}" supervise
-Restart=always
-RestartSec=2
-KillMode=mixed
-TimeoutStopSec=20
-NoNewPrivileges=yes
-UMask=0077
-Environment=OMP_WAIT_POLICY=passive
-
-[Install]
-WantedBy={target}
-"""
 
 
 def ensure(places: Places, config: dict[str, Any]) -> None:
@@ -175,13 +157,11 @@ def _start_unit(places: Places) -> None:
         raise DeviceError(
             "this device has no systemd that this user may use", remedy="Set `service: process`."
         )
-    unit = _unit_path(places)
-    unit.parent.mkdir(parents=True, exist_ok=True)
-    target = "multi-user.target" if os.geteuid() == 0 else "default.target"
-    paths = {"python": sys.executable, "agent": places.agent_link, "root": places.root}
-    text = UNIT.format(target=target, **{key: str(path).replace("%", "%%") for key, path in paths.items()})
-    write(unit, text.encode())
-    for words in (["daemon-reload"], ["enable", "--now", unit.name]):
+    path = _unit_path(places)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    agent, root = str(places.agent_link), str(places.root)
+    write(path, units.unit(sys.executable, agent, root, system=os.geteuid() == 0).encode())
+    for words in (["daemon-reload"], ["enable", "--now", path.name]):
         done = limit.run([*control, *words])
         if done.returncode != 0:
             raise DeviceError(f"systemctl {words[0]} failed: {done.stderr.strip()}")

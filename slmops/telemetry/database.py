@@ -5,14 +5,16 @@ merged, which is what `synchronous = NORMAL` means beside a write-ahead log. A p
 nothing that way; a power cut may take the last seconds, and leaves a whole file. A sync for each event
 would wear a memory card and hold up whoever waits for it, for numbers that nobody mourns.
 
-Laws: a reader never makes a file, never writes one and never waits for a writer; what is no database any more
+Things in such a file have numbers, and the file a name. Laws: a number is given once, even when a power cut took
+what had it before; writing never raises, it says whether it was done; a reader never makes a file, never writes one and never waits for a writer; what is no database any more
 is moved out of the way whole, and a new one begins beside it.
 This file runs on devices too: standard library only, Python 3.9. Some systems leave sqlite3 out of Python's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,10 @@ SHARED = 32768
 """Bytes of the index of a write-ahead log, a file beside it."""
 PATIENCE = 5.0
 """Seconds that one who writes is waited for."""
+GAP = 1 << 20
+"""Numbers that are left out whenever a file is opened: more than a power cut can take."""
+SPOOL = """
+CREATE TABLE IF NOT EXISTS spool (name TEXT NOT NULL, dropped INTEGER NOT NULL, floor INTEGER NOT NULL);"""
 BESIDE = ("", "-wal", "-shm")
 ASIDE = ".damaged"
 
@@ -41,6 +47,81 @@ def module() -> Any:
             "this Python has no sqlite3, where telemetry is kept", remedy="apt-get install python3"
         ) from error
     return sqlite3
+
+
+class Writer:
+    """Who writes one file, for one thread at a time."""
+
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        numbered: str,
+        log_pages: int,
+        begun: Callable[[sqlite3.Connection], None] = lambda connection: None,
+    ) -> None:
+        """Take the file, made when something is written; `numbered` is the table whose ids rise.
+
+        `begun` is called whenever it was opened.
+        """
+        self.path = path
+        self.floor = 0
+        """No number given from now on is at or below this."""
+        self.why = ""
+        """What could not be written last could not be for this."""
+        self._schema, self._numbered, self._log_pages, self._begun = schema, numbered, log_pages, begun
+        self._connection: sqlite3.Connection | None = None
+
+    def write(self, act: Callable[[sqlite3.Connection], None]) -> bool:
+        """Do all that `act` does to the file, or nothing; say whether it was done."""
+        for _ in range(2):
+            try:
+                with writing(self._open()) as connection:
+                    act(connection)
+            except (MissingPartError, OSError) as error:
+                self.why = str(error)
+                break
+            except module().Error as error:
+                self.close()
+                self.why = str(error)
+                # A file that is no database any more, rather than one that cannot be written now.
+                if type(error) is not module().DatabaseError:
+                    break
+                set_aside(self.path)
+            else:
+                return True
+        return False
+
+    def close(self) -> None:
+        """Let the file go; what is written next opens it again."""
+        if self._connection is not None:
+            with suppress(module().Error):
+                self._connection.close()
+        self._connection = None
+
+    def number(self, connection: sqlite3.Connection) -> int:
+        """Return the number of what is written next."""
+        last = connection.execute(f"SELECT max(id) FROM {self._numbered}").fetchone()[0]  # noqa: S608 - our own
+        return max(last or 0, self.floor) + 1
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = open_for_writing(self.path, SPOOL + self._schema, self._log_pages)
+            self.floor = self._set_aside_numbers(self._connection)
+            self._begun(self._connection)
+        return self._connection
+
+    def _set_aside_numbers(self, connection: sqlite3.Connection) -> int:
+        """Give a new file its name; of one that was there set apart, for good, numbers that may be given."""
+        connection.execute("PRAGMA synchronous = FULL")
+        with writing(connection):
+            if connection.execute("SELECT * FROM spool").fetchone() is None:
+                connection.execute("INSERT INTO spool VALUES (?, 0, 0)", (os.urandom(8).hex(),))
+            else:
+                floor = self.number(connection) - 1 + GAP
+                connection.execute("UPDATE spool SET floor = max(floor + ?, ?)", (GAP, floor))
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return int(connection.execute("SELECT floor FROM spool").fetchone()[0])
 
 
 def open_for_writing(path: Path, schema: str, log_pages: int) -> sqlite3.Connection:
@@ -103,11 +184,6 @@ def look(path: Path) -> Iterator[sqlite3.Connection | None]:
         ) from error
 
 
-def is_damage(error: Exception) -> bool:
-    """Say whether an error means that the file is no database any more, rather than that it is not now."""
-    return type(error) is module().DatabaseError
-
-
 def set_aside(path: Path) -> None:
     """Move a damaged file away, for who wants to see it; one that was moved away before goes."""
     for ending in BESIDE:
@@ -120,8 +196,8 @@ def set_aside(path: Path) -> None:
 
 def pages(connection: sqlite3.Connection) -> int:
     """Return how many pages hold something."""
-    counted, free = (connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "freelist_count"))
-    return int(counted - free)
+    counted = connection.execute("PRAGMA page_count").fetchone()[0]
+    return int(counted - connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 def held(path: Path) -> int:

@@ -112,7 +112,9 @@ def unpack(said: dict[str, Any]) -> list[tuple[int, RequestFinished]]:
         raise DocumentError(f"events: not as a device tells them: {error!r}") from error
 
 
-def _unpacked(served: list[Any], number: int, time: float, which: int, *rest: Any) -> tuple[int, RequestFinished]:
+def _unpacked(
+    served: list[Any], number: int, time: float, which: int, *rest: Any
+) -> tuple[int, RequestFinished]:
     release, digest, label, kind = served[which]
     status, prompt_tokens, output_tokens, first_token_seconds, seconds = rest
     event = RequestFinished(

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slmops.errors import DocumentError, MissingPartError
+from slmops.errors import DocumentError
 from slmops.telemetry import database
 from slmops.telemetry.events import RequestFinished, parse
 from slmops.telemetry.summary import summarise
@@ -36,13 +36,11 @@ LIMIT_BYTES = 32 << 20
 LEAST_BYTES = 256 << 10
 """A smaller limit is as good as this one: a few blocks."""
 BLOCK = 1024
-GAP = 1 << 20
-"""Numbers that are left out whenever a spool is opened: more than a power cut can take events."""
+SERVED = "release, digest, label, kind"
 LOG_PAGES = 1000
 LEGACY, CARRYING = "[0-9]*.jsonl", ".carrying"
 """Spools were lines of JSON in numbered files once; one that is being carried over has another name."""
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS spool (name TEXT NOT NULL, dropped INTEGER NOT NULL, floor INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS served (
     number INTEGER PRIMARY KEY, release TEXT NOT NULL, digest TEXT NOT NULL, label TEXT NOT NULL, kind TEXT NOT NULL,
     UNIQUE (release, digest, label, kind));
@@ -83,15 +81,16 @@ class Spool:
         """Events that went to stay within the limit, of all time."""
         self.lost = 0
         """Events that could not be written, since the start."""
-        self.why = ""
-        """What the last of them could not be written for."""
-        self._folder, self._path = folder, folder / FILE
-        room = max(LEAST_BYTES, limit_bytes) // database.PAGE - database.SHARED // database.PAGE
-        self._log_pages = min(LOG_PAGES, room // 8)
-        self._most = room - 3 * self._log_pages
-        self._connection: sqlite3.Connection | None = None
-        self._served: dict[tuple[str, str, str, str], int] = {}
-        self._floor = 0
+        self._folder = folder
+        room = (max(LEAST_BYTES, limit_bytes) - database.SHARED) // database.PAGE
+        log_pages = min(LOG_PAGES, room // 8)
+        self._most = room - 3 * log_pages
+        self._writer = database.Writer(folder / FILE, SCHEMA, "events", log_pages, self._carry_over)
+
+    @property
+    def why(self) -> str:
+        """Return what the events that were lost last were lost for."""
+        return self._writer.why
 
     def append(self, event: RequestFinished) -> bool:
         """Write one event; say whether it is written."""
@@ -99,69 +98,38 @@ class Spool:
 
     def extend(self, events: list[RequestFinished]) -> bool:
         """Write events, all or none of them; say whether they are written."""
-        for _ in range(2):
-            try:
-                self._write(events)
-            except (*_errors(), MissingPartError, OSError) as error:
-                self.close()
-                self.why = str(error)
-                if not isinstance(error, (MissingPartError, OSError)) and database.is_damage(error):
-                    database.set_aside(self._path)
-                    continue
-                break
-            else:
-                return True
-        self.lost += len(events)
-        return False
 
-    def close(self) -> None:
-        """Let the file go; what is written next opens it again."""
-        if self._connection:
-            with suppress(*_errors()):
-                self._connection.close()
-        self._connection, self._served = None, {}
-
-    def _write(self, events: list[RequestFinished]) -> None:
-        if self._connection is None:
-            self._connection = database.open_for_writing(self._path, SCHEMA, self._log_pages)
-            self._floor = _begin(self._connection)
-            self._carry_over(self._connection)
-        with database.writing(self._connection) as connection:
+        def write(connection: sqlite3.Connection) -> None:
             for event in events:
                 self._insert(connection, event)
             self._make_room(connection)
-        self.dropped = _spool(connection)[1]
-        self.bytes = database.held(self._path)
+            self.dropped = _spool(connection)[1]
+
+        if not self._writer.write(write):
+            self.lost += len(events)
+            return False
+        self.bytes = database.held(self._writer.path)
+        return True
+
+    def close(self) -> None:
+        """Let the file go; what is written next opens it again."""
+        self._writer.close()
 
     def _insert(self, connection: sqlite3.Connection, event: RequestFinished) -> None:
-        (last,) = connection.execute("SELECT max(id) FROM events").fetchone()
-        number = max(last or 0, self._floor) + 1
+        _, last = span(connection)
+        number = self._writer.number(connection)
+        served = (event.release, event.digest, event.label, event.kind)
+        connection.execute(f"INSERT OR IGNORE INTO served ({SERVED}) VALUES (?, ?, ?, ?)", served)
         connection.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO events SELECT ?, ?, number, ?, ?, ?, ?, ? FROM served "
+            f"WHERE ({SERVED}) = (?, ?, ?, ?)",  # noqa: S608 - no value in it
             (
-                number,
-                event.time,
-                self._number(connection, event),
-                event.status,
-                event.prompt_tokens,
-                event.output_tokens,
-                event.first_token_seconds,
-                event.seconds,
+                *(number, event.time, event.status, event.prompt_tokens, event.output_tokens),
+                *(event.first_token_seconds, event.seconds, *served),
             ),
         )
         if last is not None and number // BLOCK != last // BLOCK:
             _sum_up(connection, last // BLOCK)
-
-    def _number(self, connection: sqlite3.Connection, event: RequestFinished) -> int:
-        served = (event.release, event.digest, event.label, event.kind)
-        if served not in self._served:
-            connection.execute(
-                "INSERT OR IGNORE INTO served (release, digest, label, kind) VALUES (?, ?, ?, ?)", served
-            )
-            where = "release = ? AND digest = ? AND label = ? AND kind = ?"
-            found = connection.execute(f"SELECT number FROM served WHERE {where}", served)  # noqa: S608
-            self._served[served] = found.fetchone()[0]
-        return self._served[served]
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
         while database.pages(connection) > self._most:
@@ -220,21 +188,10 @@ def statuses(folder: Path, digest: str, since: float) -> list[int]:
 def span(connection: sqlite3.Connection) -> tuple[Any, Any]:
     """Return the lowest and the highest number; None and None of an empty spool."""
     # One at a time: of both at once SQLite reads the whole table.
-    lowest, highest = (connection.execute(f"SELECT {which}(id) FROM events").fetchone()[0] for which in ("min", "max"))  # noqa: S608
-    return lowest, highest
-
-
-def _begin(connection: sqlite3.Connection) -> int:
-    """Give a new spool its name; of one that was there set aside, for good, the numbers that may be given."""
-    connection.execute("PRAGMA synchronous = FULL")
-    with database.writing(connection):
-        if _spool(connection) is None:
-            connection.execute("INSERT INTO spool VALUES (?, 0, 0)", (os.urandom(8).hex(),))
-        else:
-            least = "max(floor, coalesce((SELECT max(id) FROM events), 0))"
-            connection.execute(f"UPDATE spool SET floor = {least} + ?", (GAP,))  # noqa: S608 - no value in it
-    connection.execute("PRAGMA synchronous = NORMAL")
-    return int(connection.execute("SELECT floor FROM spool").fetchone()[0])
+    lowest, highest = (
+        connection.execute(f"SELECT {one}(id) FROM events").fetchone() for one in ("min", "max")
+    )  # noqa: S608
+    return lowest[0], highest[0]
 
 
 def _spool(connection: sqlite3.Connection) -> Any:
@@ -256,11 +213,3 @@ def _lines(path: Path) -> Iterable[RequestFinished]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(DocumentError):
             yield parse(line)
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """Return what SQLite raises; nothing where Python has none."""
-    try:
-        return (database.module().Error,)
-    except MissingPartError:
-        return ()

@@ -77,4 +77,6 @@ class _Kept:
 
 def _parse(told: str) -> Summary:
     said = json.loads(told)
-    return Summary(**{key: tuple(map(tuple, value)) if isinstance(value, list) else value for key, value in said.items()})
+    return Summary(
+        **{key: tuple(map(tuple, value)) if isinstance(value, list) else value for key, value in said.items()}
+    )

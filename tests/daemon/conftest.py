@@ -28,6 +28,7 @@ REPO = Path(__file__).parents[2]
 VOCABULARY, HEADS, HEAD, FORWARD, LAYERS, EPSILON = 320, 2, 32, 64, 2, 1e-5
 TRAINED = 32768
 CONTROLS = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>"]
+DIGEST = "sha256:" + "0" * 64
 SENTENCE = "Grün, 猫!"
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -314,7 +315,7 @@ class Daemon:
         self.log = folder / "log"
         self.port_file = folder / "port"
         command = [sys.executable, "-m", "slmops.daemon", "--artifact", artifact, "--port", "0"]
-        command += ["--port-file", self.port_file, "--spool", self.spool, "--digest", "sha256:00", *options]
+        command += ["--port-file", self.port_file, "--spool", self.spool, "--digest", DIGEST, *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 list(map(str, command)), cwd=REPO, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}

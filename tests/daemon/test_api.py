@@ -1,6 +1,7 @@
 """What may be asked, and what is said of what may not."""
 
 import json
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -211,12 +212,9 @@ def test_a_lenient_reading_is_no_less_strict_about_values():
 @given(names=st.lists(st.text(min_size=1), max_size=5, unique=True))
 def test_whatever_a_field_is_called_it_is_left_out_or_refused(names):
     body = json.dumps(dict.fromkeys(names, 1) | CHAT).encode()
-    try:
+    with suppress(RefusedError):
         asked, ignored = parse_leniently(ChatRequest, body)
-    except RefusedError as refusal:
-        assert refusal.status == 400
-    else:
-        assert len(ignored) == len([name for name in names if name not in {"n", *CHAT}])
+        assert len(ignored) == len(set(names) - set(ChatRequest.__struct_fields__))
         assert asked.messages == chat().messages
 
 

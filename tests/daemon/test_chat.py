@@ -99,6 +99,60 @@ def test_a_template_may_ask_for_the_date():
     assert ChatTemplate("{{ strftime_now('%d %b %Y') }}", SPECIAL).render([], NOW) == "02 Jan 2026"
 
 
+TOOLS = (
+    "{% if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif %}"
+    "{% for m in messages %}<|{{ 'user' if m.role == 'tool' else m.role }}|>{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}"
+    "<|end|>{% endfor %}<|assistant|>"
+)
+LAMP = {"type": "function", "function": {"name": "lamp", "description": "", "parameters": {"type": "object"}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "lamp", "arguments": {"on": True}}}
+CALLED = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+
+
+def test_a_template_says_whether_it_knows_tools_and_how_calls_are_written(tiny):
+    plain, tools = ChatTemplate(tiny.TEMPLATE, SPECIAL), ChatTemplate(TOOLS, SPECIAL)
+    assert (plain.knows_tools, plain.tagged, tools.knows_tools, tools.tagged) == (False, False, True, True)
+
+
+def test_tools_and_calls_reach_a_template_that_knows_them(vocabulary):
+    said = ChatTemplate(TOOLS, SPECIAL).render([*user("x"), CALLED], NOW, [LAMP])
+    assert '"name": "lamp"' in said
+    assert '<tool_call>{"name": "lamp", "arguments": {"on": true}}</tool_call>' in said
+    ids = chat_ids(vocabulary, ChatTemplate(TOOLS, SPECIAL), [*user("x"), CALLED], NOW, [LAMP])
+    assert ids == vocabulary.encode(said, begin=False, controls=True)
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools", "param"), [(user("x"), [LAMP], "tools"), ([CALLED], [], "messages")]
+)
+def test_a_template_that_knows_no_tools_is_not_given_any(vocabulary, template, messages, tools, param):
+    with pytest.raises(RefusedError, match="knows no tools") as refused:
+        chat_ids(vocabulary, template, messages, NOW, tools)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+@given(said=strangers, name=strangers, escaped=st.booleans())
+def test_no_text_in_a_tool_or_a_call_becomes_a_control_token(vocabulary, said, name, escaped):
+    template = ChatTemplate(
+        TOOLS.replace("tojson", "tojson(ensure_ascii=true)") if escaped else TOOLS, SPECIAL
+    )
+    function = {"name": "lamp", "description": said, "parameters": {"type": said, "properties": {name: said}}}
+    call = {"id": said, "type": "function", "function": {"name": said, "arguments": {name: [said]}}}
+    messages = [{"role": "assistant", "content": said, "tool_calls": [call]}]
+    tools = [{"type": "function", "function": function}]
+    ids = chat_ids(vocabulary, template, messages, NOW, tools)
+    controls = [number for number in ids if number in vocabulary.controls.values()]
+    assert controls == [3, 1, 3]
+    plain = template.render(messages, NOW, tools)
+    for control in ("<|end|>", "<|assistant|>"):
+        plain = plain.replace(control, "")
+    spoken = vocabulary.decode(ids)
+    for control in ("<|end|>", "<|assistant|>"):
+        spoken = spoken.replace(control, "")
+    assert spoken == plain
+
+
 @pytest.mark.parametrize("prompt", ["on", "<|begin|>on"])
 def test_a_prompt_begins_with_one_bos(vocabulary, prompt):
     on = vocabulary.encode("on", begin=False, controls=False)

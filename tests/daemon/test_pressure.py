@@ -116,7 +116,9 @@ def test_heat_and_throttling_are_read(tmp_path):
     assert read(tmp_path).throttled is True
 
 
-@pytest.mark.parametrize(("said", "means"), [("0x50005", True), ("0x50000", False), ("throttled=0x4", True), ("?", None)])
+@pytest.mark.parametrize(
+    ("said", "means"), [("0x50005", True), ("0x50000", False), ("throttled=0x4", True), ("?", None)]
+)
 def test_a_raspberry_pi_says_itself_whether_it_is_throttled(tmp_path, said, means):
     lay(tmp_path, {"sys/devices/platform/soc/soc:firmware/get_throttled": said + "\n"})
     assert read(tmp_path).throttled is means

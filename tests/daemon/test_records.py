@@ -90,7 +90,11 @@ def test_of_an_error_of_ours_the_words_are_told(written):
 
     (line,) = written("json", act)
     told = json.loads(line)
-    assert (told["error"], told["message"], told["pid"]) == ("ModelError", "the model has 3 layers; expected 4", 17)
+    assert (told["error"], told["message"], told["pid"]) == (
+        "ModelError",
+        "the model has 3 layers; expected 4",
+        17,
+    )
 
 
 @given(st.text())

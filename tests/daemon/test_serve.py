@@ -1,103 +1,126 @@
-"""The HTTP server around a model: what it says when, without a socket."""
+"""The HTTP server over real workers: what it says when, without a socket of its own."""
 
 import asyncio
-import threading
+import os
+import signal
 
 import httpx
 import pytest
 
-from slmops.daemon.load import describe, load
-from slmops.daemon.serve import Service, application
+from slmops.daemon.admit import Admission, Door
+from slmops.daemon.journal import Journal
+from slmops.daemon.serve import application
+from slmops.daemon.service import Service, Settings
+from slmops.daemon.swap import Swap
+from slmops.daemon.tend import Plan
+from slmops.errors import ModelError
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+DIGEST = "sha256:" + "0" * 64
 
 
-def scene(service, play):
-    """Run `play` with a client of the application, all in one event loop."""
+class Scene:
+    """A service, its verbs and a client of it, all in one event loop."""
+
+    def __init__(self, settings):
+        self.journal = Journal()
+        self.service = Service(settings, self.journal)
+        self.swap = Swap(self.service.house, self.journal, moved=self.service.moved)
+        app = Admission(application(self.service), Door())
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=60
+        )
+
+    async def completes(self, **asked):
+        return await self.client.post("/v1/completions", json=asked)
+
+    async def until(self, happened):
+        while not happened():  # noqa: ASYNC110 - nothing tells of it but the number itself
+            await asyncio.sleep(0.01)
+
+
+def play(part, *, folder=None, **settings):
+    """Run `part` with a scene in which the artifact in `folder` is served."""
 
     async def run():
-        transport = httpx.ASGITransport(application(service))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await play(client)
+        scene = Scene(Settings(**settings))
+        try:
+            if folder is not None:
+                await scene.swap.begin(folder, DIGEST)
+            return await part(scene)
+        finally:
+            await scene.client.aclose()
+            await scene.swap.end()
+            await scene.service.close()
 
-    try:
-        return asyncio.run(run())
-    finally:
-        service.close()
-
-
-@pytest.fixture
-def service(parrot):
-    return Service(describe(parrot), "sha256:00", None)
+    return asyncio.run(run())
 
 
-def opened(parrot, service):
-    return service.open(lambda: load(parrot, service.description, lambda: False))
+def test_before_anything_is_loaded_the_daemon_is_alive_and_requests_wait(parrot):
+    async def part(scene):
+        before = [await scene.client.get("/healthz"), await scene.client.get("/readyz")]
+        asking = asyncio.ensure_future(scene.client.post("/v1/chat/completions", json=CHAT))
+        await scene.until(lambda: scene.service.desk.waiting)
+        await scene.swap.begin(parrot, DIGEST)
+        return before, await asking, await scene.client.get("/readyz")
 
+    (health, ready), answered, after = play(part)
 
-def test_while_the_model_loads_the_daemon_is_alive_and_not_ready(parrot, service):
-    go_on = threading.Event()
-
-    def slow():
-        go_on.wait()
-        return load(parrot, service.description, lambda: False)
-
-    async def play(client):
-        loading = asyncio.ensure_future(service.open(slow))
-        before = [await client.get("/healthz"), await client.get("/readyz")]
-        before.append(await client.post("/v1/chat/completions", json=CHAT))
-        go_on.set()
-        await loading
-        return before, await client.get("/readyz")
-
-    (health, ready, asked), after = scene(service, play)
     assert health.status_code == 200
     assert (ready.status_code, ready.json()["ready"]) == (503, False)
-    assert (asked.status_code, asked.json()["error"]["code"]) == (503, "loading")
-    assert int(asked.headers["retry-after"]) >= 1
-    assert after.status_code == 200
-    said = {"ready": True, "release": "parrot:1.0.0", "digest": "sha256:00", "scores": True}
-    assert after.json() == said
+    assert answered.status_code == 200
+    said = {"ready": True, "release": "parrot:1.0.0", "digest": DIGEST, "scores": True}
+    assert after.json() == {**said, "labels": {"current": DIGEST}}
 
 
-def test_a_model_that_does_not_load_is_never_ready(service):
-    def broken():
-        raise ValueError("no such luck")
+def test_who_waits_too_long_for_a_version_is_told_to_come_again():
+    async def part(scene):
+        return await scene.completes(prompt="x")
 
-    async def play(client):
-        with pytest.raises(ValueError, match="no such luck"):
-            await service.open(broken)
-        return await client.get("/readyz")
+    refused = play(part, max_pause=0.05)
 
-    assert scene(service, play).status_code == 503
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_a_model_that_does_not_load_is_never_ready(tiny, tmp_path):
+    made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights())
+    (made / "model.gguf").write_bytes(b"GGUF, or not")
+
+    async def part(scene):
+        with pytest.raises(ModelError, match=r"model\.gguf"):
+            await scene.swap.begin(made, DIGEST)
+        return await scene.client.get("/readyz")
+
+    assert play(part).status_code == 503
 
 
 def test_without_a_chat_template_chat_says_where_to_go(tiny, tmp_path):
     made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights(), chat_template=None)
-    service = Service(describe(made), "", None)
 
-    async def play(client):
-        await opened(made, service)
-        chat = await client.post("/v1/chat/completions", json=CHAT)
-        return chat, await client.post("/v1/completions", json={"prompt": "G"})
+    async def part(scene):
+        chat = await scene.client.post("/v1/chat/completions", json=CHAT)
+        return chat, await scene.completes(prompt="G")
 
-    chat, plain = scene(service, play)
+    chat, plain = play(part, folder=made)
+
     assert chat.status_code == 400
     assert "use /v1/completions" in chat.json()["error"]["message"]
     assert plain.status_code == 200
 
 
-def test_an_answer_ends_where_the_context_does(tiny, tmp_path):
-    made = tiny.make_artifact(tmp_path / "artifact", "onnx", tiny.parrot_weights(), context=50)
-    service = Service(describe(made), "", None)
+@pytest.mark.parametrize("kind", ["gguf", "onnx"])
+def test_an_answer_ends_where_the_context_does(tiny, tmp_path, kind):
+    made = tiny.make_artifact(tmp_path / "artifact", kind, tiny.parrot_weights(), context=50)
 
-    async def play(client):
-        await opened(made, service)
-        return await client.post("/v1/completions", json={"prompt": "x" * 39, "max_tokens": 1000})
+    async def part(scene):
+        return await scene.completes(prompt="x" * 39, max_tokens=1000)
 
-    said = scene(service, play).json()
+    said = play(part, folder=made).json()
+
     assert said["choices"][0]["finish_reason"] == "length"
-    assert said["usage"] == {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
+    usage = said["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (40, 10, 50)
 
 
 def test_the_release_says_how_to_choose_when_the_request_does_not(tiny, tmp_path):
@@ -107,37 +130,130 @@ def test_the_release_says_how_to_choose_when_the_request_does_not(tiny, tmp_path
         tiny.random_weights(),
         generation={"temperature": 1.5, "max_tokens": 30.0},
     )
-    service = Service(describe(made), "", None)
 
-    async def play(client):
-        await opened(made, service)
+    async def part(scene):
         asked = [{"seed": 1}, {"seed": 1}, {"seed": 2}, {"temperature": 0}, {"temperature": 0, "seed": 3}]
-        found = [await client.post("/v1/completions", json={"prompt": "a", **more}) for more in asked]
+        found = [await scene.completes(prompt="a", cache_prompt=False, **more) for more in asked]
         return [(one.json()["choices"][0]["text"], one.json()["usage"]["completion_tokens"]) for one in found]
 
-    first, again, other, greedy, greedy_again = scene(service, play)
+    first, again, other, greedy, greedy_again = play(part, folder=made)
+
     assert first == again != other
     assert greedy == greedy_again
     assert {tokens for _, tokens in (first, other, greedy)} == {30}
 
 
-def test_a_full_queue_is_said_at_once_and_those_in_it_are_served(parrot, service):
-    go_on, ask = threading.Event(), {"prompt": "x", "max_tokens": 2}
+def test_a_full_line_is_said_at_once_and_those_in_it_are_served(parrot):
+    async def part(scene):
+        service = scene.service
+        scene.service.current.held = True
+        waiting = [asyncio.ensure_future(scene.completes(prompt="x", max_tokens=2)) for _ in range(5)]
+        await scene.until(lambda: service.desk.waiting == 5)
+        metrics = (await scene.client.get("/metrics")).text
+        refused = await scene.completes(prompt="x", max_tokens=2)
+        service.current.held = False
+        service.desk.look()
+        return metrics, refused, await asyncio.gather(*waiting)
 
-    async def play(client):
-        await opened(parrot, service)
-        busy = asyncio.ensure_future(service.desk.run(go_on.wait))
-        waiting = [asyncio.ensure_future(client.post("/v1/completions", json=ask)) for _ in range(16)]
-        while service.desk.waiting < 16:  # noqa: ASYNC110  (nothing tells of it but the number itself)
-            await asyncio.sleep(0)
-        metrics = await client.get("/metrics")
-        refused = await client.post("/v1/completions", json=ask)
-        go_on.set()
-        await busy
-        return metrics.text, refused, await asyncio.gather(*waiting)
+    metrics, refused, answered = play(part, folder=parrot, seats=5)
 
-    metrics, refused, answered = scene(service, play)
-    assert "slmops_queue_depth 16.0" in metrics
+    assert "slmops_queue_depth 5.0" in metrics
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
     assert int(refused.headers["retry-after"]) >= 1
     assert {answer.json()["choices"][0]["text"] for answer in answered} == {"yz"}
+
+
+def test_more_ask_than_are_computed_together_and_all_are_answered(parrot):
+    async def part(scene):
+        asking = [scene.completes(prompt="x", max_tokens=7) for _ in range(12)]
+        return await asyncio.gather(*asking)
+
+    answered = play(part, folder=parrot, plan=Plan(slots=3))
+
+    assert {answer.json()["choices"][0]["text"] for answer in answered} == {"yzxyzxy"}
+
+
+def test_a_worker_that_is_killed_is_there_again_and_nobody_has_noticed(parrot):
+    async def part(scene):
+        worker = scene.service.current
+        asking = [asyncio.ensure_future(scene.completes(prompt="x", max_tokens=2000)) for _ in range(3)]
+        await scene.until(lambda: worker.active == 3)
+        before = worker.pid
+        os.kill(before, signal.SIGKILL)
+        answered = await asyncio.gather(*asking)
+        return answered, (worker.state, worker.crashes, worker.last_exit), worker.pid not in (None, before)
+
+    answered, stands, is_new = play(part, folder=parrot)
+
+    assert [answer.status_code for answer in answered] == [200] * 3
+    assert (stands, is_new) == (("ready", 1, -signal.SIGKILL), True)
+
+
+def test_a_worker_that_keeps_ending_stays_down_and_says_why(parrot):
+    async def part(scene):
+        worker = scene.service.current
+        for _ in range(5):
+            await scene.until(lambda: worker.state == "ready")
+            os.kill(worker.pid, signal.SIGKILL)
+            await scene.until(lambda: worker.state != "ready")
+        return worker.state, await scene.completes(prompt="x")
+
+    state, refused = play(part, folder=parrot)
+
+    assert state == "broken"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "worker_broken")
+    assert "SIGKILL" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [None, "parrot", "parrot:1.0.0", "parrot@current", "parrot@sha256:" + "0" * 12],
+)
+def test_a_version_answers_to_its_names(parrot, model):
+    async def part(scene):
+        await scene.swap.begin(parrot, DIGEST)
+        return await scene.completes(prompt="x", max_tokens=2, **({"model": model} if model else {}))
+
+    assert play(part).json()["choices"][0]["text"] == "yz"
+
+
+@pytest.mark.parametrize(
+    "model", ["other", "parrot:2.0.0", "parrot@previous", "parrot@latest", "", "@current"]
+)
+def test_what_is_not_here_is_not_found(parrot, model):
+    async def part(scene):
+        return await scene.completes(prompt="x", model=model)
+
+    refused = play(part, folder=parrot)
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_unknown_fields_are_refused_unless_the_client_can_do_without_them(parrot):
+    async def part(scene):
+        asked = {"prompt": "x", "max_tokens": 2, "best_of": 3}
+        strict = await scene.completes(**asked)
+        lenient = await scene.client.post("/v1/completions", json=asked, headers={"x-slmops-lenient": "1"})
+        return strict, lenient
+
+    strict, lenient = play(part, folder=parrot)
+
+    assert (strict.status_code, strict.json()["error"]["param"]) == (400, "best_of")
+    assert lenient.json()["choices"][0]["text"] == "yz"
+    assert lenient.headers["x-slmops-ignored"] == "best_of"
+
+
+def test_answers_are_given_again_where_that_was_asked_for(parrot):
+    async def part(scene):
+        asked = {"prompt": "x", "max_tokens": 5, "temperature": 0}
+        first, again = [await scene.completes(**asked) for _ in range(2)]
+        streams = [await scene.completes(**asked, stream=True) for _ in range(2)]
+        return first, again, streams, (await scene.client.get("/metrics")).text
+
+    first, again, streams, metrics = play(part, folder=parrot, cache=1 << 20)
+
+    assert first.json()["choices"] == again.json()["choices"]
+    assert first.json()["id"] != again.json()["id"]
+    assert [said.headers["content-type"].split(";")[0] for said in streams] == ["text/event-stream"] * 2
+    assert streams[0].text.count("data:") == streams[1].text.count("data:")
+    assert 'slmops_cache_hits_total{kind="answer"} 2.0' in metrics

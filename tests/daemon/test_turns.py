@@ -69,7 +69,10 @@ def test_the_choice_says_which_tools_may_and_which_must_be_called(choice, offere
         ({"tools": [{"type": "retrieval"}]}, r"tools\[0\]"),
         ({"tools": [WEATHER, WEATHER]}, "tools: two"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice: no"),
+        (
+            {"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}},
+            "tool_choice: no",
+        ),
         ({"tools": [WEATHER], "tool_choice": "always"}, "tool_choice"),
         ({"response_format": {"type": "xml"}}, r"response_format\.type"),
         ({"response_format": {"type": "json_schema"}}, "json_schema"),

@@ -97,29 +97,23 @@ class Daemon(BaseHTTPRequestHandler):
     def do_verb(self, verb, digest, asked):
         version = VERSIONS.get(digest)
         if verb == "load":
-            if version is None or version.worker is None:
-                version = VERSIONS[digest] = Version(digest, asked["folder"])
-                if not version.load():
-                    return self.say(422, {"error": {"message": "it does not load"}})
-            if digest not in LABELS.values():
-                LABELS["candidate"] = digest
-        elif verb == "gate":
+            loaded = load(digest, asked["folder"])
+            return self.say(200, {}) if loaded else self.say(422, {"error": {"message": "it does not load"}})
+        if verb == "gate":
             version.gated = asked["verdict"]["outcome"] == "pass"
-        elif verb == "promote":
-            if not (version.gated and version.worker):
-                return self.say(409, {"error": {"message": "it has passed no gate"}})
-            move(current=digest, previous=LABELS["current"])
         elif verb == "rollback":
             bad = VERSIONS[LABELS["current"]]
             move(current=LABELS["previous"])
             bad.drop()
-        elif verb == "drop":
-            if LABELS["current"] == digest:
-                return self.say(409, {"error": {"message": "it is current"}})
+        elif verb == "promote" and version.gated and version.worker:
+            move(current=digest, previous=LABELS["current"])
+        elif verb == "drop" and LABELS["current"] != digest:
             version.drop()
+        else:
+            return self.say(409, {"error": {"message": "it has passed no gate"}})
         return self.say(200, {})
 
-    def answer(self, version, model, asked):
+    def answer(self, version, model, asked):  # noqa: PLR0911 (a model file may say much)
         self.spool(version)
         if model.get("refuses"):
             return self.say(503, {"error": {"message": "out of order"}})
@@ -154,13 +148,17 @@ class Daemon(BaseHTTPRequestHandler):
         return True
 
     def spool(self, version):
-        place = Path(OPTIONS["--spool"])
-        for status in version.model.pop("spools", []):
-            said = {"event": "request", "time": time.time(), "release": "", "digest": version.digest}
-            said |= {"status": status, "prompt_tokens": 1, "output_tokens": 0, "first_token_seconds": None}
-            place.mkdir(exist_ok=True)
-            with (place / "0000000001.jsonl").open("a") as file:
-                file.write(json.dumps({**said, "seconds": 0.1}) + "\n")
+        statuses = version.model.pop("spools", [])
+        if statuses:
+            sys.path.append(str(Path(__file__).parents[2]))
+            from slmops.telemetry import events, spool  # noqa: PLC0415 (a router is up sooner without)
+
+            record = spool.Spool(Path(OPTIONS["--spool"]))
+            for status in statuses:
+                of = {"time": time.time(), "release": "", "digest": version.digest, "status": status}
+                told = {"prompt_tokens": 1, "output_tokens": 0, "first_token_seconds": None, "seconds": 0.1}
+                record.append(events.RequestFinished(**of, **told))
+            record.close()
 
     def stream(self, model, answer, *, chat):
         self.send_response(200)
@@ -201,6 +199,18 @@ class Server(ThreadingHTTPServer):
     def get_request(self):
         line, _ = self.socket.accept()
         return line, ("", 0)
+
+
+def load(digest, folder):
+    """Have a version beside those there are; say whether it is there."""
+    version = VERSIONS.get(digest)
+    if version is None or version.worker is None:
+        version = VERSIONS[digest] = Version(digest, folder)
+        if not version.load():
+            return False
+    if digest not in LABELS.values():
+        LABELS["candidate"] = digest
+    return True
 
 
 def move(**to):

@@ -145,8 +145,9 @@ def test_bounds_that_are_none_are_refused_before_anything_is_switched(device, sh
 
 
 def test_of_a_version_before_that_is_too_slow_to_be_timed_whole_what_there_was_time_for_counts(device, shop):
+    slot = shop.release(pause=0.1).slot
     device.commit(shop.release(pause=0.1))
-    examiner = examine.of(device.places, slots.description(device.places, shop.release(pause=0.1).slot), 0.15)
+    examiner = examine.of(device.places, slot, slots.description(device.places, slot), 0.15)
 
     paper = examiner.hurry([golden.Golden("two", prompt="One and one?")] * 3)
 

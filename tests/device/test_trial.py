@@ -64,7 +64,9 @@ def test_an_activated_slot_serves_on_trial_and_keeps_the_way_back():
 
 
 def test_a_proof_sets_the_deadline_of_the_confirmation():
-    assert fold([activated("a"), proved("a", deadline=300.0)]).trial == Trial("first", 300.0, proved=True, watched=True)
+    assert fold([activated("a"), proved("a", deadline=300.0)]).trial == Trial(
+        "first", 300.0, proved=True, watched=True
+    )
 
 
 def test_a_proof_of_another_slot_or_after_the_trial_changes_nothing():

@@ -24,7 +24,10 @@ def same(one, other):
 
 
 rounds = st.lists(
-    st.lists(st.tuples(st.sampled_from(["sha256:00", "sha256:11"]), st.floats(0.1, 9), st.integers(1, 700)), max_size=4),
+    st.lists(
+        st.tuples(st.sampled_from(["sha256:00", "sha256:11"]), st.floats(0.1, 9), st.integers(1, 700)),
+        max_size=4,
+    ),
     max_size=4,
 )
 
