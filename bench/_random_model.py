@@ -1,6 +1,7 @@
-"""A model of a given size with random weights, as a folder that `slmops quantize` takes: for speed and memory, not for sense.
+"""A model of a given size with random weights, as a folder that `slmops quantize` takes.
 
-The tokenizer is byte-level BPE over made-up words; the same seed makes the same model.
+It is for speed and memory, not for sense. The tokenizer is byte-level BPE over made-up words; the same seed
+makes the same model.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ SHAPES = {
     "0.5B": {"hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 32, "heads": (18, 6)},
 }
 TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 

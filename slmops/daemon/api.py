@@ -1,9 +1,8 @@
 """What may be asked over HTTP: OpenAI's requests, and a few words more.
 
-The router reads requests with nothing but this, so it imports no numpy. It does not know the server, the
-clock or the model, nor the shapes of answers (`answer`), errors apart. What is not listed here is refused,
-not ignored: a caller who asks for a thing that will not happen is told so; one who would rather be
-answered asks for `parse_leniently`, and is told what was left out.
+The router reads requests with this: no numpy. It does not know the server, the clock, the model or, errors
+apart, the shapes of answers. What is not listed here is refused, not ignored: a caller who asks for a thing
+that will not happen is told so; `parse_leniently` is for one who would rather be answered.
 """
 
 from __future__ import annotations

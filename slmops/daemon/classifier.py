@@ -3,8 +3,9 @@
 It does not know requests or the server. The graph is as the builder writes it: input_ids, attention_mask
 and perhaps token_type_ids -> logits.
 
-Laws: a text is read whole or refused; it is read alone, so that its answer does not depend on what else
-was asked; nothing in it is taken for a control token.
+Laws: a text is read whole or refused; it is read without padding, beside texts of its own length or alone, so
+that its answer does not depend on what else was asked; texts beside each other have no more tokens than the
+longest alone may have, nor take more memory; nothing in a text is taken for a control token.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from slmops.daemon.onnx import open_session
+from slmops.daemon.onnx import failure, open_session
 from slmops.daemon.refusal import BAD_REQUEST, RefusedError
 from slmops.daemon.text import Vocabulary
 from slmops.errors import ModelError
 
 NEEDED, KNOWN = {"input_ids", "attention_mask"}, {"input_ids", "attention_mask", "token_type_ids"}
+ROWS = 8
+"""Texts that are read beside each other at most; more of them gain nothing."""
 Scores = list[float]
 """A probability for each label, in the order of the labels; they sum to 1."""
 
@@ -40,7 +44,7 @@ class Classifier:
                 remedy="Build it with `slmops quantize`.",
             )
         self._vocabulary, self._context, self.labels = vocabulary, context, tuple(labels)
-        count = len(self._logits(self.ids("")))
+        count = self._logits([self.ids("")]).shape[1]
         if count != len(labels):
             raise ModelError(f"{file.name} has {count} labels, its description names {len(labels)}")
 
@@ -57,16 +61,30 @@ class Classifier:
 
     def answers(self, texts: Sequence[Sequence[int]], gone: Callable[[], bool]) -> Iterator[Scores]:
         """Yield the scores of each text, given as ids, until `gone` says stop; one caller at a time."""
-        for ids in texts:
-            if gone():
-                return
-            logits = self._logits(ids).astype(np.float64)
-            powers = np.exp(logits - logits.max())
-            yield list(map(float, powers / powers.sum()))
+        found: dict[int, Scores] = {}
+        for at, ids in enumerate(texts):
+            if at not in found:
+                if gone():
+                    return
+                alike = [other for other in range(at, len(texts)) if len(texts[other]) == len(ids)]
+                alike = alike[: max(1, min(ROWS, self._context // len(ids)))]
+                rows = self._logits([texts[other] for other in alike]).astype(np.float64)
+                powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+                found.update(zip(alike, (powers / powers.sum(axis=1, keepdims=True)).tolist(), strict=True))
+            yield found.pop(at)
 
-    def _logits(self, ids: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        row = np.array([ids], np.int64)
-        given = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
-        (rows,) = self._session.run(["logits"], {name: given[name] for name in self._asked})
-        first: np.ndarray[tuple[int], np.dtype[np.float32]] = rows[0]
-        return first
+    def _logits(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return a row of logits for each of some texts of one length."""
+        rows = np.array(texts, np.int64)
+        given = {
+            "input_ids": rows,
+            "attention_mask": np.ones_like(rows),
+            "token_type_ids": np.zeros_like(rows),
+        }
+        try:
+            (logits,) = self._session.run(["logits"], {name: given[name] for name in self._asked})
+        # See `open_session`.
+        except Exception as error:
+            raise failure(error) from error
+        found: NDArray[np.float32] = logits
+        return found

@@ -208,7 +208,7 @@ class OnnxEngine:
             self._session.run_with_iobinding(self._binding)
         # See `open_session`.
         except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot compute: {' '.join(str(error).split())}") from error
+            raise failure(error) from error
         logits, *present = self._binding.get_outputs()
         company.cache = dict(zip(company.cache, present, strict=True))
         company.width = end
@@ -248,6 +248,11 @@ def open_session(file: Path, threads: int) -> onnxruntime.InferenceSession:
     # ONNX Runtime's own errors share no base class but this one.
     except Exception as error:
         raise ModelError(f"{file.name} does not load: {' '.join(str(error).split())}") from error
+
+
+def failure(error: Exception) -> ModelError:
+    """Return what it is that ONNX Runtime cannot compute."""
+    return ModelError(f"ONNX Runtime cannot compute: {' '.join(str(error).split())}")
 
 
 def _present(past: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from slmops import digest as digests
 from slmops.daemon import admin, guard, listen, records
 from slmops.daemon.admit import Admission, Door
 from slmops.daemon.desk import MAX_PAUSE, SEATS
@@ -133,6 +134,10 @@ def main(words: Sequence[str]) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if options.digest:
+        digests.parse(options.digest)
+    if options.capture and options.spool is None:
+        raise UsageError("--capture keeps samples beside the spool: say --spool DIR too")
     if options.artifact is None and options.state is None:
         raise UsageError("there is nothing to serve", remedy="Say --artifact FOLDER, or --state DIR.")
     journal = Journal(options.state)
@@ -142,7 +147,7 @@ def _serve(options: argparse.Namespace) -> int:
         journal,
         memory=service.memory,
         moved=service.moved,
-        bounds=Bounds(drain=options.drain),
+        bounds=Bounds(load=options.max_load, gate=options.max_gate, drain=options.drain),
     )
     doors = listen.gather(
         options.host, options.port, unix=options.socket, admin=options.admin, keys_file=options.keys
@@ -213,6 +218,20 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         default=MAX_PAUSE,
         metavar="S",
         help="seconds that requests wait for a version (default: %(default)s)",
+    )
+    say(
+        "--max-load",
+        type=float,
+        default=Bounds.load,
+        metavar="S",
+        help="seconds that a version may take to load (default: %(default)s)",
+    )
+    say(
+        "--max-gate",
+        type=float,
+        default=Bounds.gate,
+        metavar="S",
+        help="seconds that a version may take for its golden prompts (default: %(default)s)",
     )
     say(
         "--drain",

@@ -24,7 +24,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from slmops.daemon import api
+from slmops.daemon import api, records
 from slmops.daemon.protocol import Done, Kind, Piece
 from slmops.daemon.refusal import CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedError
 from slmops.daemon.relay import Errand, relay
@@ -107,6 +107,7 @@ class Front:
     async def _visit(self, request: Request, visit: Visit) -> Response:
         """Return the answer, or in OpenAI's shape why there is none; report the visit when it is over."""
         response: Response | None = None
+        visit.request = records.request_id(request.headers.get(records.HEADER))
         try:
             response = await self._answer(request, visit)
         except RefusedError as refusal:
@@ -118,6 +119,7 @@ class Front:
         finally:
             if not isinstance(response, EventStream):
                 self._service.report(visit)
+        response.headers[records.HEADER] = visit.request
         return response
 
     async def _answer(self, request: Request, visit: Visit) -> Response:
@@ -126,6 +128,9 @@ class Front:
         service.refuse_under_pressure()
         asked = _read(visit.kind, await read_body(request), lenient=LENIENT in request.headers)
         errand = self._errand(asked, caller.name)
+        visit.key = caller.name
+        if service.samples(visit.request):
+            visit.asked = _words(asked.request)
         headers = {IGNORED: ", ".join(asked.ignored)} if asked.ignored else {}
         kept = service.remembered(asked.request, errand)
         if kept is not None:
@@ -269,6 +274,20 @@ async def _begin_with(
     yield first
     async for said in pieces:
         yield said
+
+
+def _words(request: Any) -> str:
+    """Return what was asked as text: a conversation's turns, a prompt, or texts to label."""
+    if isinstance(request, api.ChatRequest):
+        turns = (message.plain for message in request.messages)
+        return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    if isinstance(request, api.CompletionRequest):
+        return request.text
+    return "\n".join(text for text in _texts(request) if isinstance(text, str))
+
+
+def _texts(request: Any) -> Sequence[Any]:
+    return request.texts if isinstance(request, api.ClassifyRequest) else request.inputs
 
 
 def _media(asked: Asked) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from slmops.daemon import cache as caches
-from slmops.daemon import pressure, read_pressure, room, tend, versions
+from slmops.daemon import pressure, read_pressure, records, room, tend, versions
 from slmops.daemon.api import ChatRequest, CompletionRequest
 from slmops.daemon.cache import Kept
 from slmops.daemon.desk import MAX_PAUSE, RETRY_SECONDS, SEATS, Desk
@@ -32,6 +32,7 @@ from slmops.daemon.tend import Plan, Worker, WorkerLostError
 from slmops.daemon.traffic import Comparison, Shadow, Traffic
 from slmops.daemon.versions import State
 from slmops.daemon.visit import OK, Visit
+from slmops.telemetry.capture import Capture
 from slmops.telemetry.spool import Spool
 
 log = logging.getLogger("slmops.daemon")
@@ -75,6 +76,9 @@ class Service:
         self._shadows: set[asyncio.Task[None]] = set()
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
         self._spool = Spool(settings.spool) if settings.spool else None
+        self._capture = (
+            Capture(settings.spool, settings.capture) if settings.spool and settings.capture else None
+        )
         self.metrics = Metrics(
             Now(
                 waiting=lambda: self.desk.waiting,
@@ -97,7 +101,8 @@ class Service:
         """Return how requests that leave the version open are dealt out."""
         state = self.state
         shadows = [Shadow(label, share) for label, share in state.shadow.items()]
-        return Traffic({**state.split} or {"current": 1.0}, next(iter(shadows), None))
+        split = {str(label): share for label, share in state.split.items()} or {"current": 1.0}
+        return Traffic(split, next(iter(shadows), None))
 
     @property
     def current(self) -> Worker | None:
@@ -237,10 +242,17 @@ class Service:
         for asking in self._shadows:
             asking.cancel()
 
+    def samples(self, request: str) -> bool:
+        """Say whether the request with this id is one whose words are to be kept."""
+        return self._capture is not None and self._capture.wants(request)
+
     def report(self, visit: Visit) -> None:
         """Count a finished visit, here and on disk."""
         event = visit.event()
         self.metrics.count(event)
+        records.finished(event, visit.request, visit.key)
+        if self._capture is not None and visit.asked:
+            self._clerk.submit(self._capture.offer, event, visit.request, visit.asked, visit.text)
         if self.comparison is not None:
             self.comparison.count(event)
         if self._spool:

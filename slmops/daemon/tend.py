@@ -32,15 +32,13 @@ from slmops.daemon.protocol import (
     Kind,
     Piece,
     Ping,
-    Pulse,
-    Reader,
     Ready,
     Refused,
     ToRouter,
     ToWorker,
-    frame,
 )
 from slmops.daemon.refusal import NOT_READY, RefusedError
+from slmops.daemon.speak import Line
 from slmops.daemon.versions import Version
 from slmops.errors import ModelError
 
@@ -52,8 +50,6 @@ CRASHES, WITHIN = 5, 300.0
 PING = 5.0
 SILENT = 30.0
 """Seconds without an answer to a ping after which a worker hangs."""
-STUCK = 300.0
-"""Seconds of one computation after which a worker hangs: a slow board reads a long stride for a minute."""
 log = logging.getLogger("slmops.daemon")
 
 
@@ -71,6 +67,8 @@ class Plan:
     """Tokens of context for all of them."""
     adopt: str | None = None
     """Program of an installed llama-server to run as the worker."""
+    ping: float = PING
+    silent: float = SILENT
 
 
 class Worker:
@@ -97,7 +95,7 @@ class Worker:
         self._open: dict[int, asyncio.Queue[Piece | Done | Refused | None]] = {}
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._ends: deque[float] = deque(maxlen=CRASHES)
         self._told: asyncio.Future[Ready] | None = None
         self._life: asyncio.Task[None] | None = None
@@ -208,12 +206,12 @@ class Worker:
             while line is not None and not line.closed:
                 line.say(Ping())
                 either: set[asyncio.Future[Any]] = {ending, line.ended}
-                done, _ = await asyncio.wait(either, timeout=PING, return_when="FIRST_COMPLETED")
+                done, _ = await asyncio.wait(either, timeout=self._plan.ping, return_when="FIRST_COMPLETED")
                 if done:
                     # A process that closes its socket is about to end; how it ended is worth a moment.
                     await asyncio.wait({ending}, timeout=1.0)
                     return
-                hanging = line.hangs(time.monotonic())
+                hanging = line.hangs(time.monotonic(), self._plan.silent)
                 if hanging:
                     self.why = hanging
                     return
@@ -235,7 +233,7 @@ class Worker:
         self.pid = process.pid
         self._told = asyncio.get_running_loop().create_future()
         _, self._line = await asyncio.get_running_loop().create_connection(
-            lambda: _Line(self._hear), sock=ours
+            lambda: Line(self._hear), sock=ours
         )
         self._relaying = asyncio.ensure_future(self._relay(process))
         return process
@@ -300,66 +298,6 @@ class Worker:
             *(("--pool", str(plan.pool)) if plan.pool else ()),
             *(("--adopt", plan.adopt) if plan.adopt else ()),
         ]
-
-
-class _Line(asyncio.Protocol):
-    """The router's end of a worker's socket."""
-
-    def __init__(self, hear: Callable[[ToRouter], None]) -> None:
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.closed = False
-        self._reader: Reader[ToRouter] = Reader(ToRouter)
-        self._hear = hear
-        self._transport: asyncio.Transport | None = None
-        self._pulse = Pulse(steps=0, busy=False, active=0)
-        self._heard = self._moved = time.monotonic()
-
-    def connection_made(self, transport: Any) -> None:
-        """See asyncio."""
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """See asyncio; what cannot be read ends the connection, and with it the worker."""
-        try:
-            for said in self._reader.feed(data):
-                if isinstance(said, Pulse):
-                    self._note(said)
-                else:
-                    self._hear(said)
-        except ModelError:
-            log.exception("a worker speaks nonsense")
-            if self._transport is not None:
-                self._transport.abort()
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        """See asyncio."""
-        self.closed = True
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-    def say(self, said: ToWorker) -> None:
-        """Send a message, unless the other end is gone."""
-        if self._transport is not None and not self.closed:
-            self._transport.write(frame(said))
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def hangs(self, now: float) -> str:
-        """Say why the worker hangs, or nothing."""
-        if now - self._heard > SILENT:
-            return f"it has not answered for {now - self._heard:.0f} s"
-        if self._pulse.busy and now - self._moved > STUCK:
-            return f"it has been in one computation for {now - self._moved:.0f} s"
-        return ""
-
-    def _note(self, pulse: Pulse) -> None:
-        self._heard = time.monotonic()
-        if pulse.steps != self._pulse.steps or not pulse.busy:
-            self._moved = self._heard
-        self._pulse = pulse
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -46,6 +46,8 @@ class Vectors:
 
     engine: Engine
     texts: list[list[int]]
+    dimensions: int | None = None
+    """How many the client expects; there is but one number of them."""
     found: list[list[float]] = field(default_factory=list)
 
     @property
@@ -55,7 +57,13 @@ class Vectors:
 
     def bit(self) -> bool:
         """See `Errand`."""
-        self.found.append(self.engine.embed(self.texts[len(self.found)]).tolist())
+        vector = self.engine.embed(self.texts[len(self.found)])
+        if self.dimensions not in {None, len(vector)}:
+            message = (
+                f"dimensions: expected {len(vector)}, as this model's vectors have, got {self.dimensions}"
+            )
+            raise RefusedError(BAD_REQUEST, message, reason="invalid_value", param="dimensions")
+        self.found.append(vector.tolist())
         return len(self.found) == len(self.texts)
 
 
@@ -217,7 +225,7 @@ class Clerk:
         longest = max(map(len, texts))
         if longest > self._description.context:
             raise self._too_long(longest, "the context")
-        errand, tokens = Vectors(model.engine, texts), sum(map(len, texts))
+        errand, tokens = Vectors(model.engine, texts, asked.dimensions), sum(map(len, texts))
 
         def tell(_said: Piece | None) -> Word:
             packed = asked.encoding_format == "base64"

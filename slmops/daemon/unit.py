@@ -34,7 +34,7 @@ NotifyAccess=main
 ExecStart={words}
 Environment=OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 Restart=always
-RestartSec=1
+RestartSec=200ms
 # Models are read for longer than systemd waits by itself; the daemon asks for more time while they are.
 TimeoutStartSec=60
 TimeoutStopSec=20

@@ -28,6 +28,12 @@ class Visit:
     """One request from arrival to end: what will be counted of it."""
 
     kind: str
+    request: str = ""
+    """The id by which it is known in logs."""
+    key: str = ""
+    """Name of the key that asks; empty without one."""
+    asked: str = ""
+    """What was asked, where a sample of it is to be kept; never logged."""
     arrived: float = field(default_factory=time.monotonic)
     release: str = ""
     digest: str = ""

@@ -171,7 +171,13 @@ def _word(order: Order, said: Piece | RefusedError | None) -> ToRouter | None:
 
 
 def _refused(number: int, refusal: RefusedError) -> Refused:
-    return Refused(id=number, status=refusal.status, message=str(refusal), reason=refusal.reason)
+    return Refused(
+        id=number,
+        status=refusal.status,
+        message=str(refusal),
+        reason=refusal.reason,
+        param=refusal.param,
+    )
 
 
 def _stand_back() -> None:

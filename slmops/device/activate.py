@@ -81,19 +81,23 @@ def _worth_keeping(evidence: dict[str, Any]) -> dict[str, Any]:
 
 
 def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standing:
-    """Begin the slot's trial; a committed slot is left as it is, unless it does not answer or had rotted."""
-    standing = journal.standing(places)
-    settings = _settings(places, said)
-    if standing.slot != slot or standing.trial is not None or not _is_run_so(standing, settings):
-        return _begin(
-            *(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"] + gate.watched(said)),
-            settings=settings,
-            quarantine=said.get("quarantine"),
-        )
-    serving = talk.ready(places) or {}
-    if serving.get("digest") == f"sha256:{slot}" and slot not in damage.known(places):
-        return standing
-    return journal.append(places, "restarted", slot=slot, settings=settings)
+    """Begin the slot's trial, but for a committed one that is run as it is to be.
+
+    That one is left as it is, or started anew where it does not answer or had rotted.
+    """
+    standing, settings = journal.standing(places), _settings(places, said)
+    committed = standing.slot == slot and standing.trial is None
+    if committed and (standing.settings or {}).get("runtime_slot") == settings["runtime_slot"]:
+        serving = talk.ready(places) or {}
+        if serving.get("digest") != f"sha256:{slot}" or slot in damage.known(places):
+            return journal.append(places, "restarted", slot=slot, settings=settings)
+        if standing.settings is None or steer.way(standing.settings) == steer.way(settings):
+            return standing
+    return _begin(
+        *(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"] + gate.watched(said)),
+        settings=settings,
+        quarantine=said.get("quarantine"),
+    )
 
 
 def _proved(
@@ -126,13 +130,6 @@ def _settings(places: Places, said: dict[str, Any]) -> dict[str, Any]:
         "port": config["port"],
         "daemon": config.get("daemon") or {},
     }
-
-
-def _is_run_so(standing: Standing, settings: dict[str, Any]) -> bool:
-    """Say whether the slot's router is run as it is to be; what lost its settings has its bundle alone."""
-    if standing.settings is None:
-        return settings["runtime_slot"] is None
-    return steer.way(standing.settings) == steer.way(settings)
 
 
 def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:

@@ -112,7 +112,7 @@ def _spawn(words: list[str], environment: dict[str, str], cwd: Path, log: int, d
         return pid
     try:
         os.setsid()
-        os.chdir(str(cwd))
+        os.fchdir(os.open(str(cwd), os.O_RDONLY))
         _stand(log, door)
         if door is not None:
             heard.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="api")

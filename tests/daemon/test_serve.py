@@ -189,6 +189,18 @@ def test_a_worker_that_is_killed_is_there_again_and_nobody_has_noticed(parrot):
     assert (stands, is_new) == (("ready", 1, -signal.SIGKILL), True)
 
 
+def test_a_worker_that_hangs_is_ended_and_started_again(parrot):
+    async def part(scene):
+        worker = scene.service.current
+        os.kill(worker.pid, signal.SIGSTOP)
+        answered = await scene.completes(prompt="x", max_tokens=2)
+        return answered, worker.crashes
+
+    answered, crashes = play(part, folder=parrot, plan=Plan(ping=0.1, silent=0.5))
+
+    assert (answered.json()["choices"][0]["text"], crashes) == ("yz", 1)
+
+
 def test_a_worker_that_keeps_ending_stays_down_and_says_why(parrot):
     async def part(scene):
         worker = scene.service.current
