@@ -4,7 +4,7 @@
 
 Each is a copy of the demo's artifact that is bad in a way that disks, builds and people bring about: files
 that are cut, rotten or missing, weights and tokenizers that answer wrongly, one that is far too large, one
-whose file never ends to come (a named pipe), one that llama.cpp gives up the process over, one whose template
+whose file never comes (a named pipe), one that llama.cpp gives up the process over, one whose template
 never ends. It is offered as an operator would, through the admin API: load, and where it loads, gate. After
 each, what served is still current, and the status says of the bad one what ended it. Ends with 1 where that
 is not so.
@@ -72,9 +72,14 @@ def _large(folder: Path) -> None:
     _say(folder, memory_bytes=1 << 42, context=1 << 30)
 
 
-def _pipe(folder: Path) -> None:
-    (folder / "model.gguf").unlink()
-    os.mkfifo(folder / "model.gguf")
+def _pipe(name: str) -> Callable[[Path], None]:
+    """Have one of the files be a named pipe that nobody writes to: who reads it waits."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
 
 
 def _abort(folder: Path) -> None:
@@ -114,8 +119,9 @@ KINDS: Final[Mapping[str, Callable[[Path], None]]] = {
     },
 }
 HANGING: Final[Mapping[str, Callable[[Path], None]]] = {
-    "never comes to its end": _pipe,
     "template never ends": _endless,
+    **{f"{name} never comes": _pipe(name) for name in ("model.gguf", "tokenizer.json", "golden.jsonl")},
+    "artifact.json never comes": _pipe("artifact.json"),
 }
 
 
@@ -124,10 +130,9 @@ def offer(server: Server, good: Path, kind: str, room: Path) -> dict[str, Any]:
     folder = room / "version"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(good, folder)
-    if kind != "no description":
-        _say(folder, version=f"2.0.{time.monotonic_ns()}")
+    _say(folder, version=f"2.0.{time.monotonic_ns()}")
+    digest = named(folder)
     ({**KINDS, **HANGING})[kind](folder)
-    digest = named(folder)[:-16] + f"{time.monotonic_ns():016x}"
     began = time.monotonic()
     answer = server.ask("load", folder=str(folder), digest=digest)
     how, said = "load", answer.json()

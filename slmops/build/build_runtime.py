@@ -26,7 +26,7 @@ from slmops.build.fetch_wheels import fetch_source, fetch_wheels
 from slmops.build.runtime_parts import LIBC, LLAMA, VARIANTS
 from slmops.errors import MissingPartError, UsageError, install_line
 
-ENTRY = "slmops.daemon.__main__"
+ENTRIES = ("slmops.daemon.__main__", "slmops.daemon.work")
 LAUNCH = '''\
 """Runs Python from this folder alone: what follows it is `-m MODULE ...`, `-c CODE ...` or `FILE ...`."""
 
@@ -188,7 +188,7 @@ def _bindings(sdist: Path, version: str) -> Files:
 def _pack_own(version: str, to: Path) -> None:
     """Pack the daemon: its modules, what of slmops they import, and how they are started."""
     top = carried.PACKAGE.parent
-    sources = [carried.source(name) for name in carried.modules([ENTRY])]
+    sources = [carried.source(name) for name in carried.modules(ENTRIES)]
     files = {path.relative_to(top).as_posix(): path.read_bytes() for path in sources}
     info = f"slmops-{version}.dist-info"
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: slmops\nVersion: {version}\n".encode()

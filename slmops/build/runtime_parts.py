@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 SHARED = (
-    *("anyio", "click", "h11", "Jinja2", "MarkupSafe", "msgspec", "numpy", "prometheus_client"),
-    *("starlette", "tokenizers", "typing_extensions", "uvicorn"),
+    *("anyio", "click", "h11", "Jinja2", "llguidance", "MarkupSafe", "msgspec", "numpy"),
+    *("prometheus_client", "starlette", "tokenizers", "typing_extensions", "uvicorn"),
 )
 """Packages that serve any model."""
 LLAMA = "llama_cpp_python"
@@ -51,8 +51,9 @@ _UNUSED_OF = {
     "tokenizers": ("tokenizers/tools/*",),
 }
 _IMPORTED = (
-    *("slmops.daemon.__main__", "uvicorn.loops.asyncio", "uvicorn.protocols.http.h11_impl"),
-    *("uvicorn.lifespan.off", "numpy.random", "numpy.ctypeslib", "anyio._backends._asyncio"),
+    *("slmops.daemon.run", "slmops.daemon.work", "slmops.daemon.constrain", "slmops.daemon.openapi"),
+    *("uvicorn.loops.asyncio", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.off"),
+    *("llguidance", "numpy.random", "numpy.ctypeslib", "anyio._backends._asyncio"),
 )
 _IMPORTED_BY = {"gguf": ("slmops.daemon.llama",), "onnx": ("slmops.daemon.onnx", "slmops.daemon.classifier")}
 VARIANTS = {
@@ -63,8 +64,8 @@ VARIANTS = {
 
 Cortex-A53 and A72 load the first of aarch64, A76 and A78 the third. numpy itself needs SSE 4.2.
 """
-LIBC = "2.28"
-"""The least GNU C library that a bundle is built for: of 2018."""
+LIBC = "2.31"
+"""The least GNU C library that a bundle is built for: of 2020, as in Debian 11 and Ubuntu 20.04."""
 
 
 def imports(formats: Iterable[str]) -> list[str]:

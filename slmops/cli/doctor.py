@@ -35,6 +35,7 @@ EXTRAS = {
         "numpy",
         "tokenizers",
         "llama_cpp",
+        "llguidance",
         "msgspec",
         "onnxruntime",
         "prometheus_client",

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from slmops.daemon.engine import Engine, Logits
 from slmops.daemon.generate import Piece, Writing
-from slmops.daemon.prefix import Book, Entry
+from slmops.daemon.prefix import Book
 from slmops.daemon.refusal import SERVER_ERROR, RefusedError
 from slmops.errors import ModelError, SlmopsError
 
@@ -77,7 +77,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         """Open the book."""
-        self._book = Book(self.engine.pool, self.engine.sequences, self.engine.copies)
+        self._book = Book(self.engine.pool, self.engine.sequences, self.engine.slots, self.engine.copies)
 
     @property
     def active(self) -> int:
@@ -130,18 +130,13 @@ class Batch:
             return None
         self._waiting.popleft()
         self._reading, work.sequence = work, entry.target
-        work.read = work.cached = self._share(entry)
-        self._book.begin(entry.target, wish.ids, whole, entry.source, work.cached)
-        self._throw(sequence for sequence in entry.thrown if sequence != entry.target)
+        shared = 0
+        if entry.source is not None:
+            shared = self.engine.share(entry.source, entry.target, entry.shared)
+        work.read = work.cached = shared
+        self._book.begin(entry.target, wish.ids, whole, entry.source, shared)
+        self._throw(entry.thrown)
         return self._read()
-
-    def _share(self, entry: Entry) -> int:
-        """Give a sequence what it shares; return how much that is."""
-        if entry.source == entry.target:
-            return self.engine.keep(entry.target, entry.shared)
-        if entry.target in entry.thrown:
-            self._throw((entry.target,))
-        return self.engine.share(entry.source, entry.target, entry.shared) if entry.source is not None else 0
 
     def _read(self) -> list[Said] | None:
         """Read a stride of the prompt that is being read; at its end, say the first piece."""

@@ -87,11 +87,11 @@ class Hand:
         async with self._pen:
             why = unless(self.state)
             if why:
-                raise conflict(f"{short(digest or '')}: {why}", "not_allowed", "see the status")
+                raise conflict(f"{short(digest or '')}: {why}", "not_allowed", "load and gate it first")
             whose = {"digest": digest} if digest else {}
             record = {"kind": kind, "at": round(time.time(), 3), **whose, **said}
             await asyncio.to_thread(self._journal.write, record, must=must)
-        log.info("%s %s %s", kind, short(digest or ""), said.get("why", ""))
+        log.info("%s", " ".join(filter(None, (kind, short(digest or ""), said.get("why")))))
         self._moved()
 
     async def fail(self, digest: str, why: str, **evidence: Any) -> None:

@@ -66,7 +66,7 @@ class Engine(Protocol):
     def stride(self) -> int:
         """Most ids that `read` takes at once."""
 
-    def read(self, sequence: int, ids: Sequence[int], wants_logits: bool) -> Logits | None:
+    def read(self, sequence: int, ids: Sequence[int], wants_logits: bool) -> Logits | None:  # noqa: FBT001
         """Append 1 to `stride` ids to a sequence, computed alone.
 
         Return the logits after the last, valid until the next call, or None where they are not wanted. Raise

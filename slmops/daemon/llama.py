@@ -88,7 +88,7 @@ class LlamaEngine:
         self._has_state: bool = llama_cpp.llama_model_is_recurrent(
             model.pointer
         ) or llama_cpp.llama_model_is_hybrid(model.pointer)
-        self.sequences = shape.slots + (0 if self._has_state else max(1, shape.slots // 2))
+        self.sequences = shape.slots * (1 if self._has_state else 2)
         self._pointer = self._context(model.pointer, shape.threads)
         if model.adapter:
             self._put_on(model.adapter)
@@ -96,8 +96,8 @@ class LlamaEngine:
         self._hidden: int = llama_cpp.llama_model_n_embd_out(model.pointer)
         self._lengths = [0] * self.sequences
         self._rows = Rows(max(self.stride, self.sequences))
-        self._seen: dict[int, NDArray[np.float32]] = {}
-        """Rows that llama.cpp wrote, by the address where they begin; it seldom moves them."""
+        self._seen: dict[tuple[int, int], NDArray[np.float32]] = {}
+        """Rows that llama.cpp wrote, by the address where they begin and their width; it seldom moves them."""
 
     def _context(self, model: Any, threads: int) -> Any:
         wanted = llama_cpp.llama_context_default_params()
@@ -154,7 +154,7 @@ class LlamaEngine:
         self._lengths[sequence] = length
         if not any(self._lengths):
             # The next one then lies where the first one lay: where keys lie decides the last bits of sums.
-            llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003
+            llama_cpp.llama_memory_clear(self._memory, False)
         return length
 
     def share(self, source: int, target: int, length: int) -> int:
@@ -168,11 +168,12 @@ class LlamaEngine:
     def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See `Engine`: the mean of the last layer's states.
 
-        They are read as many at a time as there is room for rows of output: more would be memory that nobody planned.
+        As many are read at a time as there is room for rows of output: more would be memory that nobody
+        planned.
         """
         sequence, rows = self._lengths.index(0), self._rows
         total = np.zeros(self._hidden, np.float64)
-        llama_cpp.llama_set_embeddings(self._pointer, True)  # noqa: FBT003
+        llama_cpp.llama_set_embeddings(self._pointer, True)
         try:
             for start in range(0, len(ids), self.sequences):
                 some = ids[start : start + self.sequences]
@@ -184,7 +185,7 @@ class LlamaEngine:
                 self._lengths[sequence] += len(some)
                 total += self._table(llama_cpp.llama_get_embeddings, self._hidden)[: len(some)].sum(axis=0)
         finally:
-            llama_cpp.llama_set_embeddings(self._pointer, False)  # noqa: FBT003
+            llama_cpp.llama_set_embeddings(self._pointer, False)
             self.keep(sequence, 0)
         length = float(np.linalg.norm(total))
         if not np.isfinite(length):
@@ -200,10 +201,10 @@ class LlamaEngine:
     def _table(self, find: Callable[[Any], Any], width: int) -> NDArray[np.float32]:
         """Return the rows of output, those that the last call wrote first."""
         address = ctypes.cast(find(self._pointer), ctypes.c_void_p).value or 0
-        if address not in self._seen:
+        if (address, width) not in self._seen:
             room = (ctypes.c_float * (self.sequences * width)).from_address(address)
-            self._seen = {address: np.frombuffer(room, np.float32).reshape(self.sequences, width)}
-        return self._seen[address]
+            self._seen = {(address, width): np.ctypeslib.as_array(room).reshape(self.sequences, width)}
+        return self._seen[address, width]
 
 
 class Rows:

@@ -20,6 +20,12 @@ Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 NUMBER: Schema = {"type": "number"}
+EVENT: Schema = {
+    "description": "Of a stream, each event's data is a piece of the answer in JSON; the last one's is [DONE].",
+    "type": "object",
+    "properties": {"data": TEXT},
+    "required": ["data"],
+}
 TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 
 
@@ -58,7 +64,7 @@ def document() -> Schema:
 def _post(summary: str, asked: Schema, answered: str, *, streams: bool = False) -> Schema:
     told = _json(answered)
     if streams:
-        told["content"]["text/event-stream"] = {"schema": TEXT}
+        told["content"]["text/event-stream"] = {"schema": EVENT}
     told["headers"] = {
         "x-slmops-ignored": {"schema": TEXT, "description": "Fields that were not known, and left out."}
     }

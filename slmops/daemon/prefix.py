@@ -8,8 +8,9 @@ What two sequences begin with lies in the pool once, as one span that both hold;
 of its own.
 
 Laws: what is at work is never thrown out, and has the room to come to its end; of what is kept, the least
-recently used goes first, and only for want of room; a prompt's last token is always read again, for only
-reading gives logits; as many tokens are counted as there are cells in use.
+recently used goes first; more than the last one is kept only in half of the pool, for every cell in use makes
+each step longer; a sequence is free for whoever is let in; a prompt's last token is always read again, for
+only reading gives logits; as many tokens are counted as there are cells in use.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Entry:
     """How a prompt is let in: first it is given what it shares, then others are thrown out."""
 
     target: int
-    """The sequence that it gets; where it is the source too, it is cut to what is shared."""
+    """The sequence that it gets, a free one."""
     source: int | None
     shared: int
     """Tokens of the prompt that need not be read."""
@@ -52,6 +53,8 @@ class Book:
     pool: int
     """Tokens that all of them have room for."""
     sequences: int
+    slots: int
+    """Of the sequences, those at work at most; no more than the others are kept."""
     copies: bool = False
     """What is shared takes room of its own."""
     _held: dict[int, _Held] = field(default_factory=dict)
@@ -82,30 +85,20 @@ class Book:
         `anew` shares nothing, and with nobody at work throws out all that is kept.
         """
         source, shared = (None, 0) if anew else self._alike(prompt)
-        going = [sequence for sequence in self.kept if sequence != source]
-        if source in self.kept:
+        going, thrown = [one for one in self.kept if one != source], list[int]()
+        if source is not None and source in self.kept:
             going.append(source)
-        free = [sequence for sequence in range(self.sequences) if sequence not in self._held]
-        thrown = list[int]()
         if anew and not self.at_work:
-            thrown, going = going, []
-        elif not free and going == [source]:
-            return Entry(source, source, shared, ()) if self._fits(whole, source, shared, [source]) else None
-        elif not free and going:
-            thrown.append(going.pop(0))
-        if not free and not thrown:
-            return None
+            thrown, going = going, thrown
         while not self._fits(whole, source, shared, thrown):
             if not going:
                 return None
             thrown.append(going.pop(0))
-        return Entry((free or thrown)[0], source, shared, tuple(thrown))
+        free = next(one for one in range(self.sequences) if one not in self._held)
+        return Entry(free, source, shared, tuple(thrown))
 
     def room(self, count: int) -> tuple[int, ...] | None:
-        """Return which kept sequences go to make room for `count` tokens that no sequence here holds.
-
-        One sequence is free after it. None: not now.
-        """
+        """Return which kept sequences go to make room for `count` tokens in a free one; None: not now."""
         entry = self.entry((), count, anew=False)
         return None if entry is None else entry.thrown
 
@@ -116,7 +109,6 @@ class Book:
             spans = [(self._name(), shared)] if self.copies else _first(self._held[source].spans, shared)
         if source is not None and source in self._held:
             self._held[source] = self._held.pop(source)
-        self._held.pop(target, None)
         self._held[target] = _Held(list(prompt[:shared]), spans, whole)
 
     def add(self, sequence: int, ids: Sequence[int]) -> None:
@@ -131,17 +123,26 @@ class Book:
             held.own = True
 
     def end(self, sequence: int) -> tuple[int, ...]:
-        """Note that a sequence's work has ended, and that it is kept.
+        """Note that a sequence's work has ended, and that it is kept if it may be.
 
-        Return the kept ones that it makes superfluous, being its beginnings: they are forgotten here.
+        Return those that are kept no longer, itself perhaps among them; they are forgotten here. What is the
+        beginning of another is of no use beside it.
         """
         held = self._held.pop(sequence)
         held.whole = 0
-        beginnings = [other for other in self.kept if held.ids[: self.read(other)] == self._held[other].ids]
+        gone = [other for other in self.kept if held.ids[: self.read(other)] == self._held[other].ids]
         self._held[sequence] = held
-        for other in beginnings:
+        for other in gone:
             del self._held[other]
-        return tuple(beginnings)
+        while self._keeps_too_much():
+            gone.append(self.kept[0])
+            del self._held[gone[-1]]
+        return tuple(gone)
+
+    def _keeps_too_much(self) -> bool:
+        kept = self.kept
+        crowded = len(kept) > 1 and sum(self._cells(kept).values()) > self.pool // 2
+        return crowded or len(kept) > self.sequences - self.slots
 
     def forget(self, sequence: int) -> None:
         """Note that a sequence is empty."""
@@ -163,7 +164,7 @@ class Book:
                 cells[name] = max(cells.get(name, 0), count)
             whole -= shared
         growth = sum(max(0, self._held[one].whole - len(self._held[one].ids)) for one in staying)
-        return sum(cells.values()) + max(0, growth) + whole <= self.pool
+        return sum(cells.values()) + growth + whole <= self.pool
 
     def _cells(self, holders: Iterable[int]) -> dict[int, int]:
         """Return how much of each span is in use."""

@@ -34,6 +34,8 @@ SECONDS = 120.0
 """For all golden prompts together."""
 FEW, ENOUGH = 8, 32
 """Tokens after the first that tell a speed, at least; and how many are asked for where answers are short."""
+MOMENT = 0.005
+"""Seconds below which what a speed would be told from is the scheduler's, not the model's."""
 SHOWN = 200
 """Letters of a question, an expectation and an answer that are kept of a prompt that failed."""
 
@@ -64,7 +66,8 @@ class _Seen:
 
     @property
     def speed(self) -> float | None:
-        return self.tokens / self.seconds if self.tokens >= FEW and self.seconds > 0 else None
+        """Return tokens per second; None of too few tokens, or where they took no time that can be told."""
+        return self.tokens / self.seconds if self.tokens >= FEW and self.seconds > MOMENT else None
 
     def proof(self, outcome: Outcome, message: str) -> Proof:
         finite = [each for each in self.distances if math.isfinite(each)]
@@ -113,12 +116,16 @@ def _judge(seen: _Seen, said: Description, prompts: Sequence[Golden], speed: flo
         return seen.proof("inconclusive", "none of its golden prompts could be asked: it scores no texts")
     promised = said.predicted.get("tokens_per_second")
     if speed is not None and promised and said.task != CLASSIFICATION:
-        if seen.speed is None:
+        if seen.tokens < FEW:
             return seen.proof("inconclusive", "its speed could not be measured")
-        if seen.speed < speed * promised:
+        if seen.speed is not None and seen.speed < speed * promised:
             least = f"{speed:g} of the promised {promised:.4g}"
             return seen.proof("fail", f"{seen.speed:.4g} tokens/s, at least {least} expected")
-    passed = f"{seen.asked} golden prompts passed" if prompts else "it runs; it has no golden prompts"
+    passed = (
+        f"{seen.asked} of {seen.asked} golden prompts passed"
+        if prompts
+        else "it runs; it has no golden prompts"
+    )
     rest = f"; {seen.unscored} references not asked: it scores no texts" if seen.unscored else ""
     return seen.proof("pass", passed + rest)
 

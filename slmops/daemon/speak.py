@@ -1,6 +1,6 @@
 """The router's end of a worker's socket: what is said goes out, what is heard is told, and whether it hangs.
 
-It does not know processes, requests or versions. Law: what cannot be read ends the connection, and so the worker.
+It does not know processes, requests or versions. Law: what cannot be read ends the line, and its worker.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class Worker:
                 if said is None:
                     raise WorkerLostError(f"{self.version.release}: the worker ended: {self.why}")
                 if isinstance(said, Refused):
-                    raise RefusedError(said.status, said.message, reason=said.reason)
+                    raise RefusedError(said.status, said.message, reason=said.reason, param=said.param)
                 yield said
         finally:
             self._open.pop(number, None)

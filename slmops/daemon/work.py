@@ -121,8 +121,11 @@ class Desk:
             self._orders.put(self._clerk.read(ask))
         except RefusedError as refusal:
             self.say(_refused(ask.id, refusal))
-        except SlmopsError as error:
-            self.say(Refused(id=ask.id, status=SERVER_ERROR, message=str(error)))
+        # A template is a stranger's program, and a tokenizer raises bare Exception: neither may end us.
+        except Exception as error:  # noqa: BLE001
+            _log(f"a request could not be understood: {type(error).__name__}")
+            message = f"the request could not be understood: {type(error).__name__}"
+            self.say(Refused(id=ask.id, status=SERVER_ERROR, message=message))
 
     def _admit(self, batch: Batch | Errands, orders: dict[Work, Order], come: Order | int) -> None:
         """Begin an order, or forget one."""

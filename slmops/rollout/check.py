@@ -23,6 +23,7 @@ from slmops.wire import DISK_RESERVE
 SERVING = (
     "slmops.daemon",
     "jinja2",
+    "llguidance",
     "msgspec",
     "numpy",
     "prometheus_client",

@@ -221,7 +221,7 @@ KINDS: tuple[_Kind, ...] = (
         words=("pass", "pwd", "kennwort", "contras", "senha", "napo", "key", "token", "secret", "пap")),
     _kind("secret", r"(?i:\b(?:set-)?cookie)\s*:\s*(?:[\w\-]+=)(?P<it>[^\s;,<>\0]{16,})", words=("cookie",)),
     _kind("secret", r"--?(?i:password|passwd|pwd|token|secret|api-?key)[ =][\"']?(?P<it>[^\s\"'<>\0$]{4,})", _is_password, words=("-p", "-t", "-s", "-a")),
-    _kind("email", r"@(?:[^\W_](?:[\w\-]*[^\W_])?\.)+[^\W\d_]{2,24}(?!\w)", words=("@",)),
+    _kind("email", r"(?<![\w.+%\-])[\w.+%'\-]{1,64}@(?:[^\W_](?:[\w\-]*[^\W_])?\.)+[^\W\d_]{2,24}(?!\w)", words=("@",)),
     _kind("email", r"(?<![\w.])[\w.+\-]{1,64}\s?(?:(?i:[\(\[\{<](?:at|a|arroba|ät)[\)\]\}>]|\bat\b)|\s@\s|@)\s?[\w\-]{2,}(?:\s?(?i:[\(\[\{](?:dot|punkt|punto|point|\.)[\)\]\}]|\bdot\b|\bpunkt\b)\s?[\w\-]{2,})+",
         words=("dot", "punkt", "(.)", "punto", "point")),
     _kind("email", r"(?<![\w.])[\w.+\-]{1,64}\s?(?i:[\(\[\{](?:at|a|arroba|ät)[\)\]\}]|\s@\s)\s?(?:[\w\-]+\s?\.\s?)+[A-Za-z]{2,12}\b", words=("at)", "at]", "at}", " @ ", "(a)", "arroba", "ät)")),

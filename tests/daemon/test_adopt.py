@@ -357,3 +357,14 @@ async def _queue():
 
 def test_who_does_not_fit_waits_and_nobody_passes_by():
     assert asyncio.run(_queue()) == (["a"], ["a", "b", "c"], 10)
+
+
+def test_a_daemon_answers_by_an_adopted_llama_server(program, artifact, tiny, run_daemon):
+    with run_daemon(artifact, "--adopt", program) as running, running.client() as http:
+        whole = http.post("/v1/chat/completions", json=PARROT).json()
+        refused = http.post("/v1/completions", json={"prompt": "x", "echo": True, "logprobs": 1})
+
+        assert whole["choices"][0]["message"]["content"] == tiny.SENTENCE
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "echo"
+        assert running.stop() == 0

@@ -80,7 +80,7 @@ def make_artifact(folder, labels=LABELS, graph=None):
 
 
 def opened(folder):
-    return load(folder, describe(folder), lambda: False)
+    return load(folder, describe(folder))
 
 
 def scores(classifier, *texts):
@@ -119,6 +119,13 @@ def test_a_text_answers_the_same_among_others(votes):
     assert scores(classifier, "no", "yes yes yes", "perhaps")[0] == scores(classifier, "no")[0]
 
 
+def test_texts_of_one_length_are_read_beside_each_other_and_answer_as_alone(votes):
+    classifier = opened(votes)
+    texts = ["yes", "no no", "no", "perhaps", "yes no", "no", "no yes no", "yes"]
+
+    assert scores(classifier, *texts) == [scores(classifier, text)[0] for text in texts]
+
+
 def test_nothing_is_computed_for_who_has_gone(votes):
     classifier = opened(votes)
 
@@ -150,7 +157,7 @@ def test_a_text_gets_its_label_over_http(http):
     assert answer["label"] == "consent"
     assert list(answer["scores"]) == LABELS
     assert sum(answer["scores"].values()) == pytest.approx(1)
-    assert (said["model"], said["system_fingerprint"]) == ("votes:1.0.0", "sha256:00")
+    assert (said["model"], said["system_fingerprint"]) == ("votes:1.0.0", "sha256:" + "0" * 64)
     assert said["usage"]["prompt_tokens"] == 3
 
 
@@ -189,10 +196,11 @@ def test_a_model_without_labels_refuses_to_classify(speaking):
 
 def test_labelled_texts_are_counted(http):
     def counted():
-        lines = http.get("/metrics").text.splitlines()
-        series = ('slmops_requests_total{code="200"}', 'slmops_tokens_total{type="input"}')
+        lines = [line for line in http.get("/metrics").text.splitlines() if not line.startswith("#")]
+        series = (("slmops_requests_total", 'code="200"'), ("slmops_tokens_total", 'type="input"'))
         return [
-            next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0) for name in series
+            sum(float(line.split()[-1]) for line in lines if name in line and kind in line)
+            for name, kind in series
         ]
 
     before = counted()

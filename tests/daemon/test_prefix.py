@@ -1,0 +1,160 @@
+"""What sequences hold, what a prompt can begin with, and who goes to make room."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slmops.daemon.prefix import Book, common
+
+POOL, SLOTS, SEQUENCES = 40, 3, 6
+prompts = st.lists(st.integers(0, 1), min_size=1, max_size=20)
+few = st.integers(0, 5)
+
+
+def begun(book, prompt, limit=0, *, anew=False):
+    """Let a prompt in and read it, as whoever drives an engine does; return its sequence and what it shared."""
+    whole = len(prompt) + limit
+    entry = book.entry(prompt, whole, anew=anew)
+    if entry is None:
+        return None
+    book.begin(entry.target, prompt, whole, entry.source, entry.shared)
+    for sequence in entry.thrown:
+        book.forget(sequence)
+    book.add(entry.target, prompt[entry.shared :])
+    return entry.target, entry.shared
+
+
+class Cells:
+    """What an engine would really hold: for each sequence its cells, which sharing gives a second name."""
+
+    def __init__(self, *, copies):
+        self.lines, self.fresh, self.copies = {}, 0, copies
+
+    def share(self, source, target, length):
+        taken = self.lines[source][:length] if source is not None else []
+        self.lines[target] = self.new(len(taken)) if self.copies else list(taken)
+
+    def new(self, count):
+        self.fresh += count
+        return list(range(self.fresh - count, self.fresh))
+
+    @property
+    def used(self):
+        return len({cell for line in self.lines.values() for cell in line})
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(prompts, few, st.booleans(), st.integers(0, 3)), max_size=25), st.booleans())
+def test_whatever_comes_and_goes_the_pool_holds_it_and_every_cell_is_counted(requests, copies):
+    book, cells, texts, wholes = Book(POOL, SEQUENCES, SLOTS, copies), Cells(copies=copies), {}, {}
+    for prompt, limit, anew, ends in requests:
+        whole = len(prompt) + limit
+        entry = book.entry(prompt, whole, anew=anew) if len(book.at_work) < SLOTS else None
+        if entry is not None:
+            assert entry.target not in texts
+            assert not set(entry.thrown) & set(book.at_work)
+            assert entry.shared < len(prompt)
+            if entry.source is not None:
+                assert texts[entry.source][: entry.shared] == prompt[: entry.shared]
+            cells.share(entry.source, entry.target, entry.shared)
+            book.begin(entry.target, prompt, whole, entry.source, entry.shared)
+            for sequence in entry.thrown:
+                book.forget(sequence)
+                del cells.lines[sequence], texts[sequence]
+            cells.lines[entry.target] += cells.new(len(prompt) - entry.shared)
+            book.add(entry.target, prompt[entry.shared :])
+            texts[entry.target], wholes[entry.target] = list(prompt), whole
+        for sequence in book.at_work:
+            if len(texts[sequence]) < wholes[sequence]:
+                book.add(sequence, (0,))
+                cells.lines[sequence] += cells.new(1)
+                texts[sequence].append(0)
+        for sequence in book.at_work[:ends]:
+            for gone in book.end(sequence):
+                del cells.lines[gone], texts[gone]
+        assert book.occupied() == cells.used <= POOL
+        assert len(book.kept) <= SEQUENCES - SLOTS
+        assert {sequence: book.read(sequence) for sequence in texts} == {
+            sequence: len(text) for sequence, text in texts.items()
+        }
+
+
+@given(prompts, st.integers(0, 5))
+def test_with_nobody_at_work_everybody_comes_in(prompt, limit):
+    book = Book(POOL, SEQUENCES, SLOTS)
+    for filler in ([0] * 15, [1] * 15):
+        sequence, _ = begun(book, filler)
+        book.end(sequence)
+    assert begun(book, prompt, limit) is not None
+
+
+@given(prompts, prompts)
+def test_the_longest_common_beginning_is_found(one, other):
+    length = common(one, other, 100)
+    assert one[:length] == other[:length]
+    assert one[: length + 1] != other[: length + 1] or length == min(len(one), len(other))
+
+
+def test_a_prompt_begins_with_what_is_kept_or_at_work_whichever_is_more_alike():
+    book = Book(POOL, SEQUENCES, SLOTS)
+    kept, _ = begun(book, [1, 2, 3])
+    book.end(kept)
+    begun(book, [1, 2, 3, 4, 5])
+    assert begun(book, [1, 2, 3, 4, 6])[1] == 4
+
+
+def test_the_last_token_of_a_prompt_is_always_read_again():
+    book = Book(POOL, SEQUENCES, SLOTS)
+    begun(book, [1, 2, 3])
+    assert begun(book, [1, 2, 3])[1] == 2
+
+
+def test_the_least_recently_used_goes_first_and_only_for_want_of_room():
+    book = Book(POOL, SEQUENCES, SLOTS)
+    first, second = (begun(book, [start] * 8)[0] for start in (1, 2))
+    for sequence in (first, second):
+        book.end(sequence)
+    used_again, _ = begun(book, [1] * 8 + [3])
+    assert book.kept == [second, first]
+    assert book.entry([4] * 10, 14, anew=False).thrown == ()
+    assert book.entry([4] * 20, 20, anew=False).thrown == (second,)
+    assert used_again in book.at_work
+
+
+def test_who_is_at_work_has_room_to_come_to_its_end():
+    book = Book(POOL, SEQUENCES, SLOTS)
+    begun(book, [1] * 10, limit=20)
+    assert book.entry([2] * 11, 11, anew=False) is None
+    assert book.entry([2] * 10, 10, anew=False) is not None
+
+
+def test_whoever_reads_anew_alone_finds_an_empty_house():
+    book = Book(POOL, SEQUENCES, SLOTS)
+    kept, _ = begun(book, [1, 2, 3])
+    book.end(kept)
+    entry = book.entry([1, 2, 3], 5, anew=True)
+    assert (entry.source, entry.thrown) == (None, (kept,))
+
+
+def test_the_beginning_of_another_is_not_kept_beside_it():
+    book = Book(POOL, SEQUENCES, SLOTS)
+    first, _ = begun(book, [1, 2, 3])
+    book.end(first)
+    second, _ = begun(book, [1, 2, 3, 4])
+    assert book.end(second) == (first,)
+    assert book.kept == [second]
+
+
+def test_one_is_kept_however_long_and_more_only_in_half_of_the_pool():
+    book = Book(POOL, SEQUENCES, SLOTS)
+    long, _ = begun(book, [1] * 30)
+    assert book.end(long) == ()
+    short, _ = begun(book, [2] * 8)
+    assert book.end(short) == (long,)
+
+
+def test_where_sharing_copies_a_copy_takes_room_of_its_own():
+    book = Book(POOL, SEQUENCES, SLOTS, copies=True)
+    begun(book, [1] * 15)
+    begun(book, [1] * 15)
+    assert book.occupied() == 30
+    assert book.entry([1] * 15, 15, anew=False) is None

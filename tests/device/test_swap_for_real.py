@@ -1,0 +1,217 @@
+"""Swaps of real models in the real daemon, under load, and with its processes killed at each step."""
+
+import http.client
+import importlib.util
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from slmops import digest as digests
+from slmops.artifact import golden
+from slmops.artifact.golden import Golden
+from slmops.device import journal
+from slmops.device.places import read_json
+from slmops.registry.layout import Layout
+from slmops.registry.release import artifact, publish
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]
+SENTENCE = "Grün, 猫!"
+QUESTION = {"messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The making of small artifacts, from the tests of the daemon."""
+    place = Path(__file__).parents[1] / "daemon" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_artifacts", place)
+    made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def releases(tiny, shop, tmp_path_factory):
+    """Make a release of the parrot; `expect` is what its golden prompt must answer."""
+    parcel = type(shop.release())
+    made = {}
+
+    def release(version, expect=SENTENCE, *, torn=False):
+        if version in made:
+            return made[version]
+        home = tmp_path_factory.mktemp("real")
+        said = {"version": version, "golden": golden.FILE_NAME, "context": 256, "arch": platform.machine()}
+        folder = tiny.make_artifact(home / "artifact", "gguf", tiny.parrot_weights(), **said)
+        prompts = [Golden(messages=QUESTION["messages"], max_tokens=24, expect=expect)]
+        (folder / golden.FILE_NAME).write_text(golden.render(prompts))
+        if torn:
+            (folder / "model.gguf").write_bytes(b"nothing that a model begins with")
+        signed = publish(
+            Layout(home / "registry"), {"local": folder}, created="2026-01-01T00:00:00Z", key=shop.key
+        )
+        entry = signed.release.entry("local")
+        files = {each.name: each.read_bytes() for each in folder.iterdir()}
+        slot = digests.hexdigits(entry.blob.digest)
+        made[version] = parcel(signed, artifact(Layout(home / "registry"), entry), slot, files)
+        return made[version]
+
+    return release
+
+
+@pytest.fixture
+def device(box):
+    """A device whose daemon is the real one."""
+    return box.enroll(runtime=[sys.executable])
+
+
+def answer(device, timeout=60.0):
+    """Ask as an application does; return status and answer."""
+    line = http.client.HTTPConnection("127.0.0.1", int(device.places.port.read_text()), timeout=timeout)
+    try:
+        line.request(
+            "POST", "/v1/chat/completions", json.dumps(QUESTION), {"Content-Type": "application/json"}
+        )
+        said = line.getresponse()
+        body = json.loads(said.read())
+        return said.status, body["choices"][0]["message"]["content"] if said.status == 200 else body
+    finally:
+        line.close()
+
+
+class Load:
+    """What applications were told that ask without a pause."""
+
+    def __init__(self):
+        self.failed, self.seconds = [], []
+
+    def __str__(self):
+        at = sorted(self.seconds)
+        half, most = at[len(at) // 2], at[int(len(at) * 0.99)]
+        return (
+            f"{len(at)} requests, {len(self.failed)} failed; p50 {half * 1e3:.0f} ms, p99 {most * 1e3:.0f} ms"
+        )
+
+
+@contextmanager
+def load(device, clients=4):
+    """Have applications ask all the while."""
+    seen, over = Load(), threading.Event()
+
+    def ask():
+        while not over.is_set():
+            began = time.monotonic()
+            try:
+                told = answer(device)
+            except (OSError, http.client.HTTPException) as error:
+                told = repr(error)
+            seen.seconds.append(time.monotonic() - began)
+            if told != (200, SENTENCE):
+                seen.failed.append(told)
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def state(device):
+    return read_json(device.places.daemon) or {}
+
+
+def test_swaps_under_load_cost_no_request(device, releases, capsys):
+    device.commit(releases("1.0.0"))
+    router = device.daemon()
+
+    with load(device) as seen:
+        for version in ("1.1.0", "1.2.0", "1.3.0"):
+            device.commit(releases(version))
+
+    with capsys.disabled():
+        print(f"\nthree swaps under load: {seen}")  # noqa: T201 (times are read, not judged)
+    assert seen.failed == []
+    assert device.serves() == releases("1.3.0").slot
+    assert device.daemon() == router
+
+
+def test_a_candidate_that_fails_under_load_costs_no_request(device, releases, capsys):
+    good = releases("1.0.0")
+    device.commit(good)
+
+    with load(device) as seen:
+        wrong = device.activate(releases("2.0.0", expect="something else"))
+        torn = device.activate(releases("2.1.0", torn=True))
+
+    with capsys.disabled():
+        print(f"\ntwo bad candidates under load: {seen}")  # noqa: T201
+    assert (wrong["code"], torn["code"]) == ("GATE_QUALITY", "RUN_CRASHLOOP")
+    assert seen.failed == []
+    assert device.serves() == good.slot
+
+
+def test_an_operator_who_goes_back_under_load_costs_no_request(device, releases):
+    first, second = releases("1.0.0"), releases("1.1.0")
+    device.commit(first)
+    device.commit(second)
+    said = {"code": "OPERATOR", "message": "taken back", "ready_seconds": 60.0, "gate_seconds": 60.0}
+
+    with load(device) as seen:
+        back = device.get("roll-back", slot=second.slot, **said)
+
+    assert (back["outcome"], back["standing"]["slot"]) == ("pass", first.slot)
+    assert seen.failed == []
+
+
+@pytest.mark.parametrize("whom", ["router", "worker", "supervisor"])
+@pytest.mark.parametrize("when", ["committed", "on trial", "proved"])
+def test_whoever_is_killed_whenever_a_gated_version_answers_again(device, releases, until, when, whom):
+    first, second = releases("1.0.0"), releases("1.1.0")
+    device.commit(first)
+    serving = first.slot
+    if when == "on trial":
+        device.take(second)
+        begun = threading.Thread(target=device.ask, args=("activate",), kwargs={
+            "slot": second.slot, "ready_seconds": 60.0, "gate_seconds": 60.0, "confirm_seconds": 60.0,
+        })  # fmt: skip
+        begun.start()
+        until(lambda: journal.standing(device.places).trial is not None)
+    if when == "proved":
+        assert device.activate(second)["outcome"] == "pass"
+        serving = second.slot
+
+    said = state(device)
+    victim = {
+        "router": said["child"]["pid"],
+        "worker": said["workers"][serving],
+        "supervisor": device.supervisor(),
+    }[whom]
+    os.kill(victim, signal.SIGKILL)
+    if whom == "supervisor":
+        until(lambda: device.supervisor() is None)
+        with device.supervise():
+            until(lambda: device.supervisor() is not None)
+            until(lambda: _answers(device))
+            device.end()
+    else:
+        until(lambda: _answers(device))
+        assert device.status()["standing"]["slot"] in (first.slot, second.slot)
+    if when == "on trial":
+        begun.join()
+
+
+def _answers(device):
+    try:
+        return answer(device) == (200, SENTENCE)
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
