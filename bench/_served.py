@@ -223,6 +223,11 @@ def serving(
         yield server
 
 
+def mortal() -> None:
+    """Have SIGTERM end this process as an error does: blocks are left, and what they started is ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and its whole session."""
     with suppress(ProcessLookupError):

@@ -17,11 +17,14 @@ import collections
 import json
 import os
 import shutil
+import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +32,14 @@ import _load
 import _planted
 from _goals import exactly, show_goals
 from _measure import ROOT, progress, save, show
-from _served import ROOM, Server, artifact, busy, named, slmopsd
+from _served import ROOM, Server, artifact, busy, mortal, named, slmopsd
 from swaps import jobs
 
 SECONDS: Final = 10
 """For a load, and for a gate: what hangs is ended then."""
 EPSILON: Final = b"llama.attention.layer_norm_rms_epsilon"
 ENDLESS: Final = "".join(f"{{% for {each} in range(9999) %}}" for each in "abc") + "{% endfor %}" * 3
+STILL: Final = "stands still while it loads"
 RARE: Final = 25
 """Those that hang take SECONDS each; one version in so many is one."""
 
@@ -114,14 +118,17 @@ KINDS: Final[Mapping[str, Callable[[Path], None]]] = {
     "far too large": _large,
     "crashes at its first token": _abort,
     **{
+        f"{name} is a pipe": _pipe(name)
+        for name in ("model.gguf", "tokenizer.json", "golden.jsonl", "artifact.json")
+    },
+    **{
         kind: _planted_as(kind)
         for kind in ("tokenizer swapped", "head cut", "answers empty", "a tensor of NaN")
     },
 }
 HANGING: Final[Mapping[str, Callable[[Path], None]]] = {
     "template never ends": _endless,
-    **{f"{name} never comes": _pipe(name) for name in ("model.gguf", "tokenizer.json", "golden.jsonl")},
-    "artifact.json never comes": _pipe("artifact.json"),
+    STILL: lambda _folder: None,
 }
 
 
@@ -134,7 +141,8 @@ def offer(server: Server, good: Path, kind: str, room: Path) -> dict[str, Any]:
     digest = named(folder)
     ({**KINDS, **HANGING})[kind](folder)
     began = time.monotonic()
-    answer = server.ask("load", folder=str(folder), digest=digest)
+    with still(server) if kind == STILL else nullcontext():
+        answer = server.ask("load", folder=str(folder), digest=digest)
     how, said = "load", answer.json()
     if answer.is_success:
         answer = server.ask("gate", digest=digest)
@@ -154,6 +162,26 @@ def offer(server: Server, good: Path, kind: str, room: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@contextmanager
+def still(server: Server) -> Iterator[None]:
+    """Stop the next worker as soon as it is there, as a disk that no longer answers does."""
+    there, over = set(server.pids()), threading.Event()
+
+    def stop() -> None:
+        while not over.wait(0.001):
+            for pid in set(server.pids()) - there:
+                os.kill(pid, signal.SIGSTOP)
+                return
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def drawn(count: int, kinds: list[str] | None) -> list[str]:
     """Return the kinds to offer, in order."""
     usual, hanging = list(KINDS), list(HANGING)
@@ -167,6 +195,7 @@ def drawn(count: int, kinds: list[str] | None) -> list[str]:
 
 def main() -> None:
     """Offer, look, show."""
+    mortal()
     asked = _asked()
     good = artifact("demo", asked.room)
     found: list[dict[str, Any]] = []

@@ -45,6 +45,7 @@ from _served import (
     busy,
     free_port,
     memory,
+    mortal,
     prompts,
     serving,
     slmopsd,
@@ -345,6 +346,7 @@ def weights(found: dict[str, list[dict[str, float]]]) -> Iterator[Goal]:
 
 def main() -> None:
     """Build, contend, weigh, show, keep."""
+    mortal()
     asked = _asked()
     effort = Effort(alone=2, firsts=5, each=1) if asked.quick else Effort()
     kept: dict[str, Any] = {}
@@ -387,7 +389,7 @@ def main() -> None:
 def _asked() -> argparse.Namespace:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=shape)
-    parser.add_argument("--sizes", nargs="+", choices=("77M", "0.5B"), default=["77M", "0.5B"])
+    parser.add_argument("--sizes", nargs="+", choices=("demo", "77M", "0.5B"), default=["77M", "0.5B"])
     parser.add_argument("--room", type=Path, default=ROOM, help="where models are kept between runs")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--python", default=sys.executable, help="Python that R and ours run from")
@@ -396,10 +398,10 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--flags", default=default, help=f"more words to our daemon ({default})")
     parser.add_argument("--peer", help="Python with llama-cpp-python[server], for S")
     parser.add_argument("--llama-server", help="program, for L")
-    parser.add_argument("--quick", action="store_true", help="77M, 1 short round: does it work?")
+    parser.add_argument("--quick", action="store_true", help="the demo's model, 1 short round: does it work?")
     asked = parser.parse_args()
     if asked.quick:
-        asked.sizes, asked.rounds = ["77M"], 1
+        asked.sizes, asked.rounds = ["demo"], 1
     return asked
 
 

@@ -30,7 +30,7 @@ from typing import Any, Final
 import httpx
 from _goals import at_most, exactly, show_goals
 from _measure import ROOT, progress, save, show
-from _served import ROOM, artifact, busy, end, free_port, named, tree
+from _served import ROOM, artifact, busy, end, free_port, mortal, named, tree
 
 VICTIMS: Final = ("router", "workers", "both")
 MOST: Final = 2.0
@@ -165,6 +165,7 @@ def clean(site: Site) -> tuple[list[str], float]:
 
 def main() -> None:
     """Run once without a kill, then kill at every point."""
+    mortal()
     asked = _asked()
     places = sites(asked)
     kinds, load = clean(next(places))

@@ -26,7 +26,7 @@ from typing import IO, Any, Final, cast
 import _load
 from _goals import at_least, at_most, exactly, show_goals
 from _measure import HERE, progress, save
-from _served import ROOM, Server, artifact, busy, memory, slmopsd
+from _served import ROOM, Server, artifact, busy, memory, mortal, slmopsd
 from swaps import jobs
 
 BAD: Final = 8
@@ -110,6 +110,7 @@ def _rate(got: list[_load.Got]) -> float:
 
 def main() -> None:
     """Soak, fill, show."""
+    mortal()
     asked = _asked()
     folder = artifact(asked.size, asked.room)
     found, refused = soak(folder, asked), full(folder, asked)

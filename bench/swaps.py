@@ -27,7 +27,7 @@ from typing import Any, Final
 import _load
 from _goals import Goal, at_most, exactly, show_goals
 from _measure import progress, save
-from _served import ROOM, artifact, busy, free_port, prompts, slmopsd
+from _served import ROOM, artifact, busy, free_port, mortal, prompts, slmopsd
 
 CLIENTS: Final = 8
 ANSWER: Final = 32
@@ -121,6 +121,7 @@ def goals(seen: dict[str, Any]) -> list[Goal]:
 
 def main() -> None:
     """Play, show, keep."""
+    mortal()
     asked = _asked()
     seen = play(asked)
     how = "agent" if asked.device else "sequential" if asked.sequential else "parallel"

@@ -296,16 +296,15 @@ kind_of: dict[Kind, type[AnyRequest]] = {
     "classify": ClassifyRequest,
 }
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 def parse(kind: type[S], body: bytes) -> S:
     """Read a request's body; raise RefusedError that names the field."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return _decoded(body, kind)
     except msgspec.ValidationError as error:
         raise _invalid(kind, error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedError(BAD_REQUEST, f"the body is not JSON: {error}", reason="invalid_json") from error
 
 
 def parse_leniently(kind: type[S], body: bytes) -> tuple[S, list[str]]:
@@ -318,7 +317,7 @@ def parse_leniently(kind: type[S], body: bytes) -> tuple[S, list[str]]:
     except RefusedError as refusal:
         if refusal.reason != "unknown_field":
             raise
-    said, ignored = msgspec.json.decode(body), list[str]()
+    said, ignored = _decoded(body, dict), list[str]()
     while True:
         try:
             return msgspec.convert(said, kind), ignored
@@ -341,6 +340,15 @@ def error_body(
 def error_event(message: str) -> bytes:
     """Return an error that came after the stream had begun."""
     return b"data: " + msgspec.json.encode(error_body(SERVER_ERROR, message)) + b"\n\n"
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RefusedError(BAD_REQUEST, f"the body is not JSON: {error}", reason="invalid_json") from error
 
 
 def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> RefusedError:

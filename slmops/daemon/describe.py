@@ -19,6 +19,9 @@ def read(folder: str, digest: str = "") -> Version:
     Without a digest it is called by that of its artifact.json, which the files beside it are not part of.
     """
     try:
+        if not (Path(folder) / FILE_NAME).is_file():
+            # A pipe, which nobody may ever write to, would hold up all that is served.
+            raise ModelError(f"{folder} is not an artifact folder: it has no file {FILE_NAME}")
         said = (Path(folder) / FILE_NAME).read_bytes()
         return Version(digest or of_bytes(said), folder, parse(said))
     except OSError as error:

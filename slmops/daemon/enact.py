@@ -12,7 +12,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from slmops.daemon import prove, room
@@ -60,6 +62,7 @@ class Hand:
         self._memory = memory
         self._moved = moved
         self._pen = asyncio.Lock()
+        self._scribe = ThreadPoolExecutor(1, thread_name_prefix="scribe")
 
     @property
     def state(self) -> State:
@@ -90,7 +93,8 @@ class Hand:
                 raise conflict(f"{short(digest or '')}: {why}", "not_allowed", "load and gate it first")
             whose = {"digest": digest} if digest else {}
             record = {"kind": kind, "at": round(time.time(), 3), **whose, **said}
-            await asyncio.to_thread(self._journal.write, record, must=must)
+            write = partial(self._journal.write, record, must=must)
+            await asyncio.get_running_loop().run_in_executor(self._scribe, write)
         log.info("%s", " ".join(filter(None, (kind, short(digest or ""), said.get("why")))))
         self._moved()
 

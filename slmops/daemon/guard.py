@@ -180,6 +180,11 @@ class _Guarded(H11Protocol):
         """Say why, and leave; who still sends may read it first, instead of finding the line cut."""
         self._dismissed = True
         self._request_is_whole()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # To the application the client has left.
+            cycle.disconnected = True
+            cycle.message_event.set()
         body = b'{"error": {"message": "%s", "type": "server_error", "code": null, "param": null}}'
         body %= message.encode()
         fields: dict[str, Any] = {

@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import threading
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +34,6 @@ class Journal:
         self.state = State()
         self.lost = 0
         """Lines that were no records when it was opened."""
-        self._pen = threading.Lock()
         self._hold: int | None = None
         self._file: int | None = None
         if folder is not None:
@@ -48,16 +46,15 @@ class Journal:
 
         One that need not (`must`) be on disk is counted all the same, until the process ends.
         """
-        with self._pen:
-            try:
-                if self._file is not None:
-                    _append(self._file, _line(record))
-            except SlmopsError as error:
-                if must:
-                    raise
-                log.warning("%s", error)
-            self.state = step(self.state, record)
-            return self.state
+        try:
+            if self._file is not None:
+                _append(self._file, _line(record))
+        except SlmopsError as error:
+            if must:
+                raise
+            log.warning("%s", error)
+        self.state = step(self.state, record)
+        return self.state
 
     def close(self) -> None:
         """Let go of the folder; another router may have it."""

@@ -21,6 +21,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from slmops.daemon import give_back
 from slmops.daemon.engine import Logits, Shape
 from slmops.daemon.refusal import BAD_REQUEST, RefusedError
 from slmops.errors import ModelError
@@ -97,7 +98,7 @@ class LlamaEngine:
         self._lengths = [0] * self.sequences
         self._rows = Rows(max(self.stride, self.sequences))
         self._seen: dict[tuple[int, int], NDArray[np.float32]] = {}
-        """Rows that llama.cpp wrote, by the address where they begin and their width; it seldom moves them."""
+        """Rows that llama.cpp wrote, by the address where they begin and their width; it seldom moves."""
 
     def _context(self, model: Any, threads: int) -> Any:
         wanted = llama_cpp.llama_context_default_params()
@@ -109,7 +110,8 @@ class LlamaEngine:
         wanted.n_threads = wanted.n_threads_batch = threads
         wanted.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
         wanted.no_perf = True
-        pointer = llama_cpp.llama_init_from_model(model, wanted)
+        with give_back.making():
+            pointer = llama_cpp.llama_init_from_model(model, wanted)
         if not pointer:
             raise ModelError(f"no context of {self.pool} tokens could be made: {_complaint()}")
         return pointer

@@ -103,6 +103,8 @@ def read(version: Version) -> list[Golden]:
     if version.description.golden is None:
         return []
     file = Path(version.folder) / version.description.golden
+    if not file.is_file():
+        raise DocumentError(f"{file} is not a file")
     try:
         return goldens.read(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:

@@ -160,7 +160,8 @@ def _start_unit(places: Places) -> None:
     path = _unit_path(places)
     path.parent.mkdir(parents=True, exist_ok=True)
     agent, root = str(places.agent_link), str(places.root)
-    write(path, units.unit(sys.executable, agent, root, system=os.geteuid() == 0).encode())
+    system, namespaces = os.geteuid() == 0, Path("/proc/self/ns/user").exists()
+    write(path, units.unit(sys.executable, agent, root, system=system, namespaces=namespaces).encode())
     for words in (["daemon-reload"], ["enable", "--now", path.name]):
         done = limit.run([*control, *words])
         if done.returncode != 0:

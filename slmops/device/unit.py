@@ -53,7 +53,7 @@ PrivateTmp={private}
 PrivateDevices=yes
 DevicePolicy=closed
 PrivateMounts=yes
-PrivateUsers=yes
+PrivateUsers={apart}
 PrivateIPC=yes
 KeyringMode=private
 ProtectClock=yes
@@ -69,11 +69,15 @@ ProcSubset=all
 SHARED = ("/tmp/", "/var/tmp/")  # noqa: S108 - where a ROOT may lie that is only tried out
 
 
-def unit(python: str, agent: str, root: str, *, system: bool) -> str:
-    """Return the unit that starts `agent` on `root` by `python`: of the machine, or of a user."""
+def unit(python: str, agent: str, root: str, *, system: bool, namespaces: bool = True) -> str:
+    """Return the unit that starts `agent` on `root` by `python`: of the machine, or of a user.
+
+    `namespaces`: the kernel has those of users; a unit that asks for what is not there does not start.
+    """
     paths = {"python": python, "agent": agent, "root": root}
     said = {key: path.replace("%", "%%") for key, path in paths.items()}
     private = "no" if f"{root}/".startswith(SHARED) else "yes"
-    more = SYSTEM.format(root=said["root"], private=private) if system else ""
+    apart = "yes" if namespaces else "no"
+    more = SYSTEM.format(root=said["root"], private=private, apart=apart) if system else ""
     target = "multi-user.target" if system else "default.target"
     return UNIT.format(**said, more=more, target=target)

@@ -19,6 +19,16 @@ IBAN_LENGTHS = {
     "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24, "SI": 19, "SK": 24,
     "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
+CARD_LENGTHS = (
+    (r"3[47]", {15}),
+    (r"3(?:0[0-5]|[68])", {14}),
+    (r"35", {16}),
+    (r"4", {13, 16, 19}),
+    (r"5[1-5]|2[2-7]", {16}),
+    (r"5[0678]|6", {*range(12, 20)}),
+    (r"", set[int]()),
+)
+"""How many digits a card's number has, by what it begins with."""
 _SPANISH = "TRWAGMYFPDXBNJZSQVHLCKE"
 _ITALIAN_ODD = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
 _VERHOEFF = (
@@ -45,17 +55,24 @@ def luhn(text: str) -> bool:
 
 
 def card(text: str) -> bool:
-    """Say whether it is the number of a payment card: of a known issuer, and right by Luhn."""
+    """Say whether it is the number of a payment card: of an issuer's length, and right by Luhn."""
     digits = bare(text)
-    return len(set(digits)) > 1 and luhn(digits)
+    lengths = next(lengths for beginning, lengths in CARD_LENGTHS if re.match(beginning, digits))
+    return len(digits) in lengths and len(set(digits)) > 1 and luhn(digits)
 
 
-def iban(text: str) -> bool:
-    """Say whether it is an IBAN: of the length of its country, and 1 modulo 97."""
-    said = bare(text)
-    if IBAN_LENGTHS.get(said[:2]) != len(said):
-        return False
-    return int("".join(str(int(letter, 36)) for letter in said[4:] + said[:4])) % 97 == 1
+def iban(text: str) -> int:
+    """Return how many letters of the text, from its beginning, are an IBAN: 0 when it does not begin with one.
+
+    An IBAN has the length of its country, and is 1 modulo 97.
+    """
+    said, length = "", IBAN_LENGTHS.get(bare(text)[:2])
+    for place, letter in enumerate(text):
+        said += letter.upper() if letter.isalnum() else ""
+        if len(said) == length:
+            number = int("".join(str(int(each, 36)) for each in said[4:] + said[:4]))
+            return place + 1 if number % 97 == 1 else 0
+    return 0
 
 
 def social_security(text: str) -> bool:

@@ -58,7 +58,8 @@ class _Kind:
     name: str
     shape: re.Pattern[str]
     """Its group `it`, if it has one, is what goes."""
-    holds: Callable[[str], bool]
+    holds: Callable[[str], int]
+    """How many of the letters found are of the kind: 0 where it is none."""
     words: tuple[str, ...]
     """One of these is in the text, in small letters, or nothing of the kind is: quicker to see than a shape."""
     after: re.Pattern[str] | None
@@ -93,13 +94,18 @@ def spans(text: str) -> list[Span]:
 def _places(kind: _Kind, shadow: str) -> list[tuple[int, int]]:
     group = "it" if "it" in kind.shape.groupindex else 0
     found = []
-    for match in kind.shape.finditer(shadow):
+    place = 0
+    while match := kind.shape.search(shadow, place):
         start, end = match.span(group)
         said = shadow[start:end]
-        if kind.after and not kind.after.search(shadow, max(0, start - BEFORE), start):
-            continue
-        if start < end and _TAKEN not in said and kind.holds(said):
-            found.append((start, end))
+        length = 0
+        if said and _TAKEN not in said and (not kind.after or kind.after.search(shadow, max(0, start - BEFORE), start)):
+            length = kind.holds(said)
+        if length:
+            found.append((start, start + length))
+        # What begins within something that is none may be one; of what is long that would take long.
+        place = start + length if length else match.start() + 1 if len(said) <= BEFORE else match.end()
+        place = max(place, match.start() + 1)
     return found
 
 
@@ -145,7 +151,7 @@ def _is_address(said: str) -> bool:
 
 def _is_telephone(said: str) -> bool:
     digits = checksums.bare(said)
-    return 7 <= len(digits) <= 15 and len(set(digits)) > 2  # noqa: PLR2004 - E.164
+    return 7 <= len(digits) <= 15 and len(set(digits)) > 2 and digits not in "01234567890"  # noqa: PLR2004 - E.164
 
 
 def _is_secret(said: str) -> bool:
@@ -170,13 +176,22 @@ def _is_password(said: str) -> bool:
 def _kind(
     name: str,
     shape: str,
-    holds: Callable[[str], bool] = lambda said: True,
+    holds: Callable[[str], int] = lambda said: True,
     *,
     words: tuple[str, ...] = ("",),
     after: str = "",
 ) -> _Kind:
     """Return a kind; a shape that must not follow some letter begins with its own first one, for speed."""
-    return _Kind(name, re.compile(shape), holds, words, re.compile(f"(?i:{after})$") if after else None)
+
+    def length(said: str) -> int:
+        # A number of its own is how much of it holds; yes and no speak of all of it.
+        held = holds(said)
+        return held if type(held) is int else len(said) * held
+
+    # The words are looked for in a shadow, and are to look like it.
+    shape, after = shape.translate(_ALIKE), after.translate(_ALIKE)
+    words = tuple(word.translate(_ALIKE) for word in words)
+    return _Kind(name, re.compile(shape), length, words, re.compile(f"(?i:{after})$") if after else None)
 
 
 _NO_NINO = {"BG", "GB", "NK", "KN", "TN", "NT", "ZZ"}
@@ -187,12 +202,12 @@ _NAME = r"(?:pass(?:word|wd|phrase|code)?|pwd|passwort|kennwort|contraseña|mot 
 _NUMBER_WORD = r"(?:no\.?|nr\.?|num(?:ber|ero|éro)?|nummer|#|n[°ºo]\.?|numer|号码|番号)"
 _BORN = r"(?:born(?: on)?|d\.?o\.?b\.?|date of birth|birth ?date|birthday|geb(?:oren|\.)?(?: am)?|geburtsdatum|née? le|"\
     r"date de naissance|nacid[oa] el|fecha de nacimiento|nat[oa] il|data di nascita|nascid[oa] em|data de nascimento|"\
-    r"geboren op|geboortedatum|urodzon[ya]|data urodzenia|дaтa poждeния|poдилcя|poдилacь|生年月日|出生日期|født)"
+    r"geboren op|geboortedatum|urodzon[ya]|data urodzenia|дата рождения|родил(?:ся|ась)|生年月日|出生日期|født)"
 _MONTH = r"(?:jan|feb|m[aä]r|apr|ma[iyj]|jun|jul|aug|sep|o[ck]t|nov|de[cz]|janv|févr|avr|juin|juil|août|déc|ene|abr|ago|dic|"\
     r"gen|mag|giu|lug|set|ott|styc|lut|maj|czerw|lip|sierp|wrze|paźdz|list|grud)[a-zéûíçń]*"
-_CALL = r"(?:tel(?:e(?:fon|phone|fono|fone|foon))?|t[eé]l[eé](?:phone|fono)|ph(?:one)?|mobile?|mobil|handy|cell(?:ulare)?|m[oó]vil|"\
+_CALL = r"(?:tel(?:e(?:fon|phone|fono|fone|foon))?|t[eé]l[eé](?:phone|fono)|ph(?:one)?|mob(?:ile?|il)?|handy|cell(?:ulare)?|m[oó]vil|"\
     r"portable|fax|call(?: me)?(?: (?:at|on|back at|under))?|text me (?:at|on)|ring|whats?app|sms|anrufen|rufnummer|numer|reach me (?:at|on)|"\
-    r"celular|cel|appelez(?:-moi)?(?: au)?|ll[aá]mame al|telefoonnummer|тел|телефон|звоните|teл|телефoн|电话|電話|手机)"
+    r"celular|cel|appelez(?:-moi)?(?: au)?|ll[aá]mame al|telefoonnummer|тел|телефон|звоните|电话|電話|手机)"
 _SAYS = r"(?: ?" + _NUMBER_WORD + r")?(?: is| ist| est| es)?\s{0,2}[:=#]?\s{0,2}"
 _TAIL = r"(?![A-Za-z0-9]|[.,\-]\d)"
 _NOT = r"(?<![A-Za-z0-9]{0})(?<!\d[.,\-/:]{0})"
@@ -218,16 +233,14 @@ KINDS: tuple[_Kind, ...] = (
     _kind("secret", r"https://discord(?:app)?\.com/api/webhooks/(?P<it>\d+/[\w\-]{40,})", words=("webhooks/",)),
     _kind("secret", r"\b(?i:Bearer|Basic|Token)\s+(?P<it>[A-Za-z0-9+/=._~\-]{12,})(?!\w)", lambda said: bool(re.search(r"\d|[A-Z].*[A-Z]", said)), words=("bearer ", "basic ", "token ")),
     _kind("secret", r"(?i:(?<![A-Za-z])" + _NAME + r")[\"']?\s{0,3}(?:[:=]|:=|=>|\bis\b|\bist\b|\best\b|\bes\b|\bwas\b|lautet|->)[:=\s]{0,3}[\"'`]?(?P<it>(?!(?i:Bearer|Basic)\b)[^\s\"'`,;<>\0]{4,}[^\s\"'`,;<>.!?)\0])", _is_password,
-        words=("pass", "pwd", "kennwort", "contras", "senha", "napo", "key", "token", "secret", "пap")),
+        words=("pass", "pwd", "kennwort", "contras", "senha", "пароль", "key", "token", "secret")),
     _kind("secret", r"(?i:\b(?:set-)?cookie)\s*:\s*(?:[\w\-]+=)(?P<it>[^\s;,<>\0]{16,})", words=("cookie",)),
     _kind("secret", r"--?(?i:password|passwd|pwd|token|secret|api-?key)[ =][\"']?(?P<it>[^\s\"'<>\0$]{4,})", _is_password, words=("-p", "-t", "-s", "-a")),
     _kind("email", r"(?<![\w.+%\-])[\w.+%'\-]{1,64}@(?:[^\W_](?:[\w\-]*[^\W_])?\.)+[^\W\d_]{2,24}(?!\w)", words=("@",)),
     _kind("email", r"(?<![\w.])[\w.+\-]{1,64}\s?(?:(?i:[\(\[\{<](?:at|a|arroba|ät)[\)\]\}>]|\bat\b)|\s@\s|@)\s?[\w\-]{2,}(?:\s?(?i:[\(\[\{](?:dot|punkt|punto|point|\.)[\)\]\}]|\bdot\b|\bpunkt\b)\s?[\w\-]{2,})+",
         words=("dot", "punkt", "(.)", "punto", "point")),
     _kind("email", r"(?<![\w.])[\w.+\-]{1,64}\s?(?i:[\(\[\{](?:at|a|arroba|ät)[\)\]\}]|\s@\s)\s?(?:[\w\-]+\s?\.\s?)+[A-Za-z]{2,12}\b", words=("at)", "at]", "at}", " @ ", "(a)", "arroba", "ät)")),
-    _kind("iban", _led("[A-Za-z]", r"[A-Za-z][ \-]?\d{2}(?:[ \-.]{0,2}[A-Za-z0-9]){10,30}(?![A-Za-z0-9])"), checksums.iban, words=DIGITS),
-    _kind("iban", _led("[A-Z]", r"[A-Z]\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?(?![A-Za-z0-9])"), checksums.iban, words=DIGITS),
-    _kind("iban", _led("[A-Z]", r"[A-Z]\d{2}[A-Z0-9]{11,27}(?![A-Za-z0-9])"), checksums.iban, words=DIGITS),
+    _kind("iban", _led("[A-Za-z]", r"[A-Za-z][ \-]?\d{2}(?:[ \-.]{0,2}[A-Za-z0-9]){10,30}"), checksums.iban, words=DIGITS),
     _kind("national-id", _led("[A-Za-z]", r"[A-Za-z]{5}\d{2}[A-EHLMPR-Ta-ehlmpr-t]\d{2}[A-Za-z]\d{3}[A-Za-z](?![A-Za-z0-9])"), checksums.fiscal_italian, words=DIGITS),
     _kind("national-id", _led("[12]", r" ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2}(?!\w)"), checksums.insee, words=DIGITS),
     _kind("national-id", _led("[1-9]", r"\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])\d{3}[\dXx](?!\w)"), checksums.resident_chinese, words=DIGITS),
@@ -250,10 +263,10 @@ KINDS: tuple[_Kind, ...] = (
     _kind("account", r"\d(?<!\w\d)(?:[ \-]?\d){5,16}(?!\w)", words=("acc", "a/c", "konto", "cuenta", "compte", "conto", "rekening", "routing", "sort code", "blz"),
         after=r"\b(?:account|acct|a/c|konto|cuenta|compte|conto|rekening|routing|sort code|blz)\w*\.?[ \-]?(?:" + _NUMBER_WORD + r")?(?: is| ist| es)?\s{0,2}[:#]?\s{0,2}"),
     _kind("birth-date", rf"(?:\d(?<!\d\d)(?:\d?[./\- ]\d{{1,2}}[./\- ]\d{{2,4}}|\d{{3}}[./\-年]\d{{1,2}}[./\-月]\d{{1,2}}日?|\d?(?:\.|st|nd|rd|th)? (?:of |de )?(?i:{_MONTH}),?(?: de)? \d{{4}})|(?i:{_MONTH})\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?!\d)",
-        words=("born", "d.o.b", "dob", "birth", "geb", "née", "né ", "naiss", "nac", "nat", "nasc", "urodz", "生", "fød", "poж", "poд"), after=r"(?<![a-z])" + _BORN + r"[\s:,=\-]{0,4}(?:the |el |on |le |am |den )?"),
+        words=("born", "d.o.b", "dob", "birth", "geb", "née", "né ", "naiss", "nac", "nat", "nasc", "urodz", "生", "fød", "рожд", "роди"), after=r"(?<![a-z])" + _BORN + r"[\s:,=\-]{0,4}(?:the |el |on |le |am |den )?"),
     _kind("mac", r"[0-9A-Fa-f](?<![\w:\-][0-9A-Fa-f])[0-9A-Fa-f]([:\-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:\-])", words=(":", "-")),
-    _kind("ip", r"\d(?<![\w.\-]\d)\d{0,2}(?:\.\d{1,3}){3}(?![\w\-]|\.\d)", _is_address, words=DIGITS, after=r"(?<!version )(?<!release )(?<!firmware )(?<!build )"),
     _kind("ip", r"[0-9A-Fa-f:](?<![\w:.][0-9A-Fa-f:])[0-9A-Fa-f]{0,3}:(?:[0-9A-Fa-f]{0,4}:){0,6}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{1,4}|(?<=::))(?![\w:])", _is_address, words=("::", ":0", ":1", ":2", ":3", ":4", ":5", ":6", ":7", ":8", ":9", ":a", ":b", ":c", ":d", ":e", ":f")),
+    _kind("ip", r"\d(?<![\w.\-]\d)\d{0,2}(?:\.\d{1,3}){3}(?![\w\-]|\.\d)", _is_address, words=DIGITS, after=r"(?<!version )(?<!release )(?<!firmware )(?<!build )"),
     _kind("phone", r"[+0](?<![\w+][+0])(?:(?<=\+)|0)[ ]?[1-9](?:[ .\-/()]{0,3}\d){6,14}(?!\d)", _is_telephone, words=("+", "00")),
     _kind("phone", r"[(\d](?<!\d[(\d])(?:[ .\-/()]{0,3}\d){5,14}(?!\d)", _is_telephone, words=DIGITS, after=r"(?<![a-z])" + _CALL + r"\.?" + _SAYS),
     _kind("phone", r"\((?<!\w\()[2-9]\d{2}\)[ .\-]?\d{3}[ .\-]\d{4}" + _TAIL, _is_telephone, words=("(",)),

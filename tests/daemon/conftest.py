@@ -310,11 +310,12 @@ def random_model(request, tmp_path_factory):
 class Daemon:
     """A daemon process: where it listens, and what it says."""
 
-    def __init__(self, artifact, folder, *options):
+    def __init__(self, artifact, folder, *options, under=()):
+        """`under` are the words of a program that runs it."""
         self.spool = folder / "spool"
         self.log = folder / "log"
         self.port_file = folder / "port"
-        command = [sys.executable, "-m", "slmops.daemon", "--artifact", artifact, "--port", "0"]
+        command = [*under, sys.executable, "-m", "slmops.daemon", "--artifact", artifact, "--port", "0"]
         command += ["--port-file", self.port_file, "--spool", self.spool, "--digest", DIGEST, *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -346,10 +347,10 @@ class Daemon:
 
 
 @contextmanager
-def daemon(artifact, folder, *options):
+def daemon(artifact, folder, *options, under=()):
     """Run a daemon for the length of a with block."""
     folder.mkdir(parents=True, exist_ok=True)
-    running = Daemon(artifact, folder, *options)
+    running = Daemon(artifact, folder, *options, under=under)
     try:
         yield running
     finally:

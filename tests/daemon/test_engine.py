@@ -1,87 +1,131 @@
-"""What has been read, and what need not be read again."""
+"""Both runtimes keep the laws of engines: several sequences, what they share, and what is forgotten."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from slmops.daemon.engine import Transcript
+from slmops.daemon.describe import read
+from slmops.daemon.load import Want, load
+from slmops.daemon.refusal import RefusedError
 
-prompts = st.lists(st.integers(0, 2), min_size=1, max_size=40)
-
-
-class Sheet:
-    """An engine that keeps the batches it was fed; its logits point at the last token."""
-
-    context = 1000
-    vocabulary = 3
-
-    def __init__(self, stride, *, forgetful=False):
-        self.stride = stride
-        self.batches = []
-        self.fed = 0
-        self._forgetful = forgetful
-
-    def feed(self, ids):
-        assert 1 <= len(ids) <= self.stride
-        self.batches.append(tuple(ids))
-        self.fed += len(ids)
-        return np.eye(3, dtype=np.float32)[ids[-1]]
-
-    def rewind(self, length):
-        if self._forgetful:
-            length = 0
-        while sum(map(len, self.batches)) > length:
-            self.batches.pop()
-        assert sum(map(len, self.batches)) == length, "cut in the middle of a batch"
-        return length
+CONTEXT = 128
 
 
-def never():
-    return False
+def engine_of(folder, **want):
+    return load(folder, read(str(folder)).description, Want(**want)).engine
 
 
-@given(st.lists(prompts, min_size=1, max_size=6), st.integers(1, 8), st.booleans())
-def test_what_was_read_before_changes_nothing(asked, stride, forgetful):
-    used, fresh = Sheet(stride, forgetful=forgetful), Sheet(stride)
-    transcript = Transcript(used)
-    for prompt in asked[:-1]:
-        transcript.read(prompt, never)
-        for token in prompt[:3]:
-            transcript.add(token)
-    logits = transcript.read(asked[-1], never)
-    assert np.array_equal(logits, Transcript(fresh).read(asked[-1], never))
-    assert used.batches == fresh.batches
+@pytest.fixture(scope="module", params=["gguf", "onnx"])
+def folder(request, tiny, tmp_path_factory):
+    made = tmp_path_factory.mktemp("made") / "random"
+    return tiny.make_artifact(made, request.param, tiny.random_weights(), context=CONTEXT)
 
 
-def test_a_shared_beginning_is_read_once():
-    sheet = Sheet(8)
-    transcript = Transcript(sheet)
-    transcript.read([1] * 30, never)
-    sheet.fed = 0
-    transcript.read([1] * 24 + [2] * 3, never)
-    assert sheet.fed == 3
+@pytest.fixture
+def engine(folder):
+    return engine_of(folder, slots=3)
 
 
-def test_the_same_prompt_again_reads_its_last_stride_only():
-    sheet = Sheet(8)
-    transcript = Transcript(sheet)
-    transcript.read([1] * 24, never)
-    sheet.fed = 0
-    transcript.read([1] * 24, never)
-    assert sheet.fed == 8
+def some(count, seed=3):
+    return np.random.default_rng(seed).integers(0, 320, count).tolist()
 
 
-@given(prompts, st.integers(1, 8), st.integers(0, 5))
-def test_a_reading_that_was_broken_off_leaves_no_trace(prompt, stride, patience):
-    sheet, fresh = Sheet(stride), Sheet(stride)
-    transcript = Transcript(sheet)
-    transcript.read(prompt, lambda: len(sheet.batches) >= patience)
-    transcript.read(prompt, never)
-    Transcript(fresh).read(prompt, never)
-    assert sheet.batches == fresh.batches
+def read_all(engine, sequence, ids):
+    for at in range(0, len(ids), engine.stride):
+        stride = ids[at : at + engine.stride]
+        logits = engine.read(sequence, stride, at + len(stride) == len(ids))
+    return logits.copy()
 
 
-def test_nobody_listening_is_noticed_between_strides():
-    sheet = Sheet(4)
-    assert Transcript(sheet).read([1] * 40, lambda: sheet.fed >= 8) is None
-    assert sheet.fed == 8
+def test_an_engine_says_how_much_it_holds(engine):
+    assert (engine.slots, engine.context, engine.pool, engine.vocabulary) == (3, CONTEXT, CONTEXT, 320)
+    assert engine.sequences > engine.slots
+
+
+def test_a_pool_may_be_larger_than_a_context(folder):
+    engine = engine_of(folder, slots=3, pool=3 * CONTEXT)
+    for sequence in range(3):
+        read_all(engine, sequence, some(CONTEXT))
+    assert (engine.pool, engine.context) == (3 * CONTEXT, CONTEXT)
+
+
+def test_logits_that_are_not_wanted_are_not_made(engine):
+    assert engine.read(0, some(3), False) is None
+
+
+def test_what_steps_together_is_as_if_it_stepped_alone(engine):
+    prompts = [some(20 + at, at) for at in range(3)]
+    for sequence, prompt in enumerate(prompts):
+        read_all(engine, sequence, prompt)
+    first = [logits.copy() for logits in engine.step([(0, 5), (1, 6), (2, 7)])]
+    # Some leave, one goes on: it must not matter who is there.
+    (second,) = [logits.copy() for logits in engine.step([(1, 8)])]
+    for sequence in range(3):
+        engine.keep(sequence, 0)
+    for found, prompt, token in zip(first, prompts, (5, 6, 7), strict=True):
+        assert found == pytest.approx(read_all(engine, 0, [*prompt, token]), abs=0.1)
+        engine.keep(0, 0)
+    assert second == pytest.approx(read_all(engine, 0, [*prompts[1], 6, 8]), abs=0.1)
+
+
+def test_what_was_shared_is_as_if_it_had_been_read(engine):
+    prompt = some(40)
+    read_all(engine, 0, [*prompt[:30], *some(5, 9)])
+    assert engine.share(0, 1, 30) == 30
+    engine.keep(0, 0)
+    shared = read_all(engine, 1, prompt[30:])
+    assert shared == pytest.approx(read_all(engine, 2, prompt), abs=0.1)
+
+
+def test_what_was_forgotten_is_as_if_it_had_never_been(engine):
+    prompt = some(40)
+    read_all(engine, 0, [*prompt[:33], *some(5, 9)])
+    assert engine.keep(0, 33) == 33
+    assert engine.keep(0, 50) == 33
+    assert read_all(engine, 0, prompt[33:]) == pytest.approx(read_all(engine, 1, prompt), abs=0.1)
+
+
+def test_alone_in_an_empty_engine_an_answer_is_the_same_to_the_last_bit(engine, folder):
+    prompt, fresh = some(60), engine_of(folder, slots=3)
+    read_all(engine, 1, some(31, 1))
+    read_all(engine, 0, some(17, 2))
+    engine.step([(0, 4), (1, 5)])
+    engine.share(1, 2, 20)
+    for sequence in range(3):
+        engine.keep(sequence, 0)
+    assert np.array_equal(read_all(engine, 2, prompt), read_all(fresh, 0, prompt))
+    for token in (3, 4, 5):
+        (ours,), (theirs,) = engine.step([(2, token)]), fresh.step([(0, token)])
+        assert np.array_equal(ours, theirs)
+
+
+def test_the_whole_pool_can_be_used(engine):
+    for sequence in range(3):
+        read_all(engine, sequence, some(CONTEXT // 4, sequence))
+    for at in range(CONTEXT // 12):
+        engine.step([(sequence, at) for sequence in range(3)])
+    for sequence in range(3):
+        engine.keep(sequence, 0)
+    read_all(engine, 2, some(CONTEXT))
+
+
+def test_texts_that_mean_alike_have_like_vectors(engine, folder):
+    if folder.joinpath("model.onnx").exists():
+        with pytest.raises(RefusedError, match="no embeddings"):
+            engine.embed(some(4))
+        return
+    text = some(50)
+    read_all(engine, 0, some(20))
+    vector, near, far = (engine.embed(ids) for ids in (text, [*text[:-1], 4], some(50, 8)))
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    assert vector @ near > vector @ far
+    assert np.array_equal(engine.embed(text), vector)
+    # It left nothing behind.
+    assert read_all(engine, 1, some(CONTEXT - 20)).shape == (320,)
+
+
+def test_a_vector_is_the_mean_of_what_each_token_comes_to(tiny, tmp_path):
+    made = tiny.make_artifact(tmp_path / "parrot", "gguf", tiny.parrot_weights(), context=CONTEXT)
+    vector = engine_of(made).embed([7, 8, 7, 9] * 10)
+    # The parrot's states are its tokens.
+    assert {int(at) for at in np.argsort(-vector)[:3]} == {7, 8, 9}
+    assert vector[7] == pytest.approx(2 * vector[8], rel=1e-3)

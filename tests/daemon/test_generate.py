@@ -1,4 +1,4 @@
-"""The loop from prompt to pieces."""
+"""From logits to pieces of an answer."""
 
 import itertools
 
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.daemon.engine import Transcript
-from slmops.daemon.generate import Ask, Piece, Stops, generate
+from slmops.daemon.generate import Piece, Stops, Wish, Writing
 from slmops.daemon.sampling import Sampling
 
 LETTERS = "abcdefgh. "
@@ -16,31 +15,17 @@ letters = st.text("abc", max_size=30)
 stop_strings = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)
 
 
-class Reciter:
-    """An engine that says a text letter by letter, whatever it is asked, then its last letter for ever."""
-
-    context = 1000
-    vocabulary = len(LETTERS)
-    stride = 4
-
-    def __init__(self, text):
-        self._text = itertools.chain(text, itertools.repeat(text[-1]))
-        self._asked = 0
-
-    def feed(self, ids):
-        self._asked += len(ids)
-        after_prompt = self._asked >= 4
-        said = LETTERS.index(next(self._text)) if after_prompt else 0
-        return np.eye(self.vocabulary, dtype=np.float32)[said]
-
-    def rewind(self, _length):
-        return 0
+def decode(ids):
+    return "".join(LETTERS[number] for number in ids)
 
 
-def recite(text, limit=100, stops=(), gone=lambda: False):
-    ask = Ask([0, 0, 0, 0], limit, Sampling(), stops)
-    decode = lambda ids: "".join(LETTERS[number] for number in ids)  # noqa: E731
-    return list(generate(Transcript(Reciter(text)), decode, [LETTERS.index(".")], ask, gone))
+def recite(text, limit=100, stops=(), **wish):
+    """Let a text be written letter by letter, its last letter for ever; return the pieces."""
+    writing = Writing(Wish([0], limit, Sampling(), stops, **wish), decode, [LETTERS.index(".")])
+    letters, pieces = itertools.chain(text, itertools.repeat(text[-1])), []
+    while not pieces or pieces[-1].finish is None:
+        pieces.append(writing.hear(np.eye(len(LETTERS), dtype=np.float32)[LETTERS.index(next(letters))]))
+    return pieces
 
 
 def joined(pieces):
@@ -75,12 +60,46 @@ def test_what_was_held_back_is_said_when_the_answer_ends():
     assert joined(recite("abcd", limit=4, stops=["cdx"])) == "abcd"
 
 
-@pytest.mark.parametrize("patience", [0, 1, 5])
-def test_when_nobody_listens_nothing_more_is_computed(patience):
-    asked = itertools.count()
-    pieces = recite("a", gone=lambda: next(asked) > patience)
-    assert len(pieces) == patience
-    assert all(piece.finish is None for piece in pieces)
+def test_every_token_is_scored_once_in_order():
+    pieces = recite("abcd", limit=4, stops=["cx"], alternatives=1)
+    scored = [each for piece in pieces for each in piece.scored]
+    assert "".join(each.text for each in scored) == "abcd"
+    assert all(each.top[0] == (each.text, each.logprob) for each in scored)
+
+
+def test_what_was_written_costs_and_what_is_asked_for_gains():
+    dear = Sampling(frequency_penalty=2.0)
+    writing = Writing(Wish([0], 3, dear), decode, [])
+    row = np.array([1.5, 1.0, 0.2], np.float32)
+    assert [writing.hear(row.copy()).text for _ in range(3)] == ["a", "b", "c"]
+    gains = Writing(Wish([0], 3, Sampling(logit_bias=((2, 5.0),))), decode, [])
+    assert gains.hear(row).text == "c"
+    assert row.tolist() == pytest.approx([1.5, 1.0, 0.2])
+
+
+class OnlyOnce:
+    """A constraint: no letter twice, and no more than three of them."""
+
+    def __init__(self):
+        self.taken = []
+
+    def mask(self, logits):
+        logits[self.taken] = -np.inf
+
+    def take(self, token):
+        self.taken.append(token)
+        return len(self.taken) == 3
+
+
+def test_an_answer_keeps_to_its_constraint_and_ends_with_it():
+    writing = Writing(Wish([0], 9, Sampling(), constraint=OnlyOnce(), alternatives=0), decode, [])
+    row = np.array([3, 2, 1, 0], np.float32)
+    pieces = [writing.hear(row) for _ in range(3)]
+    assert joined(pieces) == "abc"
+    assert [piece.finish for piece in pieces] == [None, None, "stop"]
+    # Scores are what the model thinks, not what it is allowed.
+    assert pieces[1].scored[0].logprob == pytest.approx(pieces[0].scored[0].logprob - 1)
+    assert row.tolist() == [3, 2, 1, 0]
 
 
 def said(stops, pieces):

@@ -113,7 +113,7 @@ def test_a_request_knows_by_which_door_it_came(serve, number, via):
     [b"", b"POST / HT", request()[:-4], request(body=b"12345")[:-2]],
     ids=["none", "line", "head", "body"],
 )
-def test_a_request_that_is_not_whole_in_time_is_answered_408(serve, part):
+def test_a_request_that_is_not_whole_in_time_is_answered_408(serve, part, caplog):
     serving = serve(request=0.1)
 
     with serving.connect() as client:
@@ -121,7 +121,8 @@ def test_a_request_that_is_not_whole_in_time_is_answered_408(serve, part):
 
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b"not whole within 0.1 seconds" in said
-    assert serving.turned.late == 1
+    assert serving.turned == guard.Turned(late=1)
+    assert caplog.text == ""
 
 
 def test_one_byte_now_and_then_buys_no_time(serve):

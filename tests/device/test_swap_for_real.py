@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 from slmops import digest as digests
 from slmops.artifact import golden
 from slmops.artifact.golden import Golden
-from slmops.device import journal
+from slmops.device import journal, service
 from slmops.device.places import read_json
 from slmops.registry.layout import Layout
 from slmops.registry.release import artifact, publish
@@ -178,36 +178,35 @@ def test_an_operator_who_goes_back_under_load_costs_no_request(device, releases)
 def test_whoever_is_killed_whenever_a_gated_version_answers_again(device, releases, until, when, whom):
     first, second = releases("1.0.0"), releases("1.1.0")
     device.commit(first)
-    serving = first.slot
-    if when == "on trial":
-        device.take(second)
-        begun = threading.Thread(target=device.ask, args=("activate",), kwargs={
-            "slot": second.slot, "ready_seconds": 60.0, "gate_seconds": 60.0, "confirm_seconds": 60.0,
-        })  # fmt: skip
-        begun.start()
-        until(lambda: journal.standing(device.places).trial is not None)
+    verdicts = []
     if when == "proved":
         assert device.activate(second)["outcome"] == "pass"
-        serving = second.slot
-
-    said = state(device)
-    victim = {
-        "router": said["child"]["pid"],
-        "worker": said["workers"][serving],
-        "supervisor": device.supervisor(),
-    }[whom]
-    os.kill(victim, signal.SIGKILL)
-    if whom == "supervisor":
-        until(lambda: device.supervisor() is None)
-        with device.supervise():
-            until(lambda: device.supervisor() is not None)
-            until(lambda: _answers(device))
-            device.end()
-    else:
+    with _trial(device, second, verdicts, until) if when == "on trial" else nullcontext():
+        said = state(device)
+        serving = second.slot if when == "proved" else first.slot
+        pids = {"router": said["child"]["pid"], "worker": said["workers"][serving]}
+        os.kill({**pids, "supervisor": device.supervisor()}[whom], signal.SIGKILL)
+        if whom == "supervisor":
+            until(lambda: device.supervisor() is None)
+            service.ensure(device.places, device.places.read_config())
         until(lambda: _answers(device))
-        assert device.status()["standing"]["slot"] in (first.slot, second.slot)
-    if when == "on trial":
-        begun.join()
+
+    assert device.serves() in (first.slot, second.slot)
+    assert [each["outcome"] for each in verdicts] in ([], ["pass"], ["fail"], ["inconclusive"])
+
+
+@contextmanager
+def _trial(device, parcel, verdicts, until):
+    """Have a release on trial that its gate is still to be held for; its verdict comes with the end."""
+    slot = device.take(parcel)
+    times = {"ready_seconds": 60.0, "gate_seconds": 60.0, "confirm_seconds": 60.0}
+    thread = threading.Thread(target=lambda: verdicts.append(device.get("activate", slot=slot, **times)))
+    thread.start()
+    until(lambda: journal.standing(device.places).trial is not None)
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _answers(device):

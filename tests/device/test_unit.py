@@ -39,6 +39,12 @@ def test_systemd_understands_every_line(tmp_path, system):
     assert [line for line in done.stderr.splitlines() if "slmops-0" in line] == []
 
 
+def test_a_kernel_without_users_of_its_own_is_not_asked_for_them():
+    text = unit("/usr/bin/python3", "/a/agent.pyz", "/a", system=True, namespaces=False)
+
+    assert text == of("/a").replace("PrivateUsers=yes", "PrivateUsers=no")
+
+
 def test_a_percent_sign_in_a_path_stays_one():
     assert 'ReadWritePaths="/srv/100%%"' in of("/srv/100%")
 

@@ -1,0 +1,308 @@
+"""Many requests on one engine: who is read, who goes on, what is shared, and what happens when calls fail."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slmops.daemon.batch import PROMPT_SECONDS, Batch, EngineLostError, Errands, Job
+from slmops.daemon.generate import Wish, Writing
+from slmops.daemon.refusal import RefusedError
+from slmops.daemon.sampling import Sampling
+from slmops.errors import ModelError
+
+VOCABULARY = 7
+
+
+class Abacus:
+    """An engine whose next token is a sum over all that it was given, so that any mistake changes it."""
+
+    def __init__(self, *, context=60, pool=60, slots=3, stride=4, copies=False):
+        self.context, self.pool, self.slots, self.stride = context, pool, slots, stride
+        self.sequences, self.copies, self.vocabulary = 2 * slots, copies, VOCABULARY
+        self.lines = {sequence: [] for sequence in range(self.sequences)}
+        self.calls = []
+        self.broken = False
+
+    def read(self, sequence, ids, wants_logits):
+        assert 1 <= len(ids) <= self.stride
+        self._call(("read", sequence, len(ids)))
+        self._add(sequence, ids)
+        return self._logits(sequence) if wants_logits else None
+
+    def step(self, rows):
+        assert 1 <= len(rows) <= self.slots
+        self._call(("step", *(sequence for sequence, _ in rows)))
+        for sequence, token in rows:
+            self._add(sequence, (token,))
+        return [self._logits(sequence) for sequence, _ in rows]
+
+    def keep(self, sequence, length):
+        del self.lines[sequence][length:]
+        return len(self.lines[sequence])
+
+    def share(self, source, target, length):
+        assert not self.lines[target]
+        self.lines[target] = [list(cell) if self.copies else cell for cell in self.lines[source][:length]]
+        return length
+
+    def embed(self, ids):
+        self._call(("embed", len(ids)))
+        assert self.used + len(ids) <= self.pool
+        return np.array(ids, np.float32)
+
+    @property
+    def used(self):
+        return len({id(cell) for line in self.lines.values() for cell in line})
+
+    def _call(self, call):
+        if self.broken:
+            raise ModelError("it does not compute")
+        self.calls.append(call)
+
+    def _add(self, sequence, ids):
+        self.lines[sequence] += [[token] for token in ids]
+        assert self.used <= self.pool
+
+    def _logits(self, sequence):
+        return np.eye(VOCABULARY, dtype=np.float32)[following([cell[0] for cell in self.lines[sequence]])]
+
+
+def following(ids):
+    return sum(at * token + 1 for at, token in enumerate(ids, 1)) % VOCABULARY
+
+
+def expected(prompt, limit):
+    """The answer, reckoned without an engine: token 0 ends it."""
+    ids = list(prompt)
+    while len(ids) < len(prompt) + limit and (token := following(ids)):
+        ids.append(token)
+    return "".join(map(str, ids[len(prompt) :]))
+
+
+def decode(ids):
+    return "".join(map(str, ids))
+
+
+def job(prompt, limit=5, **wish):
+    return Job(Writing(Wish(prompt, limit, Sampling(), **wish), decode, [0]))
+
+
+def batch(engine, clock=lambda: 0.0):
+    return Batch(engine, clock)
+
+
+def drained(batch):
+    """Run a batch to its end; return by request what was said."""
+    said = {}
+    while batch.active:
+        for work, words in batch.turn():
+            said.setdefault(work, []).append(words)
+    return said
+
+
+def text(pieces):
+    return "".join(piece.text for piece in pieces)
+
+
+ids = st.lists(st.integers(1, 2), min_size=1, max_size=30)
+asks = st.tuples(ids, st.integers(1, 20), st.booleans(), st.integers(0, 6))
+
+
+@settings(max_examples=200)
+@given(st.lists(asks, min_size=1, max_size=10), st.booleans(), st.integers(1, 4))
+def test_whoever_comes_whenever_each_gets_its_own_answer(asked, copies, slots):
+    engine = Abacus(slots=slots, copies=copies)
+    running, said, jobs = batch(engine), {}, []
+    for prompt, limit, anew, turns in asked:
+        jobs.append((job(prompt, limit, anew=anew), prompt, limit))
+        running.add(jobs[-1][0])
+        for _ in range(turns):
+            for work, words in running.turn() if running.active else ():
+                said.setdefault(work, []).append(words)
+    for work, words in drained(running).items():
+        said.setdefault(work, []).extend(words)
+    for made, prompt, limit in jobs:
+        assert text(said[made]) == expected(prompt, limit)
+        assert [piece.finish is None for piece in said[made]] == [True] * (len(said[made]) - 1) + [False]
+
+
+@settings(max_examples=100)
+@given(st.lists(asks, min_size=1, max_size=10), st.data())
+def test_those_who_leave_take_nobody_with_them(asked, data):
+    engine = Abacus()
+    running, said = batch(engine), {}
+    jobs = {job(prompt, limit): (prompt, limit) for prompt, limit, _, _ in asked}
+    for made in jobs:
+        running.add(made)
+    leaving = data.draw(st.sets(st.sampled_from(list(range(len(jobs))))))
+    gone = [made for at, made in enumerate(jobs) if at in leaving]
+    for made in gone:
+        for work, words in running.turn() if running.active else ():
+            said.setdefault(work, []).append(words)
+        running.cancel(made)
+    for work, words in drained(running).items():
+        said.setdefault(work, []).extend(words)
+    for made, (prompt, limit) in jobs.items():
+        if made not in gone:
+            assert text(said[made]) == expected(prompt, limit)
+    assert running.active == 0
+
+
+def test_prompts_are_read_one_after_the_other_and_then_all_go_on_together():
+    engine = Abacus()
+    running = batch(engine)
+    for start in (1, 2):
+        running.add(job([start] * 6, limit=3))
+    drained(running)
+    assert engine.calls[:5] == [
+        ("read", 0, 4),
+        ("read", 0, 2),
+        ("read", 1, 4),
+        ("read", 1, 2),
+        ("step", 0, 1),
+    ]
+
+
+def test_a_long_prompt_lets_the_others_go_on_in_between():
+    engine, seconds = Abacus(slots=2, pool=100, context=100), itertools.count(step=PROMPT_SECONDS)
+    running = batch(engine, lambda: next(seconds))
+    talker = next(list(ids) for ids in itertools.product((1, 2), repeat=8) if len(expected(ids, 20)) == 20)
+    running.add(job(talker, limit=20))
+    running.add(job([2] * 40, limit=2))
+    kinds = []
+    while running.active:
+        running.turn()
+        kinds.append(engine.calls[-1][0])
+    reads = [at for at, kind in enumerate(kinds) if kind == "read"][2:]
+    assert all("step" in kinds[one:other] for one, other in itertools.pairwise(reads))
+
+
+def test_what_begins_alike_is_read_once():
+    engine = Abacus()
+    running = batch(engine)
+    first, second = job([1] * 9, limit=1), job([1] * 8 + [2], limit=1)
+    running.add(first)
+    running.add(second)
+    drained(running)
+    assert (first.cached, second.cached) == (0, 8)
+    assert [call for call in engine.calls if call[1] == 1] == [("read", 1, 1)]
+
+
+def test_whoever_wants_nothing_from_before_gets_nothing():
+    running = batch(Abacus())
+    first, second = job([1] * 9, limit=1), job([1] * 9, limit=1, anew=True)
+    running.add(first)
+    running.add(second)
+    drained(running)
+    assert second.cached == 0
+
+
+def test_who_has_no_room_waits_until_there_is_some():
+    engine = Abacus(pool=60, context=60)
+    running = batch(engine)
+    jobs = [job([number] * 30, limit=15) for number in (1, 2)]
+    for made in jobs:
+        running.add(made)
+    said = drained(running)
+    assert [text(said[made]) for made in jobs] == [expected([number] * 30, 15) for number in (1, 2)]
+
+
+def test_a_prompt_is_scored_token_by_token_and_read_anew():
+    engine = Abacus()
+    running = batch(engine)
+    scoring = job([1, 2, 1], limit=0, alternatives=1, scores_prompt=True)
+    running.add(scoring)
+    (piece,) = drained(running)[scoring]
+    assert [each.text for each in piece.scored] == ["1", "2", "1"]
+    assert piece.scored[0].logprob is None
+    assert [each.top[0][0] for each in piece.scored[1:]] == [str(following([1])), str(following([1, 2]))]
+    assert (piece.finish, piece.tokens) == ("length", 0)
+
+
+def test_a_prompt_that_is_only_echoed_is_not_read():
+    engine = Abacus()
+    running = batch(engine)
+    running.add(job([1, 2, 1], limit=0))
+    drained(running)
+    assert engine.calls == []
+
+
+def test_a_call_that_fails_ends_those_that_were_in_it_and_nobody_else():
+    engine = Abacus()
+    running = batch(engine)
+    first, second = job([1, 1]), job([2, 1])
+    running.add(first)
+    running.turn()
+    engine.broken = True
+    (failed,) = running.turn()
+    engine.broken = False
+    running.add(second)
+    said = drained(running)
+    assert failed[0] is first
+    assert isinstance(failed[1], RefusedError)
+    assert failed[1].status == 500
+    assert text(said[second]) == expected([2, 1], 5)
+
+
+def test_an_engine_that_fails_every_time_is_lost():
+    engine = Abacus()
+    engine.broken = True
+    running = batch(engine)
+    for _ in range(3):
+        running.add(job([1]))
+    with pytest.raises(EngineLostError):
+        drained(running)
+
+
+class Dumb(Abacus):
+    """It computes no numbers."""
+
+    def _logits(self, sequence):
+        return np.full(VOCABULARY, np.nan, np.float32)
+
+
+def test_numbers_that_are_none_end_the_one_answer_they_are_of():
+    broken = job([1, 1])
+    running = batch(Dumb())
+    running.add(broken)
+    (said,) = drained(running)[broken]
+    assert said.status == 500
+    assert "not numbers" in str(said)
+
+
+class Sums:
+    """An errand in two bits."""
+
+    room = 8
+
+    def __init__(self, engine):
+        self._engine, self.found = engine, []
+
+    def bit(self):
+        self.found.append(self._engine.embed([1] * self.room))
+        return len(self.found) == 2
+
+
+def test_an_errand_takes_its_turns_among_the_others_and_its_room_from_what_is_kept():
+    engine = Abacus(pool=20, context=20)
+    running = batch(engine)
+    first, errand, last = job([1] * 10, limit=2), Sums(engine), job([2] * 10, limit=2)
+    for work in (first, errand, last):
+        running.add(work)
+    said = drained(running)
+    assert said[errand] == [None]
+    assert text(said[last]) == expected([2] * 10, 2)
+
+
+def test_without_an_engine_errands_are_done_one_after_the_other():
+    engine = Abacus()
+    running = Errands()
+    errands = [Sums(engine), Sums(engine)]
+    for errand in errands:
+        running.add(errand)
+    running.cancel(errands[0])
+    assert drained(running) == {errands[1]: [None]}
+    assert running.steps == 2
