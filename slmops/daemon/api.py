@@ -8,12 +8,12 @@ that will not happen is told so; `parse_leniently` is for one who would rather b
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from slmops.daemon import complaint
 from slmops.daemon.protocol import Kind
 from slmops.daemon.refusal import BAD_REQUEST, NOT_READY, SERVER_ERROR, TOO_MANY, RefusedError
 from slmops.daemon.sampling import Sampling
@@ -322,10 +322,9 @@ def parse_leniently(kind: type[S], body: bytes) -> tuple[S, list[str]]:
         try:
             return msgspec.convert(said, kind), ignored
         except msgspec.ValidationError as error:
-            name, place = _unknown(str(error)), _place(str(error))
-            if name is None or len(ignored) == MOST_IGNORED or not _strike(said, place, name):
+            if len(ignored) == MOST_IGNORED or not complaint.strike(said, str(error)):
                 raise _invalid(kind, error) from error
-            ignored.append(json.dumps(_joined(place, name))[1:-1][:LONGEST_NAME])
+            ignored.append(json.dumps(complaint.blamed(str(error), ()))[1:-1][:LONGEST_NAME])
 
 
 def error_body(
@@ -353,45 +352,9 @@ def _decoded(body: bytes, kind: type[T]) -> T:
 
 def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> RefusedError:
     message = str(error)
-    unknown, place = _unknown(message), _place(message)
-    missing = re.match(r"Object missing required field `(\w+)`", message)
-    blamed = re.match(r"\w+", message)
-    if unknown is not None:
-        param = _joined(place, unknown)
-    elif missing:
-        param = _joined(place, missing[1])
-    else:
-        param = blamed[0] if blamed and blamed[0] in kind.__struct_fields__ else place
-    reason = "unknown_field" if unknown is not None else "invalid_value"
-    return RefusedError(BAD_REQUEST, message, reason=reason, param=param or None)
-
-
-def _unknown(message: str) -> str | None:
-    """Return the name of the unknown field that msgspec complains of."""
-    found = re.match(r"Object contains unknown field `(.*?)`(?: - at `\$[^`]*`)?\Z", message, re.DOTALL)
-    return found[1] if found else None
-
-
-def _place(message: str) -> str:
-    """Return where the object stands that msgspec complains of, as in messages[0]; empty for the body."""
-    found = re.search(r" - at `(?:key in )?\$\.?([^`]*)`\Z", message)
-    return found[1] if found else ""
-
-
-def _joined(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
-
-
-def _strike(said: Any, place: str, name: str) -> bool:
-    """Take the field out of the object at `place` in a body; say whether it was there."""
-    for step in re.findall(r"[^.\[\]]+", place):
-        if isinstance(said, list) and step.isdigit() and int(step) < len(said):
-            said = said[int(step)]
-        elif isinstance(said, dict) and step in said:
-            said = said[step]
-        else:
-            return False
-    return isinstance(said, dict) and said.pop(name, said) is not said
+    reason = "invalid_value" if complaint.unknown(message) is None else "unknown_field"
+    param = complaint.blamed(message, kind.__struct_fields__)
+    return RefusedError(BAD_REQUEST, message, reason=reason, param=param)
 
 
 def _ids(said: str | list[Any]) -> list[int] | None:

@@ -112,6 +112,19 @@ def chat_ids(
             reason="not_supported",
             param="tools" if tools else "messages",
         )
+    try:
+        return _rendered_ids(vocabulary, template, messages, now, tools)
+    except RecursionError as error:
+        raise RefusedError(BAD_REQUEST, "a tool or a call is nested too deep") from error
+
+
+def _rendered_ids(
+    vocabulary: Vocabulary,
+    template: ChatTemplate,
+    messages: Sequence[dict[str, Any]],
+    now: datetime,
+    tools: Sequence[dict[str, Any]],
+) -> list[int]:
     controls = _any_of(vocabulary.controls)
     everything = "\n".join(_texts([*messages, *tools]))
     if not controls.search(everything):

@@ -33,7 +33,7 @@ def choose(logits: Logits, sampling: Sampling, chance: np.random.Generator) -> i
     if sampling.temperature == 0.0:
         return best
     weights = np.exp((logits - np.float32(top)).astype(np.float64) / sampling.temperature)
-    kept = _likeliest(weights, sampling)
+    kept = _likeliest(logits, weights, sampling)
     line = np.cumsum(weights if kept is None else weights[kept])
     drawn = min(int(np.searchsorted(line, chance.random() * line[-1], side="right")), len(line) - 1)
     return drawn if kept is None else int(kept[drawn])
@@ -49,40 +49,39 @@ def bend(logits: Logits, sampling: Sampling, written: Mapping[int, int]) -> Logi
     return bent
 
 
-def _likeliest(weights: NDArray[np.float64], sampling: Sampling) -> NDArray[np.intp] | None:
+def _likeliest(
+    logits: Logits, weights: NDArray[np.float64], sampling: Sampling
+) -> NDArray[np.intp] | None:
     """Return the ids to draw from, the likeliest first; None: all of them, as they are."""
     kept: NDArray[np.intp] | None = None
     if 0 < sampling.top_k < len(weights):
-        kept = _top(weights, sampling.top_k)
+        kept = _top(logits, sampling.top_k)
     if sampling.top_p < 1.0:
-        kept = _nucleus(weights, sampling.top_p) if kept is None else _cut(weights, kept, sampling.top_p)
+        kept = _cut(weights, _nucleus(logits, weights, sampling.top_p) if kept is None else kept, sampling.top_p)
     if sampling.min_p > 0.0:
         likely = np.flatnonzero(weights >= sampling.min_p)
         kept = likely if kept is None else kept[weights[kept] >= sampling.min_p]
     return kept
 
 
-def _top(weights: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+def _top(logits: Logits, count: int) -> NDArray[np.intp]:
     """Return the `count` likeliest ids, sorted."""
-    found = np.argpartition(-weights, count - 1)[:count]
-    return found[np.argsort(-weights[found], kind="stable")]
+    found = np.argpartition(-logits, count - 1)[:count]
+    return found[np.argsort(-logits[found], kind="stable")]
 
 
-def _nucleus(weights: NDArray[np.float64], share: float) -> NDArray[np.intp]:
-    """Return the fewest ids that hold `share` of all weight, sorted."""
+def _nucleus(logits: Logits, weights: NDArray[np.float64], share: float) -> NDArray[np.intp]:
+    """Return the likeliest ids, sorted: as few as are sorted fast and hold `share` of all weight."""
     wanted, count = share * float(weights.sum()), FEW
-    while count < len(weights):
-        found = _top(weights, count)
+    while count < len(logits):
+        found = _top(logits, count)
         if weights[found].sum() >= wanted:
-            return _cut(weights, found, share, wanted)
+            return found
         count *= 8
-    return _cut(weights, np.argsort(-weights, kind="stable"), share, wanted)
+    return np.argsort(-logits, kind="stable")
 
 
-def _cut(
-    weights: NDArray[np.float64], ids: NDArray[np.intp], share: float, wanted: float | None = None
-) -> NDArray[np.intp]:
-    """Return the first of the sorted `ids` that hold `share` of their weight, or `wanted` of it."""
+def _cut(weights: NDArray[np.float64], ids: NDArray[np.intp], share: float) -> NDArray[np.intp]:
+    """Return the first of the sorted `ids` that hold `share` of their weight."""
     line = np.cumsum(weights[ids])
-    enough = share * float(line[-1]) if wanted is None else wanted
-    return ids[: int(np.searchsorted(line, enough)) + 1]
+    return ids[: int(np.searchsorted(line, share * float(line[-1]))) + 1]

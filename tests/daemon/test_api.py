@@ -209,6 +209,12 @@ def test_a_lenient_reading_is_no_less_strict_about_values():
         parse_leniently(ChatRequest, json.dumps(CHAT | {f"x{at}": 0 for at in range(40)}).encode())
 
 
+def test_a_body_that_is_nested_too_deep_is_refused_however_it_is_read():
+    body = json.dumps(CHAT).encode()[:-1] + b', "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    with pytest.raises(RefusedError):
+        parse_leniently(ChatRequest, body)
+
+
 @given(names=st.lists(st.text(min_size=1), max_size=5, unique=True))
 def test_whatever_a_field_is_called_it_is_left_out_or_refused(names):
     body = json.dumps(dict.fromkeys(names, 1) | CHAT).encode()

@@ -132,6 +132,15 @@ def test_a_template_that_knows_no_tools_is_not_given_any(vocabulary, template, m
     assert (refused.value.status, refused.value.param) == (400, param)
 
 
+def test_what_is_nested_too_deep_is_refused(vocabulary):
+    deep = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    call = {"id": "c", "type": "function", "function": {"name": "lamp", "arguments": deep}}
+    with pytest.raises(RefusedError, match="too deep"):
+        chat_ids(vocabulary, ChatTemplate(TOOLS, SPECIAL), [{**CALLED, "tool_calls": [call]}], NOW)
+
+
 @given(said=strangers, name=strangers, escaped=st.booleans())
 def test_no_text_in_a_tool_or_a_call_becomes_a_control_token(vocabulary, said, name, escaped):
     template = ChatTemplate(

@@ -1,0 +1,49 @@
+"""What msgspec complains of, as a place in a request's body.
+
+Pure. It knows msgspec's sentences, and that a rule of ours begins with the field that it is about; it does
+not know requests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+
+def blamed(message: str, fields: Collection[str]) -> str | None:
+    """Return the field that is to blame, as in messages[0].role; None for the body itself.
+
+    `fields` are those that a rule may begin with.
+    """
+    missing = re.match(r"Object missing required field `(\w+)`", message)
+    name = unknown(message) or (missing[1] if missing else "")
+    first = re.match(r"\w+", message)
+    if not name and first and first[0] in fields:
+        return first[0]
+    return ".".join(filter(None, [_place(message), name])) or None
+
+
+def unknown(message: str) -> str | None:
+    """Return the name of the field that is complained of for not being known."""
+    found = re.match(r"Object contains unknown field `(.*?)`(?: - at `\$[^`]*`)?\Z", message, re.DOTALL)
+    return found[1] if found else None
+
+
+def strike(said: Any, message: str) -> bool:
+    """Take the field that is not known out of what is said; say whether it was there."""
+    name = unknown(message)
+    for step in re.findall(r"[^.\[\]]+", _place(message)):
+        if isinstance(said, list) and step.isdigit() and int(step) < len(said):
+            said = said[int(step)]
+        elif isinstance(said, dict) and step in said:
+            said = said[step]
+        else:
+            return False
+    return name is not None and isinstance(said, dict) and said.pop(name, said) is not said
+
+
+def _place(message: str) -> str:
+    """Return where the object stands that is complained of, as in messages[0]; empty for the body."""
+    found = re.search(r" - at `(?:key in )?\$\.?([^`]*)`\Z", message)
+    return found[1] if found else ""
