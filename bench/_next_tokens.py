@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slmops.daemon.engine import Shape
 from slmops.daemon.llama import GgufVocabulary, LlamaEngine, LlamaModel
 
 STRIDE = 8
@@ -22,19 +23,19 @@ STRIDE = 8
 def main() -> None:
     """Draw a text from the model, or read one with it."""
     file, count = Path(sys.argv[1]), int(sys.argv[2])
-    model = LlamaModel(file, lambda: False)
-    engine = LlamaEngine(model, count, 1, STRIDE)
+    model = LlamaModel(file)
+    engine = LlamaEngine(model, Shape(context=count, pool=count, slots=1, stride=STRIDE, threads=1))
     if "--draw" in sys.argv:
         chance = np.random.default_rng(int(sys.argv[-1]))
         ids = [GgufVocabulary(model).bos or 0]
         while len(ids) < count:
-            row = engine.feed(ids[-1:]).astype(np.float64)
+            row = engine.step([(0, ids[-1])])[0].astype(np.float64)
             share = np.exp(row - row.max())
             ids.append(int(chance.choice(len(share), p=share / share.sum())))
         json.dump(ids, sys.stdout)
         return
     for token in json.load(sys.stdin):
-        sys.stdout.buffer.write(np.asarray(engine.feed([token]), dtype=np.float32).tobytes())
+        sys.stdout.buffer.write(np.asarray(engine.step([(0, token)])[0], dtype=np.float32).tobytes())
 
 
 if __name__ == "__main__":

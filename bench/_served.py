@@ -191,6 +191,15 @@ def memory(pid: int) -> dict[str, float]:
     return {"rss": said["Rss:"], "pss": said["Pss:"], "own": said["Private_Clean:"] + said["Private_Dirty:"]}
 
 
+def spent(pids: Sequence[int]) -> float:
+    """Return the seconds of processor that these have used."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as door:

@@ -21,235 +21,22 @@ and of ours as it is without a word, where eight requests share the tokens of on
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 import _load
+from _contenders import CLIENTS, LLAMA, OURS, PEER, PROMPT, RAW, SHARING, Effort, Figures, Round, starts
 from _goals import Goal, at_least, at_most, show_goals
-from _measure import HERE, ROOT, progress, save, show
-from _served import (
-    CONTEXT,
-    MICRO_BATCH,
-    ROOM,
-    THREADS,
-    Server,
-    artifact,
-    busy,
-    free_port,
-    memory,
-    mortal,
-    prompts,
-    serving,
-    slmopsd,
-)
+from _measure import ROOT, progress, save, show
+from _served import CONTEXT, ROOM, THREADS, artifact, busy, memory, mortal, prompts
 
-CLIENTS: Final = 8
-PROMPT, SHARED, ANSWER = 145, 130, 64
 ROUNDS: Final = 5
 QUIET: Final = 0.05
 """Share of the processors that others may use, and the machine is called quiet."""
-RAW, PEER, LLAMA, OURS = "R raw loop", "S llama_cpp.server", "L llama-server", "slmops"
-SHARING: Final = "slmops as by default"
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is asked in a round."""
-
-    alone: int = 6
-    """Answers to one client."""
-    firsts: int = 40
-    """First tokens to one client, of new prompts and of one that was read before."""
-    each: int = 2
-    """Answers to each of eight clients."""
-
-
-@dataclass
-class Figures:
-    """What one contender did in one round."""
-
-    pace: float = 0.0
-    """Tokens a second after the first, one client."""
-    new: list[float] = field(default_factory=list)
-    """Milliseconds to the first token, one client, new prompts."""
-    again: list[float] = field(default_factory=list)
-    """As above, a prompt that was read before."""
-    cold: float = 0.0
-    """Tokens a second of eight clients, new prompts."""
-    cold_first: list[float] = field(default_factory=list)
-    shared: float = 0.0
-    """As above, prompts that begin alike."""
-    shared_first: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Round:
-    """The prompts of one round: new ones to every contender, the same ones to all."""
-
-    alone: list[str]
-    firsts: list[str]
-    cold: list[str]
-    shared: list[str]
-
-    @classmethod
-    def draw(cls, folder: Path, effort: Effort, number: int) -> Round:
-        """Make the prompts of round `number`."""
-        count = effort.alone + effort.firsts + CLIENTS * effort.each
-        new = prompts(folder, count, PROMPT, number)
-        alike = prompts(folder, CLIENTS * (effort.each + 1), PROMPT, 1000 + number, SHARED)
-        first, second = effort.alone, effort.alone + effort.firsts
-        return cls(new[:first], new[first:second], new[second:], alike)
-
-
-class Raw:
-    """R."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self._ask(None)
-
-    def _ask(self, job: dict[str, Any] | None) -> dict[str, Any]:
-        if job is not None:
-            ours = cast("IO[bytes]", self.process.stdin)
-            ours.write(json.dumps(job).encode() + b"\n")
-            ours.flush()
-        line = cast("IO[bytes]", self.process.stdout).readline()
-        if not line:
-            sys.exit("the raw loop ended")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def pids(self) -> list[int]:
-        """Return its process."""
-        return [self.process.pid]
-
-    def fill(self, asked: Sequence[str]) -> None:
-        """Answer eight prompts together."""
-        self._ask({"prompts": list(asked[:CLIENTS]), "tokens": ANSWER, "again": False})
-
-    def play(self, asked: Round) -> Figures:
-        """Play a round: eight at a time are read one after another and written together."""
-
-        def job(prompts: Sequence[str], tokens: int, *, again: bool = False) -> dict[str, Any]:
-            return self._ask({"prompts": list(prompts), "tokens": tokens, "again": again})
-
-        figures = Figures()
-        figures.pace = statistics.median(job([prompt], ANSWER)["pace"] for prompt in asked.alone)
-        figures.new = [job([prompt], 1)["first"][0] * 1000 for prompt in asked.firsts]
-        job(asked.firsts[:1], 1)
-        figures.again = [job(asked.firsts[:1], 1, again=True)["first"][0] * 1000 for _ in asked.firsts]
-        together = [asked.cold[at : at + CLIENTS] for at in range(0, len(asked.cold), CLIENTS)]
-        done = [job(prompts, ANSWER) for prompts in together]
-        figures.cold = len(asked.cold) * ANSWER / sum(each["seconds"] for each in done)
-        figures.cold_first = [first * 1000 for each in done for first in each["first"]]
-        return figures
-
-
-class Asked:
-    """A server that is asked over HTTP."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-
-    def pids(self) -> list[int]:
-        """Return its processes."""
-        return self.server.pids()
-
-    def fill(self, asked: Sequence[str]) -> None:
-        """Have eight clients asking at once."""
-        self._play([[prompt] for prompt in asked[:CLIENTS]], ANSWER)
-
-    def play(self, asked: Round) -> Figures:
-        """Play a round."""
-        figures = Figures()
-        figures.pace = _load.pace(self._play([asked.alone], ANSWER), ANSWER)
-        figures.new = _waits(self._play([asked.firsts], 2))
-        self._play([asked.firsts[:1]], 2)
-        figures.again = _waits(self._play([asked.firsts[:1] * len(asked.firsts)], 2))
-        got = self._play(_deal(asked.cold), ANSWER)
-        figures.cold, figures.cold_first = _load.rate(got, ANSWER), _waits(got)
-        self._play(_deal(asked.shared[:CLIENTS]), 2)
-        got = self._play(_deal(asked.shared[CLIENTS:]), ANSWER)
-        figures.shared, figures.shared_first = _load.rate(got, ANSWER), _waits(got)
-        return figures
-
-    def _play(self, asked: Sequence[Sequence[str]], tokens: int) -> list[_load.Got]:
-        got = _load.play(self.server.port, [[_body(prompt, tokens) for prompt in each] for each in asked])
-        bad = [each for each in got if not each.good or each.first is None]
-        if bad:
-            sys.exit(f"{self.server.name}: {len(bad)} of {len(got)} requests failed: {bad[0]}")
-        return got
-
-
-Contender = Raw | Asked
-Starts = dict[str, Callable[[], AbstractContextManager[Contender]]]
-
-
-def _body(prompt: str, tokens: int) -> dict[str, Any]:
-    said = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True}
-    return {**said, "stream_options": {"include_usage": True}}
-
-
-def _deal(asked: Sequence[str]) -> list[list[str]]:
-    return [list(asked[client::CLIENTS]) for client in range(CLIENTS)]
-
-
-def _waits(got: Sequence[_load.Got]) -> list[float]:
-    return [each.wait * 1000 for each in got]
-
-
-def starts(folder: Path, asked: argparse.Namespace, *, memory_too: bool = False) -> Starts:
-    """Return how each contender is started; those too of which only memory is of interest."""
-    file = folder / "model.gguf"
-    threads, whole = str(THREADS), str(CLIENTS * CONTEXT)
-
-    @contextmanager
-    def raw() -> Iterator[Contender]:
-        words = [asked.python, HERE / "_raw.py", file, CLIENTS, CONTEXT, MICRO_BATCH, THREADS]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(list(map(str, words)), stdin=pipe, stdout=pipe) as process:
-            try:
-                yield Raw(process)
-            finally:
-                process.kill()
-
-    @contextmanager
-    def peer() -> Iterator[Contender]:
-        port = free_port()
-        words = f"-m llama_cpp.server --host 127.0.0.1 --port {port} --interrupt_requests false"
-        words += f" --n_ctx {CONTEXT} --n_threads {threads} --n_threads_batch {threads} --logits_all false"
-        with serving(PEER, [asked.peer, *words.split(), "--model", file], port, "/v1/models") as server:
-            yield Asked(server)
-
-    @contextmanager
-    def llama() -> Iterator[Contender]:
-        port = free_port()
-        words = f"-c {whole} -np {CLIENTS} -t {threads} -tb {threads} -ub {MICRO_BATCH} --port {port}"
-        argv = [asked.llama_server, "-m", file, *words.split(), "--host", "127.0.0.1"]
-        with serving(LLAMA, argv, port, "/health") as server:
-            yield Asked(server)
-
-    @contextmanager
-    def ours(*words: str) -> Iterator[Contender]:
-        with slmopsd(folder, *words, python=asked.python, tree=asked.tree, steered=False) as server:
-            yield Asked(server)
-
-    found: Starts = {RAW: raw, OURS: partial(ours, *asked.flags.split())}
-    if asked.llama_server:
-        found[LLAMA] = llama
-    if asked.peer:
-        found[PEER] = peer
-    if memory_too:
-        found[SHARING] = ours
-    return found
 
 
 def contend(
@@ -289,27 +76,40 @@ def middle(figures: Sequence[Figures], what: str, share: float | None = None) ->
     return float(statistics.median(values))
 
 
-def table(found: dict[str, list[Figures]]) -> list[list[str]]:
-    """Return the figures of each contender."""
-
-    def times(figures: Sequence[Figures], what: str) -> str:
-        if not getattr(figures[0], what):
-            return "-"
-        return " / ".join(f"{middle(figures, what, share):.1f}" for share in (0.5, 0.99))
-
+def one_client(found: dict[str, list[Figures]]) -> list[list[str]]:
+    """Return the lines of the table for one client."""
     return [
         [
             name,
             f"{middle(figures, 'pace'):.1f}",
-            times(figures, "new"),
-            times(figures, "again"),
-            f"{middle(figures, 'cold'):.0f}",
-            times(figures, "cold_first"),
-            f"{middle(figures, 'shared'):.0f}" if figures[0].shared else "-",
-            times(figures, "shared_first"),
+            f"{middle(figures, 'cpu'):.2f}",
+            _times(figures, "new"),
+            _times(figures, "again"),
         ]
         for name, figures in found.items()
     ]
+
+
+def eight_clients(found: dict[str, list[Figures]]) -> list[list[str]]:
+    """Return the lines of the table for eight clients."""
+    return [
+        [
+            name,
+            f"{middle(figures, 'cold'):.0f}",
+            f"{middle(figures, 'cpu_cold'):.2f}",
+            _times(figures, "cold_first"),
+            f"{middle(figures, 'shared'):.0f}" if figures[0].shared else "-",
+            _times(figures, "shared_first"),
+        ]
+        for name, figures in found.items()
+    ]
+
+
+def _times(figures: Sequence[Figures], what: str) -> str:
+    """Return p50 and p99; the raw loop has no shared prompts."""
+    if not getattr(figures[0], what):
+        return "-"
+    return " / ".join(f"{middle(figures, what, share):.1f}" for share in (0.5, 0.99))
 
 
 def speeds(found: dict[str, list[Figures]]) -> Iterator[Goal]:
@@ -355,23 +155,10 @@ def main() -> None:
         found, others = contend(folder, asked, effort)
         weighed = weigh(folder, asked)
         goals = [*speeds(found), *weights(weighed)]
-        columns = (
-            "",
-            "tok/s, 1",
-            "first ms, new",
-            "read before",
-            "tok/s, 8",
-            "first ms",
-            "shared",
-            "first ms",
-        )
-        noise = max(others)
-        quiet = (
-            "The machine was quiet." if noise <= QUIET else f"NOT QUIET: others used up to {noise:.0%} of it."
-        )
-        left = [name for name in (PEER, LLAMA) if name not in found]
-        notes = f"Times are p50 / p99. {quiet}" + (f" Left out: {', '.join(left)}." if left else "")
-        show(f"{size} Q8_0, {THREADS} threads", columns, table(found), notes)
+        alone = ("", "tokens/s", "cpu ms a token", "first ms, new prompt", "first ms, read before")
+        show(f"{size} Q8_0, {THREADS} threads, one client", alone, one_client(found), _notes(others, found))
+        several = ("", "tokens/s, cold", "cpu ms a token", "first ms", "tokens/s, shared", "first ms")
+        show(f"{CLIENTS} clients", several, eight_clients(found), "")
         rows = [
             [name, *(f"{sum(each[what] for each in parts):.0f}" for what in ("rss", "pss"))]
             for name, parts in weighed.items()
@@ -384,6 +171,12 @@ def main() -> None:
         }  # fmt: skip
     if not asked.quick:
         save("daemon", {}, sizes=kept)
+
+
+def _notes(others: Sequence[float], found: dict[str, list[Figures]]) -> str:
+    noise, left = max(others), [name for name in (PEER, LLAMA) if name not in found]
+    quiet = "The machine was quiet." if noise <= QUIET else f"NOT QUIET: others used up to {noise:.0%} of it."
+    return f"First tokens: p50 / p99. {quiet}" + (f" Left out: {', '.join(left)}." if left else "")
 
 
 def _asked() -> argparse.Namespace:

@@ -2,10 +2,10 @@
 
     python bench/redact.py [CORPUS] [--misses]
 
-The corpus is a file of JSON strings, one a line. In them «kind:value» marks what must go; a line without marks
-holds nothing that must. `~|` stands within secrets, so that nobody's scanner takes them for real ones, and is
-taken out. A value is found when every letter and digit of it is covered, by whatever kind; what is covered
-and not marked is a mistake.
+The corpus is a file of JSON strings, one a line. In them «kind:value» marks what must go; a line without
+marks holds nothing that must. `~|` stands within secrets, so that nobody's scanner takes them for real ones,
+and is taken out. A value is found when every letter and digit of it is covered, by whatever kind; what is
+covered and not marked is a mistake.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def milliseconds(corpus: list[tuple[str, list[Span]]]) -> tuple[float, float]:
 
 def main() -> None:
     """Print the table."""
-    reading = argparse.ArgumentParser(description="Recall, mistakes and speed of redaction on a labelled corpus.")
+    reading = argparse.ArgumentParser(
+        description="Recall, mistakes and speed of redaction on a labelled corpus."
+    )
     reading.add_argument("corpus", nargs="?", type=Path, default=CORPUS)
     reading.add_argument("--misses", action="store_true", help="print what was missed and what was mistaken")
     options = reading.parse_args()

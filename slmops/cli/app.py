@@ -35,6 +35,7 @@ VERBS: Final[dict[str, str]] = {
     "plan": "What a deploy would do to each device: bytes, head-room, wave, time; it touches nothing.",
     "deploy": "Bring a release to a fleet in waves; what fails its golden prompts goes back.",
     "status": "Which device runs which release, healthy or not, since when.",
+    "telemetry": "What devices told of their requests: pull, show, export.",
     "rollback": "Go back to the release before, or to a given version.",
     "ask": "Ask a device a question; its answer streams through SSH.",
     "rollout": "Rollouts: list, show, watch, pause, resume, promote, abort, report, catch-up.",

@@ -109,6 +109,7 @@ def _ask(device: Device, trusted: tuple[Path, ...], *, exact: bool) -> dict[str,
         "memory": said.get("memory"),
         "memory_predicted": release.get("memory_bytes"),
         "model": {key: release.get(key) for key in ("model_bytes", "context", "predicted")},
+        "capture": said.get("capture"),
         "lease": said.get("lease"),
         "quarantined": said.get("quarantined"),
         "remark": _damage(release.get("damage")) or _remark(health, standing) or _apart(said),
@@ -144,6 +145,8 @@ def _apart(said: dict[str, Any]) -> str:
         return "nobody would start its daemon again: slmops deploy"
     if said.get("quarantined"):
         return f"{len(said['quarantined'])} artifacts in quarantine: slmops device forgive --fleet FLEET.yaml"
+    if said.get("capture"):
+        return f"keeps the words of {said['capture']:.2%} of requests, redacted"
     return ""
 
 

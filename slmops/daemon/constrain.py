@@ -44,6 +44,9 @@ WHITESPACE = r"( |\n {0,16})?"
 """What may stand between the parts of JSON. A model that is unsure writes white space wherever it may."""
 LONGEST_COMPLAINT = 400
 """Characters of what is told to be wrong with a grammar."""
+ANY_TEXT = r"""TEXT: /(.|\n)*/
+OTHER: /[^{\[\s](.|\n)*/"""
+"""How a Lark grammar says any text, and any that could not be JSON."""
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 T = TypeVar("T")
@@ -99,10 +102,9 @@ class Grammars:
         if asked.grammar is not None:
             return self._made("grammar", lambda: _lark(asked.grammar or ""))
         if isinstance(asked, ChatRequest):
-            tools, form = asked.demanded, asked.response_format
-            if tools:
-                several = bool(asked.parallel_tool_calls)
-                return self._made("tools", lambda: self._calls(tools, several=several))
+            form = asked.response_format
+            if asked.demanded or any(tool.function.strict for tool in asked.offered):
+                return self._made("tools", lambda: self._calls(asked))
             if isinstance(form, JsonObjectFormat):
                 return self._made("response_format", lambda: f"start: {_json(ANY_OBJECT)}")
             if isinstance(form, JsonSchemaFormat):
@@ -137,20 +139,29 @@ class Grammars:
     def _tokenizer(self) -> LLTokenizer:
         return self._vocabulary.guide(self._size, self._stop_ids)
 
-    def _calls(self, tools: Sequence[Tool], *, several: bool) -> str:
-        """Return the grammar of a call, or of several, as the model writes it."""
-        key = "arguments" if self._tagged else "parameters"
-        rules = list[str]()
+    def _calls(self, asked: ChatRequest) -> str:
+        """Return the grammar of an answer with calls, as the model writes them.
+
+        Where a call is demanded it is one call and nothing else, or several if these were asked for.
+        """
+        tools, key = asked.demanded or asked.offered, "arguments" if self._tagged else "parameters"
+        rules = [f"any: {' | '.join(f'call{at}' for at in range(len(tools)))}", ANY_TEXT]
         for at, tool in enumerate(tools):
             head = _said(f'{{"name": {json.dumps(tool.function.name)}, "{key}": ')
             rules.append(f"call{at}: {head} {_json(_arguments(tool))} {_said('}')}")
-        before, between, after = "", _said("; "), ""
-        if self._tagged:
-            line = _said("\n")
-            before, between, after = f"{self._mark(OPEN)} {line}", line, f"{line} {self._mark(CLOSE)}"
-        any_call = " | ".join(f"call{at}" for at in range(len(tools)))
-        more = f"({between} call)*" if several else ""
-        return "\n".join([f"start: call {more}", f"call: {before} ({any_call}) {after}", *rules])
+        if not self._tagged:
+            more = f"({_said('; ')} any)*" if asked.parallel_tool_calls else ""
+            start = f"any {more}" if asked.demanded else "any | OTHER?"
+            return "\n".join([f"start: {start}", *rules])
+        line, opened, closed = _said("\n"), self._mark(OPEN), self._mark(CLOSE)
+        rules.append(f"call: {line} any {line} {closed}")
+        if asked.demanded:
+            more = f"({line} {opened} call)*" if asked.parallel_tool_calls else ""
+            return "\n".join([f"start: {opened} call {more}", *rules])
+        # Text as such could spell the mark, so it ends at the first one that is spelled.
+        opening = f"open: TEXT {opened}" if opened == OPEN else f"open[lazy]: TEXT {opened}"
+        times = "?" if asked.parallel_tool_calls is False else "*"
+        return "\n".join([f"start: (open call){times} TEXT", opening, *rules])
 
     def _mark(self, text: str) -> str:
         """Return how a grammar says a mark: by its token where there is one: text is not spelled so."""

@@ -79,7 +79,7 @@ class Metrics:
 
     def __init__(self, now: Now, clock: Callable[[], float] = time.monotonic) -> None:
         """Count from nothing; `clock` gives the seconds after which series go."""
-        disable_created_metrics()  # type: ignore[no-untyped-call] - as prometheus_client has it
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._now, self._clock = now, clock
         self._registry = registry = CollectorRegistry()
         self._counted: dict[Named, float] = {}

@@ -21,7 +21,7 @@ TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 NUMBER: Schema = {"type": "number"}
 EVENT: Schema = {
-    "description": "Of a stream, each event's data is a piece of the answer in JSON; the last one's is [DONE].",
+    "description": "Of a stream: the data is a piece of the answer in JSON; of its last event, [DONE].",
     "type": "object",
     "properties": {"data": TEXT},
     "required": ["data"],

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 ROOM = (0.04, 0.08)
 """Share of the memory that is free: below the first new requests are refused, from the second on taken."""
 STALL = (25.0, 10.0)
-"""Per cent of the last ten seconds in which nothing ran for want of memory: from the first until the second."""
+"""Per cent of the last ten seconds in which nothing ran for want of memory: from one until the other."""
 KIB = 1024
 
 

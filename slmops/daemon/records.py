@@ -1,9 +1,9 @@
 """What the daemon writes down of itself: lines for a person, or one JSON object a line for a machine.
 
-It does not know where the lines go but that it is a stream. Laws: a line holds what its place in the code says
-and the fields of `FIELDS`, never a prompt, an answer or a key; of an error that is none of ours it tells the
-kind and where it was raised, not its words, for those may quote what a client sent; a line is a line,
-whatever it says.
+It does not know where the lines go but that it is a stream. Laws: a line holds what its place in the code
+says and the fields of `FIELDS`, never a prompt, an answer or a key; of an error that is none of ours it
+tells the kind and where it was raised, not its words, for those may quote what a client sent; a line is a
+line, whatever it says.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import asyncio
 import ctypes
 import os
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -32,6 +33,8 @@ OK = 200
 SOON = 0.05
 """Seconds between two looks whether it has loaded."""
 PR_SET_PDEATHSIG = 1
+PREFIX = "slmops-adopted-"
+"""Of the folders that sockets lie in; the id of the process whose folder it is comes after it."""
 
 
 class Server:
@@ -106,7 +109,8 @@ async def started(program: str, words: Callable[[str], Sequence[str]]) -> AsyncI
     """
     key = secrets.token_hex(16)
     ours = {name: said for name, said in os.environ.items() if not name.startswith("LLAMA_")}
-    with tempfile.TemporaryDirectory(prefix="slmops-adopted-") as room:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as room:
         door = Path(room) / "door.sock"
         try:
             process = await asyncio.create_subprocess_exec(
@@ -127,6 +131,13 @@ async def started(program: str, words: Callable[[str], Sequence[str]]) -> AsyncI
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def _sweep() -> None:
+    """Remove the folders of those that were killed and could not do it themselves."""
+    for room in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
+        if not Path("/proc", room.name.removeprefix(PREFIX).partition("-")[0]).exists():
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def _end_with(parent: int) -> Callable[[], None]:

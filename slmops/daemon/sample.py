@@ -32,11 +32,14 @@ def choose(logits: Logits, sampling: Sampling, chance: np.random.Generator) -> i
         raise ModelError("the model computes logits that are not numbers: its weights are broken")
     if sampling.temperature == 0.0:
         return best
-    weights = np.exp((logits - np.float32(top)).astype(np.float64) / sampling.temperature)
-    kept = _likeliest(logits, weights, sampling)
+    few = _top(logits, sampling.top_k) if 0 < sampling.top_k < len(logits) else None
+    left = logits if few is None else logits[few]
+    weights = np.exp((left - np.float32(top)).astype(np.float64) / sampling.temperature)
+    kept = _likeliest(left, weights, sampling, is_sorted=few is not None)
     line = np.cumsum(weights if kept is None else weights[kept])
     drawn = min(int(np.searchsorted(line, chance.random() * line[-1], side="right")), len(line) - 1)
-    return drawn if kept is None else int(kept[drawn])
+    found = drawn if kept is None else int(kept[drawn])
+    return found if few is None else int(few[found])
 
 
 def bend(logits: Logits, sampling: Sampling, written: Mapping[int, int]) -> Logits:
@@ -50,17 +53,17 @@ def bend(logits: Logits, sampling: Sampling, written: Mapping[int, int]) -> Logi
 
 
 def _likeliest(
-    logits: Logits, weights: NDArray[np.float64], sampling: Sampling
+    logits: Logits, weights: NDArray[np.float64], sampling: Sampling, *, is_sorted: bool
 ) -> NDArray[np.intp] | None:
-    """Return the ids to draw from, the likeliest first; None: all of them, as they are."""
+    """Return where those are that may be drawn by top-p and min-p, None for all of them."""
     kept: NDArray[np.intp] | None = None
-    if 0 < sampling.top_k < len(weights):
-        kept = _top(logits, sampling.top_k)
     if sampling.top_p < 1.0:
-        kept = _cut(weights, _nucleus(logits, weights, sampling.top_p) if kept is None else kept, sampling.top_p)
+        wanted = sampling.top_p * float(weights.sum())
+        kept = np.arange(len(weights)) if is_sorted else _holding(logits, weights, wanted)
+        kept = kept[: int(np.searchsorted(np.cumsum(weights[kept]), wanted)) + 1]
     if sampling.min_p > 0.0:
-        likely = np.flatnonzero(weights >= sampling.min_p)
-        kept = likely if kept is None else kept[weights[kept] >= sampling.min_p]
+        likely = weights >= sampling.min_p
+        kept = np.flatnonzero(likely) if kept is None else kept[likely[kept]]
     return kept
 
 
@@ -70,18 +73,12 @@ def _top(logits: Logits, count: int) -> NDArray[np.intp]:
     return found[np.argsort(-logits[found], kind="stable")]
 
 
-def _nucleus(logits: Logits, weights: NDArray[np.float64], share: float) -> NDArray[np.intp]:
-    """Return the likeliest ids, sorted: as few as are sorted fast and hold `share` of all weight."""
-    wanted, count = share * float(weights.sum()), FEW
+def _holding(logits: Logits, weights: NDArray[np.float64], wanted: float) -> NDArray[np.intp]:
+    """Return the likeliest ids, sorted, that weigh `wanted` or more: as few as are sorted fast."""
+    count = FEW
     while count < len(logits):
         found = _top(logits, count)
         if weights[found].sum() >= wanted:
             return found
         count *= 8
     return np.argsort(-logits, kind="stable")
-
-
-def _cut(weights: NDArray[np.float64], ids: NDArray[np.intp], share: float) -> NDArray[np.intp]:
-    """Return the first of the sorted `ids` that hold `share` of their weight."""
-    line = np.cumsum(weights[ids])
-    return ids[: int(np.searchsorted(line, share * float(line[-1]))) + 1]

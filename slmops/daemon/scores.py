@@ -57,6 +57,14 @@ def score(decode: Decode, before: Sequence[int], token: int, logits: Logits | No
     if logits is None:
         return Scored(text(token), None)
     found = log_probabilities(logits)
-    likeliest = np.argsort(-found, kind="stable")[:most] if most else ()
-    top = tuple((text(int(other)), float(found[other])) for other in likeliest)
+    top = tuple((text(int(other)), float(found[other])) for other in _likeliest(found, most))
     return Scored(text(token), float(found[token]), top)
+
+
+def _likeliest(found: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+    """Return the `most` likeliest, in order; only those that come into question are sorted, for it costs."""
+    if not 0 < most < len(found):
+        return np.argsort(-found, kind="stable")[:most]
+    least = np.partition(found, len(found) - most)[len(found) - most]
+    likely = np.flatnonzero(found >= least)
+    return likely[np.argsort(-found[likely], kind="stable")][:most]

@@ -25,8 +25,9 @@ SERVICE = """\
 Description=slmops inference daemon
 Documentation=man:systemd.exec(5)
 After=network.target
-StartLimitIntervalSec=300
-StartLimitBurst=10
+# Only what cannot start at all is given up.
+StartLimitIntervalSec=60
+StartLimitBurst=30
 
 [Service]
 Type=notify
@@ -34,7 +35,7 @@ NotifyAccess=main
 ExecStart={words}
 Environment=OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 Restart=always
-RestartSec=200ms
+RestartSec=500ms
 # Models are read for longer than systemd waits by itself; the daemon asks for more time while they are.
 TimeoutStartSec=60
 TimeoutStopSec=20

@@ -11,10 +11,8 @@ answer is ever written to the log.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import queue
-import signal
 import socket
 import sys
 import threading
@@ -44,7 +42,6 @@ from slmops.errors import ModelError, SlmopsError
 CHUNK = 1 << 16
 SWITCH_SECONDS = 0.0005
 """How long one thread may keep the other from Python: what hears must not hold up what computes."""
-PR_SET_PDEATHSIG = 1
 OOM_SCORE = 500
 """How much rather than the router the kernel should end a worker when memory is short."""
 
@@ -184,9 +181,7 @@ def _refused(number: int, refusal: RefusedError) -> Refused:
 
 
 def _stand_back() -> None:
-    """End with the router, and before it when memory is short; where neither can be had, go on without."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Be ended before the router when memory is short; where that cannot be had, go on without."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(f"{OOM_SCORE}\n", encoding="ascii")
 

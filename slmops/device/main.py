@@ -54,6 +54,8 @@ VERBS = {
     "retire": "commands.retire",
     "lease": "hold.lease",
     "forgive": "shun.forgive",
+    "telemetry": "telemetry.telemetry",
+    "samples": "telemetry.samples",
     "keys": "keys.keys",
 }
 """Where in this room each verb's handler is, as module.function: `handler(places, said) -> answer`.

@@ -11,6 +11,7 @@ ROOT/journal.jsonl                        what was decided, in order
 ROOT/committed.json                       what was committed last: a second copy
 ROOT/rotten.json                          what was found rotten, until it is whole again
 ROOT/lease.json                           whose rollout has this device, and the highest epoch heard
+ROOT/keys.json                            who may ask the daemon; without it, this machine
 ROOT/identity_key, ROOT/identity_key.pub  the device's own key: with it, it says what it runs
 ROOT/update-lock                          made by an application that must not be disturbed; not ours
 ROOT/reserve                              bytes of disk that the journal may take when there are no others
@@ -83,6 +84,7 @@ class Places:
                 "reserve",
                 "rotten.json",
                 "lease.json",
+                "keys.json",
                 "identity_key",
                 "identity_key.pub",
                 "run",

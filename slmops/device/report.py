@@ -26,7 +26,8 @@ def status(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 def tell(places: Places, sums: Sums, taken: dict[str, int] | None, *, patience: float) -> dict[str, Any]:
     """Return what `status` does, in the words of the supervisor.
 
-    `taken` is `memory`, and the daemon is waited for so many seconds.
+    `taken` is `memory`, and the daemon is waited for so many seconds. `capture` in what is returned is the
+    share of requests whose words are kept here, redacted.
     """
     rotten = damage.known(places)
     standing = journal.standing(places)
@@ -49,6 +50,7 @@ def tell(places: Places, sums: Sums, taken: dict[str, int] | None, *, patience: 
         "held": slots.held(places),
         "daemon": daemon,
         "memory": taken,
+        "capture": ((read_json(places.config) or {}).get("daemon") or {}).get("capture"),
         "telemetry": asdict(seen),
         "p95_seconds": quantile(seen.seconds, 0.95),
     }

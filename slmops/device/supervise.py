@@ -168,7 +168,8 @@ class _Watch:
         self._bury(standing)
         judged = self._judge(standing)
         self._count_anew(judged)
-        config, wanted = self._config(judged), self._wanted(judged)
+        config = self._config(judged)
+        wanted = self._wanted(judged, config)
         if self.child is not None and self._must_end(self.child, judged, config, wanted):
             self._stop()
         if not wanted:
@@ -201,9 +202,9 @@ class _Watch:
         told = read_json(self.places.config) or {}
         return told if standing.settings is None else {**told, "daemon": {}, **standing.settings}
 
-    def _wanted(self, standing: Standing) -> dict[str, str]:
+    def _wanted(self, standing: Standing, config: dict[str, Any]) -> dict[str, str]:
         """Return where the labels belong; a daemon of before has none, and serves what is on trial."""
-        if standing.slot is not None and self.plain == children.way(self.places, self._config(standing)):
+        if standing.slot is not None and self.plain == children.way(self.places, config):
             return {steer.CURRENT: standing.slot}
         return steer.labels(standing)
 

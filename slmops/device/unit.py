@@ -63,6 +63,9 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectControlGroups=yes
 ProtectProc=invisible
+# Deadlines hold within one boot, and its name is to be the one that the agent reads: in a container it is
+# mounted over that of the host, and the unit's own /proc would show the host's.
+BindReadOnlyPaths=-/proc/sys/kernel/random/boot_id
 # All of /proc, not its processes alone: the boot's identity, memory and pressure are read there.
 ProcSubset=all
 """

@@ -1,10 +1,10 @@
 """Prompts and answers kept on the device, where somebody asked for it: a share of them, and redacted.
 
-Off unless it is opened. Which requests are kept follows from their ids alone, so that whoever knows an id knows
-whether it was kept. It does not know who comes to read.
+Off unless it is opened. Which requests are kept follows from their ids alone, so that whoever knows an id
+knows whether it was kept. It does not know who comes to read.
 
-Laws: nothing is kept that `redact` has not been over; files never hold more bytes than the limit, nor anything
-older than so many days once something is offered; writing never raises; a number is given once.
+Laws: nothing is kept that `redact` has not been over; files never hold more bytes than the limit, nor
+anything older than so many days once something is offered; writing never raises; a number is given once.
 This file runs on devices too: standard library only, Python 3.9.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ DAY = 86400.0
 LONGEST = 16_384
 """Letters that are kept of a prompt, and of an answer."""
 OVERLAP = 1024
-"""Letters beyond those that are looked at as well: what is cut in half is not known any more for what it is."""
+"""Letters beyond those that are looked at as well: what is cut in half is not known for what it is."""
 LOG_PAGES = 256
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (id INTEGER PRIMARY KEY, time REAL NOT NULL, said TEXT NOT NULL);
@@ -106,8 +105,7 @@ class Capture:
 def read(folder: Path, after: int = 0, limit: int = -1, name: str = "") -> Captured:
     """Read what was kept at `folder`: numbers above `after`, `limit` at most; see `spool.read`."""
     with database.look(folder / FILE) as connection:
-        row = connection and connection.execute("SELECT name FROM spool").fetchone()
-        if connection is None or row is None:
+        if connection is None or (row := connection.execute("SELECT name FROM spool").fetchone()) is None:
             return Captured("", [], 0)
         begin = after if name in {"", row[0]} else 0
         rows = connection.execute(

@@ -5,9 +5,10 @@ merged, which is what `synchronous = NORMAL` means beside a write-ahead log. A p
 nothing that way; a power cut may take the last seconds, and leaves a whole file. A sync for each event
 would wear a memory card and hold up whoever waits for it, for numbers that nobody mourns.
 
-Things in such a file have numbers, and the file a name. Laws: a number is given once, even when a power cut took
-what had it before; writing never raises, it says whether it was done; a reader never makes a file, never writes one and never waits for a writer; what is no database any more
-is moved out of the way whole, and a new one begins beside it.
+Things in such a file have numbers, and the file a name. Laws: a number is given once, even when a power cut
+took what had it before; writing never raises, it says whether it was done; a reader never makes a file, never
+writes one and never waits for a writer; what is no database any more is moved out of the way whole, and a new
+one begins beside it.
 This file runs on devices too: standard library only, Python 3.9. Some systems leave sqlite3 out of Python's.
 """
 

@@ -2,7 +2,8 @@
 
 It does not know where the lines are kept, and holds numbers only: no prompt, no answer, no user.
 
-Laws: `parse(render(e)) == e` and `unpack(pack(es)) == es`; a line from before there were labels and kinds is read, with both empty.
+Laws: `parse(render(e)) == e` and `unpack(pack(es)) == es`; a line from before there were labels and kinds is
+read, with both empty.
 This file runs on devices too: standard library only, Python 3.9.
 """
 

@@ -30,12 +30,13 @@ CREATE TABLE IF NOT EXISTS sources (
     number INTEGER PRIMARY KEY, device TEXT NOT NULL, what TEXT NOT NULL, spool TEXT NOT NULL,
     last INTEGER NOT NULL, dropped INTEGER NOT NULL, at REAL NOT NULL, UNIQUE (device, what, spool));
 CREATE TABLE IF NOT EXISTS served (
-    number INTEGER PRIMARY KEY, release TEXT NOT NULL, digest TEXT NOT NULL, label TEXT NOT NULL, kind TEXT NOT NULL,
-    UNIQUE (release, digest, label, kind));
+    number INTEGER PRIMARY KEY, release TEXT NOT NULL, digest TEXT NOT NULL, label TEXT NOT NULL,
+    kind TEXT NOT NULL, UNIQUE (release, digest, label, kind));
 CREATE TABLE IF NOT EXISTS events (
     source INTEGER, id INTEGER, time REAL, served INTEGER, status INTEGER, prompt_tokens INTEGER,
     output_tokens INTEGER, first_token_seconds REAL, seconds REAL, PRIMARY KEY (source, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS samples (source INTEGER, id INTEGER, said TEXT, PRIMARY KEY (source, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS samples (
+    source INTEGER, id INTEGER, said TEXT, PRIMARY KEY (source, id)) WITHOUT ROWID;
 """
 
 
@@ -60,7 +61,8 @@ class Gathered:
     def heard(self, device: str, what: str) -> dict[str, Any]:
         """Return {spool, after}: how far this device was heard, as it is asked to go on."""
         row = self._connection.execute(
-            "SELECT spool, last FROM sources WHERE device = ? AND what = ? ORDER BY at DESC, number DESC LIMIT 1",
+            "SELECT spool, last FROM sources WHERE device = ? AND what = ? "
+            "ORDER BY at DESC, number DESC LIMIT 1",
             (device, what),
         ).fetchone()
         return {"spool": row[0], "after": row[1]} if row else {"spool": "", "after": 0}
@@ -74,15 +76,13 @@ class Gathered:
         with database.writing(self._connection):
             source = self._source(device, EVENTS, said, [number for number, _ in events])
             new = 0
+            put = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             for number, event in events:
                 row = (
                     *(source, number, event.time, self._served(event), event.status, event.prompt_tokens),
                     *(event.output_tokens, event.first_token_seconds, event.seconds),
                 )
-                marks = ", ".join("?" * len(row))
-                new += self._connection.execute(
-                    f"INSERT OR IGNORE INTO events VALUES ({marks})", row
-                ).rowcount  # noqa: S608
+                new += self._connection.execute(put, row).rowcount
         return new
 
     def keep_samples(self, device: str, said: dict[str, Any]) -> int:
@@ -113,7 +113,8 @@ class Gathered:
     def samples(self, devices: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the samples of these devices, or of all, with the device that each is from."""
         rows = self._connection.execute(
-            "SELECT device, said FROM samples JOIN sources ON sources.number = samples.source ORDER BY source, id"
+            "SELECT device, said FROM samples JOIN sources ON sources.number = samples.source "
+            "ORDER BY source, id"
         )
         for device, said in rows:
             if devices is None or device in devices:

@@ -36,23 +36,23 @@ LIMIT_BYTES = 32 << 20
 LEAST_BYTES = 256 << 10
 """A smaller limit is as good as this one: a few blocks."""
 BLOCK = 1024
-SERVED = "release, digest, label, kind"
 LOG_PAGES = 1000
 LEGACY, CARRYING = "[0-9]*.jsonl", ".carrying"
 """Spools were lines of JSON in numbered files once; one that is being carried over has another name."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS served (
-    number INTEGER PRIMARY KEY, release TEXT NOT NULL, digest TEXT NOT NULL, label TEXT NOT NULL, kind TEXT NOT NULL,
-    UNIQUE (release, digest, label, kind));
+    number INTEGER PRIMARY KEY, release TEXT NOT NULL, digest TEXT NOT NULL, label TEXT NOT NULL,
+    kind TEXT NOT NULL, UNIQUE (release, digest, label, kind));
 CREATE TABLE IF NOT EXISTS events (
-    id INTEGER PRIMARY KEY, time REAL, served INTEGER, status INTEGER, prompt_tokens INTEGER, output_tokens INTEGER,
-    first_token_seconds REAL, seconds REAL);
+    id INTEGER PRIMARY KEY, time REAL, served INTEGER, status INTEGER, prompt_tokens INTEGER,
+    output_tokens INTEGER, first_token_seconds REAL, seconds REAL);
 CREATE TABLE IF NOT EXISTS sums (
     block INTEGER, digest TEXT, summary TEXT, PRIMARY KEY (digest, block)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS carried (token TEXT PRIMARY KEY);
 """
 EVENTS = """
-SELECT id, time, release, digest, status, prompt_tokens, output_tokens, first_token_seconds, seconds, label, kind
+SELECT id, time, release, digest, status, prompt_tokens, output_tokens, first_token_seconds, seconds,
+    label, kind
 FROM events CROSS JOIN served ON served.number = events.served"""
 
 
@@ -119,10 +119,12 @@ class Spool:
         _, last = span(connection)
         number = self._writer.number(connection)
         served = (event.release, event.digest, event.label, event.kind)
-        connection.execute(f"INSERT OR IGNORE INTO served ({SERVED}) VALUES (?, ?, ?, ?)", served)
+        connection.execute(
+            "INSERT OR IGNORE INTO served (release, digest, label, kind) VALUES (?, ?, ?, ?)", served
+        )
         connection.execute(
             "INSERT INTO events SELECT ?, ?, number, ?, ?, ?, ?, ? FROM served "
-            f"WHERE ({SERVED}) = (?, ?, ?, ?)",  # noqa: S608 - no value in it
+            "WHERE (release, digest, label, kind) = (?, ?, ?, ?)",
             (
                 *(number, event.time, event.status, event.prompt_tokens, event.output_tokens),
                 *(event.first_token_seconds, event.seconds, *served),
@@ -188,10 +190,8 @@ def statuses(folder: Path, digest: str, since: float) -> list[int]:
 def span(connection: sqlite3.Connection) -> tuple[Any, Any]:
     """Return the lowest and the highest number; None and None of an empty spool."""
     # One at a time: of both at once SQLite reads the whole table.
-    lowest, highest = (
-        connection.execute(f"SELECT {one}(id) FROM events").fetchone() for one in ("min", "max")
-    )  # noqa: S608
-    return lowest[0], highest[0]
+    lowest = connection.execute("SELECT min(id) FROM events").fetchone()[0]
+    return lowest, connection.execute("SELECT max(id) FROM events").fetchone()[0]
 
 
 def _spool(connection: sqlite3.Connection) -> Any:

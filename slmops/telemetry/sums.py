@@ -8,9 +8,9 @@ This file runs on devices too: standard library only, Python 3.9.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slmops.errors import IntegrityError, MissingPartError
 from slmops.telemetry import database
@@ -62,7 +62,7 @@ class _Kept:
     first: float = float("inf")
     """The oldest of them."""
     last: int = -1
-    total: Summary = Summary()
+    total: Summary = field(default_factory=Summary)
 
     def read_on(self, connection: sqlite3.Connection, digest: str) -> _Kept:
         """Count the blocks that have become full since."""
@@ -76,7 +76,6 @@ class _Kept:
 
 
 def _parse(told: str) -> Summary:
-    said = json.loads(told)
-    return Summary(
-        **{key: tuple(map(tuple, value)) if isinstance(value, list) else value for key, value in said.items()}
-    )
+    said: dict[str, Any] = json.loads(told)
+    lists = {key: tuple(map(tuple, value)) for key, value in said.items() if isinstance(value, list)}
+    return Summary(**{**said, **lists})

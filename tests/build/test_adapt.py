@@ -25,8 +25,8 @@ from slmops.build.quality import Quality
 from slmops.build.quantize_gguf import quantize_gguf
 from slmops.build.reference import load_reference
 from slmops.build.subject import find_subject
+from slmops.daemon import generate
 from slmops.daemon.chat import chat_ids
-from slmops.daemon.generate import Ask
 from slmops.daemon.load import describe, load
 from slmops.daemon.sampling import Sampling
 from slmops.errors import BuildError, ModelError, QualityError
@@ -67,11 +67,9 @@ def adapted(folder):
 
 def answer(folder, asked):
     """Return what a daemon says that serves the artifact in `folder`."""
-    model = load(folder, describe(folder), lambda: False)
+    model = load(folder, describe(folder))
     ids = chat_ids(model.vocabulary, model.template, asked.messages, datetime.now(UTC))
-    return "".join(
-        piece.text for piece in model.answer(Ask(ids, asked.max_tokens, Sampling()), lambda: False)
-    )
+    return "".join(piece.text for piece in model.answer(generate.Wish(ids, asked.max_tokens, Sampling())))
 
 
 @pytest.fixture(scope="module")

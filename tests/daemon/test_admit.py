@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slmops import keep_keys
 from slmops.daemon.admit import ANYONE, ATTEMPTS, NOBODY, PEERS, Admission, Caller, Door, needed
@@ -200,6 +204,25 @@ def test_a_web_page_is_refused_unless_its_origin_was_named():
 def test_an_origin_is_named_whole(wrong):
     with pytest.raises(UsageError, match="origin"):
         Door(cors=[wrong])
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["authorization", "host", "origin", "sec-fetch-site", "content-type"]),
+        st.text(max_size=40)
+        | st.sampled_from(["Bearer slm_", "Bearer slm__", "[::1%lo]:", "localhost:x", "::"]),
+    ),
+    st.booleans(),
+)
+def test_no_headers_make_the_door_stumble_or_open(headers, local):
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "keys.json")
+        with contextlib.suppress(RefusedError):
+            assert Door(file).who(headers, local=local) == NOBODY
+            assert local
+        keep_keys.create(file, "app", "infer")
+        with pytest.raises(RefusedError):
+            Door(file).who(headers, local=local)
 
 
 def ask(door, method="GET", path="/v1/models", headers=None, **scope):

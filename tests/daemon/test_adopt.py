@@ -246,6 +246,13 @@ def children(process):
     return [int(each) for each in found]
 
 
+def door_of(process):
+    """The socket of a worker's llama-server."""
+    (child,) = children(process)
+    words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+    return Path(words[words.index(b"--host") + 1].decode())
+
+
 def ended(pid):
     """Wait until a process that is not our child is gone, or is but waited for."""
     try:
@@ -295,14 +302,27 @@ def test_we_end_with_it_and_refuse_nothing_that_another_could_answer(program, ar
 def test_nobody_without_the_key_is_answered(program, artifact):
     with adopted(artifact, program) as line:
         line.hear()
-        (child,) = children(line.process)
-        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        door = words[words.index(b"--host") + 1].decode()
-        assert Path(door).parent.stat().st_mode & 0o777 == 0o700
+        door = door_of(line.process)
+        assert door.parent.stat().st_mode & 0o777 == 0o700
         with socket.socket(socket.AF_UNIX) as other:
-            other.connect(door)
+            other.connect(str(door))
             other.sendall(b'POST /completion HTTP/1.0\r\nContent-Length: 14\r\n\r\n{"prompt":"x"}')
             assert b" 401 " in other.recv(1000)
+
+
+def test_what_a_killed_one_left_is_taken_away_by_the_next(program, artifact):
+    with adopted(artifact, program) as line:
+        line.hear()
+        left = door_of(line.process).parent
+    assert left.exists()
+
+    with adopted(artifact, program) as line:
+        line.hear()
+        ours = door_of(line.process).parent
+        assert not left.exists()
+        line.close()
+        line.process.wait(30)
+    assert not ours.exists()
 
 
 def test_an_artifact_that_does_not_load_is_told_of(program, tiny, tmp_path):

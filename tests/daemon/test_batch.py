@@ -260,7 +260,7 @@ def test_an_engine_that_fails_every_time_is_lost():
 class Dumb(Abacus):
     """It computes no numbers."""
 
-    def _logits(self, sequence):
+    def _logits(self, _sequence):
         return np.full(VOCABULARY, np.nan, np.float32)
 
 

@@ -189,3 +189,16 @@ def test_templates_render_as_in_transformers(tiny, name, tail):
         messages, chat_template=TEMPLATES[name], tokenize=False, add_generation_prompt=True
     )
     assert ChatTemplate(TEMPLATES[name], SPECIAL).render(messages, NOW) == expected
+
+
+@pytest.mark.journey
+@pytest.mark.filterwarnings("default")
+def test_tools_and_calls_are_rendered_as_in_transformers(tiny):
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+
+    reference = PreTrainedTokenizerFast(tokenizer_object=tiny.make_tokenizer()[0], **SPECIAL)
+    messages = [*user("Läuft < sie?"), CALLED, {"role": "tool", "content": "ja", "tool_call_id": "c"}]
+    expected = reference.apply_chat_template(
+        messages, tools=[LAMP], chat_template=TOOLS, tokenize=False, add_generation_prompt=True
+    )
+    assert ChatTemplate(TOOLS, SPECIAL).render(messages, NOW, [LAMP]) == expected

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import contextmanager
 
 import openai
 import pytest
@@ -28,23 +29,38 @@ LAMP = {
 }
 TOOL = {"type": "function", "function": {"name": "lamp", "description": "Switch a lamp.", "parameters": LAMP}}
 HI = [{"role": "user", "content": "hi"}]
-ASKED = 120
+ASKED = 60
 """Requests of each sort that schemathesis makes."""
 
 
 @pytest.fixture(scope="module")
-def url(tiny, run_daemon, tmp_path_factory):
-    """A daemon that serves a model without any sense, whose template knows tools."""
-    folder = tmp_path_factory.mktemp("conformance") / "artifact"
-    tiny.make_artifact(folder, "gguf", tiny.random_weights(), context=1024)
-    (folder / "chat_template.jinja").write_text(TOOLS, encoding="utf-8")
-    with run_daemon(folder) as running, running.client():
-        yield running.url
+def serve(tiny, run_daemon, tmp_path_factory):
+    """A daemon that serves a model without any sense, whose template knows tools, in either format."""
+
+    @contextmanager
+    def serve(kind):
+        folder = tmp_path_factory.mktemp("conformance") / "artifact"
+        tiny.make_artifact(folder, kind, tiny.random_weights(), context=1024)
+        (folder / "chat_template.jinja").write_text(TOOLS, encoding="utf-8")
+        with run_daemon(folder) as running, running.client():
+            yield running.url
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def url(serve):
+    with serve("gguf") as url:
+        yield url
+
+
+def of(url):
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
 @pytest.fixture(scope="module")
 def client(url):
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+    with of(url) as client:
         yield client
 
 
@@ -135,6 +151,18 @@ def test_an_answer_keeps_to_its_schema_or_grammar(client):
     free = {"grammar": 'root ::= "yes" | "no"'}
     said = client.completions.create(model="parrot", prompt="on?", extra_body=free)
     assert said.choices[0].text in {"yes", "no"}
+
+
+def test_every_format_keeps_to_schemas_and_calls_tools(serve):
+    form = {"type": "json_schema", "json_schema": {"name": "lamp", "schema": LAMP}}
+    asked = {"model": "parrot", "messages": HI, "max_tokens": 200}
+    with serve("onnx") as url, of(url) as client:
+        said = client.chat.completions.create(response_format=form, **asked).choices[0].message
+        assert set(json.loads(said.content)) == {"room", "on"}
+        said = (
+            client.chat.completions.create(tools=[TOOL], tool_choice="required", **asked).choices[0].message
+        )
+        assert set(json.loads(said.tool_calls[0].function.arguments)) == {"room", "on"}
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,39 @@ def test_a_call_that_must_be_is_a_call(tiny, token, tagged, several):
             jsonschema_rs.validate(LAMP, json.loads(call.arguments))
 
 
+@pytest.mark.parametrize("token", [None, True, False])
+@pytest.mark.parametrize("tagged", [False, True])
+def test_a_call_that_may_be_is_as_strict_as_its_function(tiny, token, tagged):
+    tokenizer = tiny.make_tokenizer()[0]
+    if token is not None:
+        tokenizer.add_tokens([AddedToken(mark, special=token, normalized=False) for mark in (OPEN, CLOSE)])
+    vocabulary = JsonVocabulary(tokenizer.to_str(), "<|begin|>")
+    grammars = Grammars(vocabulary, SIZE, [END], tagged=tagged)
+    strict = {**lamp()["function"], "strict": True}
+    asked = chat(tools=[{"type": "function", "function": strict}])
+
+    def says(text):
+        constraint = grammars.constraint(asked)
+        for said in vocabulary.encode(text, begin=False, controls=True):
+            logits = np.zeros(SIZE, np.float32)
+            constraint.mask(logits)
+            if np.isneginf(logits[said]):
+                return "never"
+            constraint.take(said)
+        logits = np.zeros(SIZE, np.float32)
+        constraint.mask(logits)
+        return "so far" if np.isneginf(logits[END]) else "whole"
+
+    def call(arguments):
+        said = f'{{"name": "lamp", "{"arguments" if tagged else "parameters"}": {arguments}}}'
+        return f"Hm.\n{OPEN}\n{said}\n{CLOSE}" if tagged else said
+
+    assert says("Just text. {} <b>") == says("") == "whole"
+    assert says(call('{"on": true, "level": 3}')) == "whole"
+    assert says(call('{"on": true, "level": 3}').partition("true")[0]) == "so far"
+    assert says(call('{"loud": true}')) == says(call('{"on": 1}')) == "never"
+
+
 def test_the_function_that_was_named_is_the_one_that_is_called(vocabulary, grammars):
     choice = {"type": "function", "function": {"name": "beam"}}
     asked = chat(tools=[lamp(), lamp("beam")], tool_choice=choice)

@@ -11,7 +11,7 @@ few = st.integers(0, 5)
 
 
 def begun(book, prompt, limit=0, *, anew=False):
-    """Let a prompt in and read it, as whoever drives an engine does; return its sequence and what it shared."""
+    """Let a prompt in and read it, as whoever drives an engine; return its sequence and what it shared."""
     whole = len(prompt) + limit
     entry = book.entry(prompt, whole, anew=anew)
     if entry is None:
@@ -42,40 +42,56 @@ class Cells:
         return len({cell for line in self.lines.values() for cell in line})
 
 
+class House:
+    """A book and an engine's cells, driven side by side."""
+
+    def __init__(self, *, copies):
+        self.book, self.cells = Book(POOL, SEQUENCES, SLOTS, copies), Cells(copies=copies)
+        self.texts, self.wholes = {}, {}
+
+    def come(self, prompt, limit, *, anew):
+        whole = len(prompt) + limit
+        entry = self.book.entry(prompt, whole, anew=anew) if len(self.book.at_work) < SLOTS else None
+        if entry is None:
+            return
+        assert entry.target not in self.texts
+        assert not set(entry.thrown) & set(self.book.at_work)
+        assert entry.shared < len(prompt)
+        if entry.source is not None:
+            assert self.texts[entry.source][: entry.shared] == prompt[: entry.shared]
+        self.cells.share(entry.source, entry.target, entry.shared)
+        self.book.begin(entry.target, prompt, whole, entry.source, entry.shared)
+        for sequence in entry.thrown:
+            self.book.forget(sequence)
+            self.leave(sequence)
+        self.texts[entry.target], self.wholes[entry.target] = list(prompt[: entry.shared]), whole
+        self.add(entry.target, prompt[entry.shared :])
+
+    def add(self, sequence, ids):
+        self.cells.lines[sequence] += self.cells.new(len(ids))
+        self.book.add(sequence, ids)
+        self.texts[sequence] += ids
+
+    def leave(self, sequence):
+        del self.cells.lines[sequence], self.texts[sequence]
+
+
 @settings(max_examples=200)
 @given(st.lists(st.tuples(prompts, few, st.booleans(), st.integers(0, 3)), max_size=25), st.booleans())
 def test_whatever_comes_and_goes_the_pool_holds_it_and_every_cell_is_counted(requests, copies):
-    book, cells, texts, wholes = Book(POOL, SEQUENCES, SLOTS, copies), Cells(copies=copies), {}, {}
+    house = House(copies=copies)
+    book = house.book
     for prompt, limit, anew, ends in requests:
-        whole = len(prompt) + limit
-        entry = book.entry(prompt, whole, anew=anew) if len(book.at_work) < SLOTS else None
-        if entry is not None:
-            assert entry.target not in texts
-            assert not set(entry.thrown) & set(book.at_work)
-            assert entry.shared < len(prompt)
-            if entry.source is not None:
-                assert texts[entry.source][: entry.shared] == prompt[: entry.shared]
-            cells.share(entry.source, entry.target, entry.shared)
-            book.begin(entry.target, prompt, whole, entry.source, entry.shared)
-            for sequence in entry.thrown:
-                book.forget(sequence)
-                del cells.lines[sequence], texts[sequence]
-            cells.lines[entry.target] += cells.new(len(prompt) - entry.shared)
-            book.add(entry.target, prompt[entry.shared :])
-            texts[entry.target], wholes[entry.target] = list(prompt), whole
+        house.come(prompt, limit, anew=anew)
         for sequence in book.at_work:
-            if len(texts[sequence]) < wholes[sequence]:
-                book.add(sequence, (0,))
-                cells.lines[sequence] += cells.new(1)
-                texts[sequence].append(0)
+            if len(house.texts[sequence]) < house.wholes[sequence]:
+                house.add(sequence, [0])
         for sequence in book.at_work[:ends]:
             for gone in book.end(sequence):
-                del cells.lines[gone], texts[gone]
-        assert book.occupied() == cells.used <= POOL
+                house.leave(gone)
+        assert book.occupied() == house.cells.used <= POOL
         assert len(book.kept) <= SEQUENCES - SLOTS
-        assert {sequence: book.read(sequence) for sequence in texts} == {
-            sequence: len(text) for sequence, text in texts.items()
-        }
+        assert [book.read(sequence) for sequence in house.texts] == list(map(len, house.texts.values()))
 
 
 @given(prompts, st.integers(0, 5))

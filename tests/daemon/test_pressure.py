@@ -60,7 +60,7 @@ def lay(root, files):
         (root / name).write_text(text)
 
 
-MEMINFO = "MemTotal:        8000000 kB\nMemFree:          100000 kB\nMemAvailable:    2000000 kB\nHugePages_Total: 0\n"
+MEMINFO = "MemTotal: 8000000 kB\nMemFree:  100000 kB\nMemAvailable: 2000000 kB\nHugePages_Total: 0\n"
 PSI = "some avg10=12.50 avg60=1.00 avg300=0.20 total=123\nfull avg10=3.25 avg60=0.50 avg300=0.10 total=45\n"
 
 
@@ -77,7 +77,7 @@ def test_the_group_with_the_least_room_counts_and_pages_of_files_do_not(tmp_path
             "sys/fs/cgroup/slice/unit/memory.events": "low 0\nhigh 4\nmax 9\noom 1\noom_kill 2\n",
             "sys/fs/cgroup/slice/memory.max": "1000\n",
             "sys/fs/cgroup/slice/memory.current": "900\n",
-            "sys/fs/cgroup/slice/memory.stat": "anon 500\ninactive_file 100\nactive_file 200\nslab_reclaimable 50\n",
+            "sys/fs/cgroup/slice/memory.stat": "inactive_file 100\nactive_file 200\nslab_reclaimable 50\n",
         },
     )
     found = read(tmp_path)

@@ -81,10 +81,14 @@ def test_of_an_error_that_is_not_ours_the_words_are_not_told(written, form):
     assert "test_records.py:" in line
 
 
+def fail():
+    raise ModelError("the model has 3 layers; expected 4")
+
+
 def test_of_an_error_of_ours_the_words_are_told(written):
     def act():
         try:
-            raise ModelError("the model has 3 layers; expected 4")
+            fail()
         except ModelError:
             log.exception("a worker failed", extra={"pid": 17, "crashes": 2})
 

@@ -33,6 +33,13 @@ def test_the_likeliest_come_first_and_the_token_itself_is_told_whatever_its_plac
     assert told.get("c", found.logprob) == found.logprob
 
 
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(0, 12))
+def test_among_equals_the_lowest_id_comes_first(likeness, most):
+    found = score(lambda ids: "".join(map(chr, ids)), [], 0, np.array(likeness, np.float32), most)
+    best = sorted(range(len(likeness)), key=lambda at: (-likeness[at], at))[:most]
+    assert [text for text, _ in found.top] == [chr(at) for at in best]
+
+
 def test_nothing_foretells_the_first_token():
     assert score(decode, [], 3, None, 2) == score(decode, [], 3, None, 0)
 

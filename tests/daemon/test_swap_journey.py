@@ -123,14 +123,14 @@ def steps(do, models):
 
 
 RECORDS = 17
-"""That `steps` leaves, with those of the start."""
+"""That `steps` leaves, with the five of the start."""
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize("last", range(1, RECORDS + 1))
+@pytest.mark.parametrize("last", range(2, RECORDS + 1))
 def test_a_router_killed_at_any_record_serves_a_gated_version_again(tiny, models, tmp_path, last):
     state = tmp_path / "state"
-    killer = ("strace", "-f", "-qq", "--seccomp-bpf", "-o", tmp_path / "strace", "-e", "trace=fsync")
+    killer = ("strace", "-f", "-qq", "-o", tmp_path / "strace", "-e", "trace=fsync")
     killer = (*killer, "-e", f"inject=fsync:signal=SIGKILL:when={last}")
     with (
         suppress(SlmopsError, httpx.HTTPError, AssertionError),

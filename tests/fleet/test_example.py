@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slmops.fleet.inventory import Entry, Fleet, Group, Settings
+from slmops.fleet.inventory import Daemon, Entry, Fleet, Group, Settings
 from slmops.fleet.load import load_fleet
 from slmops.fleet.strategy import Canary, MaxUnavailable, Quarantine, Rate, Step, Strategy
 from slmops.fleet.window import Window
@@ -28,7 +28,7 @@ def test_the_example_is_a_fleet():
 
 @pytest.mark.parametrize(
     "model",
-    [Fleet, Settings, Group, Entry, Strategy, Canary, Step, MaxUnavailable, Rate, Window, Quarantine],
+    [Fleet, Settings, Daemon, Group, Entry, Strategy, Canary, Step, MaxUnavailable, Rate, Window, Quarantine],
 )
 def test_every_key_of_the_schema_stands_in_the_example(text, model):
     keys = [about.alias or name for name, about in model.model_fields.items()]

@@ -267,3 +267,23 @@ def test_a_wave_that_picks_nobody_of_the_fleet_is_refused():
         "rollout: {waves: [{select: 'a,'}]}\n" + ONE
     )
     assert devices("rollout: {waves: [{select: a}]}\n" + ONE)
+
+
+def test_how_the_daemon_is_run_is_looked_for_key_by_key_and_told_to_the_device():
+    (device,) = devices(
+        "defaults: {daemon: {slots: 8, cache: 16MiB}}\n"
+        "groups: {small: {daemon: {slots: 2, seats: 4}}}\n"
+        "devices: [{name: a, host: h, groups: [small], daemon: {seats: 0, cors: [https://a.example]}}]\n"
+    )
+
+    expected = {"slots": 2, "seats": 0, "cache": 16 << 20, "cors": ["https://a.example"]}
+    assert device.told["daemon"] == expected
+
+
+def test_a_daemon_that_nobody_says_anything_of_is_told_nothing():
+    assert devices(ONE)[0].told["daemon"] == {}
+
+
+def test_a_flag_that_no_daemon_has_is_refused():
+    assert "slot" in refused("defaults: {daemon: {slot: 8}}\n" + ONE)
+    assert "capture" in refused("defaults: {daemon: {capture: 2}}\n" + ONE)

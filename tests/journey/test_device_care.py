@@ -32,6 +32,14 @@ def test_a_device_is_bootstrapped_looked_at_and_left_as_it_was(operator, tmp_pat
     assert [each["path"] for each in freed["gone"]] == [".new-torn"]
     operator("device", "logs", "edge-1", "--fleet", fleet, "--of", "agent")
 
+    key = operator.json(*("device", "keys", "edge-1", "create"), "--fleet", fleet, "--name", "app")["key"]
+    assert key.startswith("slm_")
+    assert key.rpartition("_")[2] not in (place / "keys.json").read_text()
+    operator(*("device", "keys", "edge-1", "create"), "--fleet", fleet, "--name", "app", exits=1)
+    assert "in force" in operator("device", "keys", "edge-1", "--fleet", fleet)
+    assert "revoked" in operator("device", "keys", "edge-1", "revoke", "--fleet", fleet, "--name", "app")
+    assert key not in (operator.home / "audit.jsonl").read_text()
+
     both = operator.json("device", "fsck", "--fleet", fleet, exits=4)["devices"]
     assert [row.get("clean") for row in both] == [True, None], "edge-2 has no agent"
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from slmops.errors import IntegrityError
 from slmops.telemetry import database
-from slmops.telemetry.events import RequestFinished, render
 from slmops.telemetry.database import GAP
+from slmops.telemetry.events import RequestFinished, render
 from slmops.telemetry.spool import FILE, LEAST_BYTES, Spool, read, statuses
 
 REPOSITORY = Path(__file__).parents[2]

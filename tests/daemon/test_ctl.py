@@ -1,0 +1,138 @@
+"""What `ctl` says and how it ends, against a real router where one is needed."""
+
+import json
+
+import pytest
+
+from slmops.daemon import ctl
+
+GIVEN, NEXT = (f"sha256:{letter * 64}" for letter in "ab")
+
+
+@pytest.fixture(scope="module")
+def models(tiny, tmp_path_factory):
+    """A version that is right, and one that is not what its golden prompts say."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(name, version, expected):
+        said = {"golden": "golden.jsonl", "version": version}
+        there = tiny.make_artifact(folder / name, "gguf", tiny.parrot_weights(), **said)
+        golden = {"messages": [{"role": "user", "content": "hi"}], "expect": expected}
+        (there / "golden.jsonl").write_text(json.dumps(golden) + "\n", encoding="utf-8")
+        return there
+
+    return make("given", "1.0.0", tiny.SENTENCE), make("other", "1.1.0", "something else")
+
+
+@pytest.fixture(scope="module")
+def socket(tiny, models, tmp_path_factory):
+    """The admin socket of a router that serves."""
+    folder = tmp_path_factory.mktemp("router")
+    said = ("--digest", GIVEN, "--admin", folder / "admin.sock")
+    with tiny.daemon(models[0], folder, *said) as running, running.client():
+        yield folder / "admin.sock"
+
+
+@pytest.fixture
+def do(socket, capsys):
+    """Run ctl and return its exit code, output and complaints."""
+
+    def run(*words):
+        code = ctl.main([*map(str, words), "--admin", str(socket)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_status_names_each_version_and_tells_how_it_does(do):
+    code, said, _ = do("status")
+    assert code == 0
+    heads, first = said.splitlines()[:2]
+    assert heads.split()[:3] == ["LABEL", "RELEASE", "DIGEST"]
+    assert first.split()[:5] == ["current", "parrot:1.0.0", "a" * 12, "ready", "starter"]
+    assert "0 waiting" in said
+
+
+def test_a_status_for_programs_is_json(do):
+    code, said, _ = do("status", "-o", "json")
+    told = json.loads(said)
+    assert code == 0
+    assert told["labels"] == {"current": GIVEN}
+    assert told["versions"][0]["rss"] > 0
+    assert told["traffic"] == {"split": {"current": 1.0}, "shadow": None}
+
+
+def test_where_nothing_is_compared_a_report_says_how_to_begin(do):
+    assert do("report")[1].endswith("Begin: python -m slmops.daemon ctl shadow candidate 10%\n")
+
+
+def test_a_version_goes_its_way_step_by_step_and_each_says_what_is_next(do, models):
+    assert do("load", models[0], "--digest", NEXT)[1].endswith("Next: python -m slmops.daemon ctl gate\n")
+    assert do("load", models[0], "--digest", NEXT)[1] == "bbbbbbbbbbbb is loaded already.\n"
+    code, _, complaint = do("promote")
+    assert code == 1
+    assert "it has passed no gate: load and gate it first" in complaint
+    assert do("gate")[1].startswith("bbbbbbbbbbbb: pass: 1 of 1 golden prompts passed\n")
+    assert "current 90%, candidate 10%" in do("split", "current=9", "candidate=1")[1]
+    assert "20% also asked of candidate" in do("shadow", "candidate", "20%")[1]
+    assert "fewer than 30 requests" in do("report")[1]
+    assert "current 100%" in do("split", "off")[1]
+    assert "rollback (aaaaaaaaaaaa)" in do("promote")[1]
+    assert do("promote", "b" * 12)[1] == "bbbbbbbbbbbb is current already.\n"
+    assert do("rollback", "--why", "for once") == (
+        0,
+        "aaaaaaaaaaaa is current again; bbbbbbbbbbbb was withdrawn.\n",
+        "",
+    )
+    assert do("rollback")[:1] == (0,)
+    assert "for once" in do("status")[1]
+
+
+def test_a_version_that_fails_its_gate_has_an_exit_code_of_its_own(do, models):
+    assert do("load", models[1])[0] == 0
+    code, said, _ = do("gate")
+    assert code == 5
+    assert "expected 'something else', got 'Grün, 猫!'" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("drop", "current"), "is current: promote another"),
+        (("drop", "candidate"), "no version 'candidate' is known"),
+        (("load", "/nowhere"), "not an artifact folder"),
+        (("gate", "0" * 64), "no version"),
+        (("shadow", "candidate"), "no label here"),
+        (("split", "current=much"), "expected a number"),
+        (("split", "other=1"), "expected one of current, previous, candidate"),
+    ],
+)
+def test_what_is_refused_says_why(do, words, complaint):
+    code, said, why = do(*words)
+    assert code in (1, 2)
+    assert not said
+    assert complaint in why
+
+
+def test_without_a_daemon_the_exit_code_is_6_and_where_to_look_is_said(tmp_path, capsys):
+    assert ctl.main(["status", "--admin", str(tmp_path / "none.sock")]) == 6
+    assert "Say --admin SOCKET" in capsys.readouterr().err
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit):
+        ctl.main(["--help"])
+    said = capsys.readouterr().out
+    for verb in (
+        "status",
+        "load",
+        "gate",
+        "promote",
+        "rollback",
+        "drop",
+        "drain",
+        "split",
+        "shadow",
+        "report",
+    ):
+        assert f"    {verb} " in said

@@ -1,0 +1,135 @@
+"""The port of a device is held whoever answers at it, and the router is asked by its keeper."""
+
+import json
+import os
+import socket
+import threading
+
+import pytest
+
+from slmops.device import admin, ready
+from slmops.device.admin import Errand
+from slmops.device.listen import HELD, LOOPBACK, Listener
+
+
+@pytest.fixture
+def listener(places):
+    made = Listener(places)
+    yield made
+    made.close()
+
+
+def reachable(places):
+    with socket.create_connection((LOOPBACK, int(places.port.read_text())), 5) as line:
+        return line.getpeername()[1]
+
+
+def test_a_port_is_held_and_named_until_it_is_let_go(places, listener):
+    first = listener.open(LOOPBACK, 0)
+    port = reachable(places)
+
+    assert listener.open(LOOPBACK, 0) == first
+    assert reachable(places) == port
+    listener.close()
+    assert not places.port.exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((LOOPBACK, port), 5)
+
+
+def test_another_address_is_another_socket(places, listener):
+    listener.open(LOOPBACK, 0)
+    port = reachable(places)
+
+    listener.open("0.0.0.0", 0)
+
+    assert reachable(places) != port
+
+
+def test_a_port_that_is_somebody_elses_is_an_error(listener):
+    with (
+        socket.create_server((LOOPBACK, 0)) as other,
+        pytest.raises(OSError, match="Address already in use"),
+    ):
+        listener.open(LOOPBACK, other.getsockname()[1])
+
+
+def test_what_is_handed_over_is_taken_up_by_the_next_and_is_no_ones_childs(places, listener):
+    number = listener.open(LOOPBACK, 0)
+    port = reachable(places)
+    listener.hand_over()
+    assert os.get_inheritable(number)
+
+    taken = Listener(places)
+
+    assert HELD not in os.environ
+    assert not os.get_inheritable(number)
+    assert taken.open(LOOPBACK, 0) == number
+    assert reachable(places) == port
+    # They hold one descriptor between them, which is closed once.
+    taken._socket.detach()
+
+
+@pytest.fixture
+def router(places):
+    """Answer one question at the admin socket with what the test puts there."""
+    said = []
+    place = socket.socket(socket.AF_UNIX)
+    here = os.open(places.run, os.O_RDONLY)
+    place.bind(f"/proc/self/fd/{here}/admin.sock")
+    place.listen()
+
+    def answer():
+        line, _ = place.accept()
+        with line:
+            asked = line.recv(1 << 16)
+            line.sendall(said.pop() if said else b"")
+            said.append(asked)
+
+    thread = threading.Thread(target=answer)
+
+    def begin(reply):
+        said.append(reply)
+        thread.start()
+        return said
+
+    yield begin
+    thread.join()
+    place.close()
+    os.close(here)
+
+
+def heard(errand, until):
+    """The answer to an errand, once it is there."""
+    found = []
+    until(lambda: (answer := errand.look()) is not None and (found.append(answer) or True))
+    return found[0]
+
+
+def test_an_errand_is_sent_and_looked_at_until_its_answer_is_whole(places, router, until):
+    asked = router(b'HTTP/1.1 409 Conflict\r\nA: b\r\n\r\n{"error": {"message": "no room"}}')
+
+    answer = heard(Errand(places, "load", {"digest": "sha256:a"}), until)
+
+    assert (answer.status, answer.message) == (409, "no room")
+    head, _, body = asked[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /admin/v1/load HTTP/1.0\r\n")
+    assert json.loads(body) == {"digest": "sha256:a"}
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1", b"HTTP/1.1 200 OK\r\n\r\n[1]", b"\xff\xff\r\n\r\n{"])
+def test_a_router_that_breaks_off_is_an_error_and_no_answer(places, router, until, reply):
+    router(reply)
+
+    with pytest.raises(OSError, match="the router"):
+        heard(Errand(places, "status"), until)
+
+
+def test_the_status_of_a_router_that_is_not_there_is_none(places):
+    assert admin.status(places) is None
+
+
+def test_where_keys_are_asked_for_the_agent_comes_by_the_admin_socket(places, router):
+    places.keys.write_text("{}")
+    router(b'HTTP/1.1 200 OK\r\n\r\n{"ready": true, "digest": "sha256:a"}')
+
+    assert ready.ready(places)["digest"] == "sha256:a"
