@@ -143,15 +143,16 @@ class Server:
         found: dict[str, Any] = answer.json()
         return found
 
-    def bring(self, folder: Path) -> None:
-        """Load a version, hold its gate, and have it serve; end what served before."""
+    def bring(self, folder: Path) -> str:
+        """Load a version, hold its gate, and have it serve; end what served before. Return how it came in."""
         old = self.order("status")["labels"]["current"]
-        self.order("load", folder=str(folder), digest=named(folder))
+        plan = self.order("load", folder=str(folder), digest=named(folder))["plan"]
         verdict = self.order("gate", digest=named(folder))
         if verdict["outcome"] != "pass":
             sys.exit(f"{folder}: {verdict}")
         self.order("promote", digest=named(folder))
         self.order("drop", digest=old)
+        return str(plan)
 
     def words(self) -> str:
         """Return the last lines that it wrote."""

@@ -90,12 +90,6 @@ class Door:
         self._attempts: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._refresh()
 
-    @property
-    def keyed(self) -> bool:
-        """Say whether only keys open."""
-        self._refresh()
-        return self._keys is not None
-
     def who(self, headers: Mapping[str, str], *, local: bool, peer: str = "") -> Caller:
         """Return who asks; raise RefusedError 401, 403 or 429.
 

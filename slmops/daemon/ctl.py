@@ -1,4 +1,4 @@
-"""Ask a running daemon from a shell how it stands, and to change what it serves: `slmops.daemon ctl`.
+"""Ask a running daemon from a shell how it stands, and to change what it serves: `slmopsd ctl`.
 
 It speaks HTTP over the daemon's admin socket, with the standard library alone, and knows no model.
 
@@ -24,16 +24,16 @@ from slmops.profile.sizes import human_size
 
 SOCKET = "/run/slmopsd/admin/admin.sock"
 OK, REFUSED, FAILED_GATE = 0, 1, 5
-PROGRAM = "python -m slmops.daemon ctl"
+PROGRAM = "slmopsd ctl"
 ABOUT = """\
 Ask a running daemon how it stands, and change what it serves while it serves.
 
 A new version, step by step (each can be repeated, and says so when nothing is left to do):
 
-  ctl load FOLDER      beside what serves; without memory for both, in its place
-  ctl gate             ask the candidate its golden prompts
-  ctl promote          requests that name no version go to it from now on
-  ctl rollback         if it is worse after all: the version before serves again, at once
+  slmopsd ctl load FOLDER  beside what serves; without memory for both, in its place
+  slmopsd ctl gate         ask the candidate its golden prompts
+  slmopsd ctl promote      requests that name no version go to it from now on
+  slmopsd ctl rollback     if it is worse after all: the version before serves again, at once
 """
 VERSION = "a label (current, previous, candidate), a digest, or its first 12 digits"
 

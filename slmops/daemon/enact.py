@@ -40,8 +40,9 @@ class Bounds:
     gate: float = prove.SECONDS
     drain: float = 8.0
     """For requests of a version that is to leave."""
-    alone: float = 120.0
-    """For a candidate that current had to leave for: if it is not promoted by then, current comes back."""
+    alone: float = 600.0
+    """For a candidate that current had to leave for: if it is not promoted by then, current comes back. A
+    slow board takes minutes for its golden prompts."""
 
 
 class Hand:
@@ -90,13 +91,17 @@ class Hand:
         async with self._pen:
             why = unless(self.state)
             if why:
-                raise conflict(f"{short(digest or '')}: {why}", "not_allowed", "load and gate it first")
+                raise RefusedError(CONFLICT, f"{short(digest or '')}: {why}", reason="not_allowed")
             whose = {"digest": digest} if digest else {}
             record = {"kind": kind, "at": round(time.time(), 3), **whose, **said}
             write = partial(self._journal.write, record, must=must)
             await asyncio.get_running_loop().run_in_executor(self._scribe, write)
         log.info("%s", " ".join(filter(None, (kind, short(digest or ""), said.get("why")))))
         self._moved()
+
+    async def close(self) -> None:
+        """See the last record to its end; nothing more can be said."""
+        await asyncio.to_thread(self._scribe.shutdown)
 
     async def fail(self, digest: str, why: str, **evidence: Any) -> None:
         """Write down that a version failed, with all that can be said of it before its worker is ended."""
@@ -125,10 +130,18 @@ class Hand:
             raise ModelError(why) from error
         await self.say("loaded", digest, must=must, memory=resident_bytes(worker.pid)[1])
 
-    async def end(self, digest: str, drain: float | None = None) -> None:
-        """End a version's worker, and remember how much memory it had come to."""
+    async def end(self, digest: str, drain: float | None = None, *, serving: str | None = None) -> None:
+        """End a version's worker, and remember how much memory it had come to.
+
+        Raise RefusedError where it has become current meanwhile; `serving` is the one that may be.
+        """
         worker = self.house.resident(digest)
-        await self.say("dropped", digest, memory=resident_bytes(worker.pid)[1] if worker else 0)
+        memory = resident_bytes(worker.pid)[1] if worker else 0
+
+        def why_not(state: State) -> str:
+            return "it serves" if state.current == digest != serving else ""
+
+        await self.say("dropped", digest, unless=why_not, memory=memory)
         await self.house.close(digest, self.bounds.drain if drain is None else drain)
 
     async def make_room(self, version: Version) -> room.Plan:
@@ -137,14 +150,15 @@ class Hand:
         others = {digest: size for digest, size in memory.residents.items() if digest != version.digest}
         measured = self.state.stage(version.digest).memory
         needed = room.estimate(version.description.memory_bytes, measured)
-        plan = room.plan(replace(memory, residents=others), self.state.current, needed)
+        serving = self.state.current
+        plan = room.plan(replace(memory, residents=others), serving, needed)
         if plan.kind == "refuse":
             why = f"{version.release} does not fit: {plan.why}"
             numbers = {"estimate": needed, "free": plan.free, "limit": memory.limit, "used": memory.used}
             await self.fail(version.digest, why, folder=version.folder, **numbers)
             raise conflict(why, "does_not_fit", "drop a version, or give the daemon more memory")
         for digest in plan.leave:
-            await self.end(digest)
+            await self.end(digest, serving=serving)
         return plan
 
     async def serve(self, given: Version | None = None) -> None:

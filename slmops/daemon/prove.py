@@ -30,7 +30,7 @@ from slmops.daemon.versions import Version
 from slmops.errors import DocumentError
 
 Outcome = Literal["pass", "fail", "inconclusive"]
-SECONDS = 120.0
+SECONDS = 300.0
 """For all golden prompts together."""
 FEW, ENOUGH = 8, 32
 """Tokens after the first that tell a speed, at least; and how many are asked for where answers are short."""

@@ -21,7 +21,8 @@ from slmops.errors import ModelError
 FEW = 256
 """The likeliest tokens that are sorted at first: seldom more are needed, and sorting costs."""
 
-__all__ = ["Sampling", "bend", "choose"]
+COLD = 1e-6
+"""A temperature below it is as good as this one, and its division has no room among numbers."""
 
 
 def choose(logits: Logits, sampling: Sampling, chance: np.random.Generator) -> int:
@@ -34,7 +35,7 @@ def choose(logits: Logits, sampling: Sampling, chance: np.random.Generator) -> i
         return best
     few = _top(logits, sampling.top_k) if 0 < sampling.top_k < len(logits) else None
     left = logits if few is None else logits[few]
-    weights = np.exp((left - np.float32(top)).astype(np.float64) / sampling.temperature)
+    weights = np.exp((left - np.float32(top)).astype(np.float64) / max(sampling.temperature, COLD))
     kept = _likeliest(left, weights, sampling, is_sorted=few is not None)
     line = np.cumsum(weights if kept is None else weights[kept])
     drawn = min(int(np.searchsorted(line, chance.random() * line[-1], side="right")), len(line) - 1)

@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from slmops.daemon import prove, room
 from slmops.daemon.describe import read
 from slmops.daemon.enact import Bounds, Hand, conflict, not_loadable, short
 from slmops.daemon.journal import Journal
+from slmops.daemon.refusal import RefusedError
 from slmops.daemon.resident import House
 from slmops.daemon.versions import ROUTER, Label, Record, State, Version, why_not_promoted
 from slmops.errors import ModelError, SlmopsError
@@ -122,7 +124,8 @@ class Swap:
 
         def why_not(state: State) -> str:
             ready = self._hand.is_ready(digest)
-            return why_not_promoted(state, digest) or ("" if ready else "its worker is not ready")
+            why = why_not_promoted(state, digest) or ("" if ready else "its worker is not ready")
+            return why and f"{why}: load and gate it first"
 
         await self._hand.say("promoted", digest, unless=why_not)
         self._settle()
@@ -201,10 +204,11 @@ class Swap:
             await self._return_from(digest)
 
     async def end(self) -> None:
-        """Stop what goes on in the background."""
+        """Stop what goes on in the background, for good: the verbs are over."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._hand.close()
 
     async def _revive(self) -> None:
         """Try again to load what should serve and is not there, unless a verb is at it."""
@@ -249,6 +253,8 @@ class Swap:
             await self._hand.say("gated", digest, outcome=outcome, by=said["by"], why=why, evidence=said)
         else:
             async with self._verb:
+                if self.state.current == digest:
+                    raise conflict(f"{short(digest)} serves by now", "in_use", "roll it back")
                 await self._hand.fail(digest, f"it failed its gate: {why}", gate=said)
                 await self.house.close(digest, self._hand.bounds.drain)
                 await self._return_from(digest)
@@ -283,7 +289,8 @@ class Swap:
         """End the workers of versions without a label."""
         async with self._verb:
             for digest in [each for each in self.house.versions if self.state.label(each) is None]:
-                await self._hand.end(digest)
+                with suppress(RefusedError):  # It was promoted meanwhile.
+                    await self._hand.end(digest)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

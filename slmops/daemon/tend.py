@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from slmops.daemon.protocol import (
     Ask,
@@ -55,6 +55,8 @@ log = logging.getLogger("slmops.daemon")
 
 class WorkerLostError(ModelError):
     """The worker ended, or was ended, while it was asked."""
+
+    code: ClassVar[str] = "SLM-WORKER"
 
 
 @dataclass(frozen=True)

@@ -146,13 +146,13 @@ class Asked:
         """Say whether it leaves the version to us, so that a split may decide."""
         return (self.version, self.label, self.digest) == (None, None, None)
 
-    def fits(self, version: Version) -> bool:
+    def fits(self, release: str, digest: str) -> bool:
         """Say whether a version is of that name, version and digest; the label is not its business."""
-        said = version.description
+        name, _, version = release.partition(":")
         return (
-            self.name in (None, said.name)
-            and self.version in (None, said.version)
-            and version.digest.removeprefix("sha256:").startswith(self.digest or "")
+            self.name in (None, name)
+            and self.version in (None, version)
+            and digest.removeprefix("sha256:").startswith(self.digest or "")
         )
 
 
@@ -173,7 +173,8 @@ def asked(model: str | None) -> Asked | None:
 def pick(wanted: Asked, residents: Mapping[str, Version], state: State) -> str | None:
     """Return the digest among the residents that is meant: of several the current, previous, candidate.
 
-    What is open is current's, if it is of that name, else of the first that is.
+    Current may be meant though it is away for a moment; what is open is current's, if it is of that name,
+    else of the first that is.
     """
     order: Iterable[str] = [state.labels[label] for label in LABELS if label in state.labels]
     if wanted.label is not None:
@@ -182,7 +183,10 @@ def pick(wanted: Asked, residents: Mapping[str, Version], state: State) -> str |
         order = [*order, *(digest for digest in residents if digest not in state.labels.values())]
     else:
         order = [digest for digest in order if digest == state.current]
-    return next((each for each in order if each in residents and wanted.fits(residents[each])), None)
+    names = {digest: version.release for digest, version in residents.items()}
+    if state.current is not None:
+        names.setdefault(state.current, state.stage(state.current).release)
+    return next((each for each in order if each in names and wanted.fits(names[each], each)), None)
 
 
 def fold(records: Iterable[Record], start: State | None = None) -> State:

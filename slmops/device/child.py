@@ -199,8 +199,9 @@ def memory(places: Places, slot: str, model: str) -> dict[str, int] | None:
     state = read_json(places.daemon) or {}
     said, worker = state.get("child"), (state.get("workers") or {}).get(slot)
     alone = not (state.get("router") or {}).get("steered")
-    serves = said and (worker is not None or (alone and said["slot"] == slot))
-    if not serves or not _is_ours(places, said["pid"]):
+    if not said or (worker is None and not (alone and said["slot"] == slot)):
+        return None
+    if not _is_ours(places, said["pid"]):
         return None
     try:
         taken = [_taken(each, f"/{slot}/files/{model}") for each in {said["pid"], worker or said["pid"]}]

@@ -9,6 +9,8 @@ reason.
 
 from __future__ import annotations
 
+from slmops.device.boots import TOLD
+
 UNIT = """\
 [Unit]
 Description=slmops: keeps the inference daemon of {root} running
@@ -63,9 +65,9 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectControlGroups=yes
 ProtectProc=invisible
-# Deadlines hold within one boot, and its name is to be the one that the agent reads: in a container it is
-# mounted over that of the host, and the unit's own /proc would show the host's.
-BindReadOnlyPaths=-/proc/sys/kernel/random/boot_id
+# Deadlines hold within one boot. In a container its identity is mounted over the host's, and a /proc of
+# the unit's own would show that one: systemd says which boot it is.
+Environment={boot}=%b
 # All of /proc, not its processes alone: the boot's identity, memory and pressure are read there.
 ProcSubset=all
 """
@@ -81,6 +83,6 @@ def unit(python: str, agent: str, root: str, *, system: bool, namespaces: bool =
     said = {key: path.replace("%", "%%") for key, path in paths.items()}
     private = "no" if f"{root}/".startswith(SHARED) else "yes"
     apart = "yes" if namespaces else "no"
-    more = SYSTEM.format(root=said["root"], private=private, apart=apart) if system else ""
+    more = SYSTEM.format(root=said["root"], private=private, apart=apart, boot=TOLD) if system else ""
     target = "multi-user.target" if system else "default.target"
     return UNIT.format(**said, more=more, target=target)

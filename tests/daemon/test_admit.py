@@ -39,7 +39,6 @@ def test_without_keys_this_machine_is_served_and_no_other(file):
     door = Door(file)
 
     assert door.who({}, local=True) == NOBODY
-    assert not door.keyed
     assert refused(door, local=False) == (401, "key_needed")
     assert NOBODY.may("infer")
     assert NOBODY.may("metrics")
@@ -127,7 +126,6 @@ def test_a_file_that_is_broken_or_gone_lets_nobody_in(file, key, breaking, caplo
 
     assert refused(door, bearer(key)) == (401, "key_refused")
     assert refused(door, {}) == (401, "key_needed")
-    assert door.keyed
     assert "nobody is let in" in caplog.text
 
     file.write_bytes(whole)

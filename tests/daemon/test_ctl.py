@@ -63,11 +63,11 @@ def test_a_status_for_programs_is_json(do):
 
 
 def test_where_nothing_is_compared_a_report_says_how_to_begin(do):
-    assert do("report")[1].endswith("Begin: python -m slmops.daemon ctl shadow candidate 10%\n")
+    assert do("report")[1].endswith("Begin: slmopsd ctl shadow candidate 10%\n")
 
 
 def test_a_version_goes_its_way_step_by_step_and_each_says_what_is_next(do, models):
-    assert do("load", models[0], "--digest", NEXT)[1].endswith("Next: python -m slmops.daemon ctl gate\n")
+    assert do("load", models[0], "--digest", NEXT)[1].endswith("Next: slmopsd ctl gate\n")
     assert do("load", models[0], "--digest", NEXT)[1] == "bbbbbbbbbbbb is loaded already.\n"
     code, _, complaint = do("promote")
     assert code == 1

@@ -360,6 +360,17 @@ async def test_current_is_not_dropped(stage):
 
 
 @run
+async def test_what_is_promoted_while_it_is_about_to_be_ended_is_not_ended(stage):
+    await stage.swap.load(str(stage.make()), B)
+    await stage.swap.gate(B)
+    loading = asyncio.create_task(stage.swap.load(str(stage.make("other")), C))
+    promoting = asyncio.create_task(stage.swap.promote(B))
+    await asyncio.gather(loading, promoting, return_exceptions=True)
+    await stage.settled()
+    assert stage.house.resident(stage.labels["current"]) is not None
+
+
+@run
 async def test_shares_go_only_to_what_is_gated(stage):
     await stage.swap.load(str(stage.make()), B)
     await refused(stage.swap.deal({"current": 9.0, "candidate": 1.0}, {}), 409, "not_gated")
@@ -517,7 +528,7 @@ VERBS = st.tuples(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(VERBS, max_size=8), st.sampled_from([None, 60]))
 def test_a_router_ended_after_any_record_comes_back_with_a_gated_version(tmp_path_factory, verbs, limit):
     folder = tmp_path_factory.mktemp("stage")

@@ -218,6 +218,14 @@ def test_a_name_means_one_resident_version(model, found):
     assert pick(asked(model), RESIDENTS, STATE) == found
 
 
+def test_current_is_meant_though_it_is_away_and_previous_is_not():
+    away = fold([{**each, "release": "home:1.0.0"} for each in served(A, B)])
+    assert pick(asked("home:1.0.0"), {}, away) == B
+    assert pick(asked("home@current"), {}, away) == B
+    assert pick(asked("home@previous"), {}, away) is None
+    assert pick(asked("home:1.1.0"), {}, away) is None
+
+
 @pytest.mark.parametrize("model", ["", "home@", "home@next", "home:", ":1", "home@sha256:abc", "home:1:2"])
 def test_what_is_no_name_of_a_model_is_none(model):
     assert asked(model) is None

@@ -1,7 +1,7 @@
 """Prompts and answers that are kept where somebody asked for it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops.telemetry.capture import DAY, FILE, LEAST_BYTES, LONGEST, Capture, chosen, read
@@ -88,6 +88,7 @@ def test_reading_after_a_number_gives_what_came_since(tmp_path):
 
 
 @given(st.text(), st.text())
+@settings(max_examples=25, deadline=None)
 def test_any_text_can_be_kept(tmp_path_factory, prompt, answer):
     folder = tmp_path_factory.mktemp("capture")
     capture = Capture(folder, 1.0)
