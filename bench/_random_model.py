@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 32000
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "77M": {"hidden_size": 640, "intermediate_size": 1600, "num_hidden_layers": 12, "heads": (10, 10)},
     "0.5B": {"hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 32, "heads": (18, 6)},
 }

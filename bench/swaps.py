@@ -139,7 +139,7 @@ def main() -> None:
     for each in seen["failed"][:5]:
         print(each, file=sys.stderr)
     if not asked.quick:
-        save(f"swaps_{how}", {}, **seen)
+        save(f"swaps_{how}", {}, command=" ".join(["scripts/bench swaps", *sys.argv[1:]]), **seen)
     sys.exit(1 if seen["failed"] else 0)
 
 

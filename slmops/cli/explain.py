@@ -7,7 +7,7 @@ import typer
 from slmops import errors
 from slmops.cli.options import verb
 from slmops.cli.render import out, table
-from slmops.daemon.refusal import RefusedError
+from slmops.daemon.refusal import RefusedError, WorkerLostError
 from slmops.device.talk import UnansweredError
 from slmops.errors import SlmopsError, UsageError
 from slmops.fleet.agent import LostAgentError, NoAgentError
@@ -41,4 +41,4 @@ def explain(
 def _kinds() -> list[type[SlmopsError]]:
     own = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SlmopsError)]
     others = (NoAgentError, LostAgentError, RefusedError, UnansweredError, StoppedError, MovedError)
-    return [*own, *others, ImpossibleEventError]
+    return [*own, *others, ImpossibleEventError, WorkerLostError]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +29,8 @@ from slmops.errors import ModelError, SlmopsError
 CONFLICT, NOT_LOADABLE = 409, 422
 WORDS = 40
 """Last lines of a worker's log that are kept of a version that failed."""
+LONGEST = 400
+"""Letters that are kept of a line."""
 log = logging.getLogger("slmops.daemon")
 
 
@@ -114,7 +116,7 @@ class Hand:
         if worker is None:
             return {}
         numbers = {"state": worker.state, "crashes": worker.crashes, "last_exit": worker.last_exit}
-        return {**numbers, "why": worker.why, "log": list(worker.words)[-WORDS:]}
+        return {**numbers, "why": worker.why, "log": _last(worker.words)}
 
     async def open(self, version: Version, *, must: bool = True) -> None:
         """Open a version's worker and note what it takes; raise ModelError. `must`: see `say`."""
@@ -126,7 +128,7 @@ class Hand:
         except (SlmopsError, OSError) as error:
             late = f"it did not load within {self.bounds.load:g} s"
             why = late if isinstance(error, TimeoutError) else str(error)
-            await self.fail(digest, why, log=list(self.house.words)[-WORDS:])
+            await self.fail(digest, why, log=_last(self.house.words))
             raise ModelError(why) from error
         await self.say("loaded", digest, must=must, memory=resident_bytes(worker.pid)[1])
 
@@ -198,6 +200,10 @@ class Hand:
             await self.say("rolled_back", self.state.current, must=False, why=why)
         elif digest != self.state.current:
             await self.say("promoted", digest, must=False)
+
+
+def _last(words: Sequence[str]) -> list[str]:
+    return [line[:LONGEST] for line in list(words)[-WORDS:]]
 
 
 def conflict(message: str, reason: str, remedy: str) -> RefusedError:

@@ -143,7 +143,7 @@ class Metrics:
         self._shed.inc()
 
     def hit(self, kind: str) -> None:
-        """Count what was there already: `response`, or `prefix`."""
+        """Count what was there already: an `answer`, or the `prefix` of a prompt."""
         self._hits.labels(kind).inc()
 
     def render(self) -> bytes:

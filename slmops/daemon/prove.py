@@ -23,9 +23,8 @@ from slmops.artifact import golden as goldens
 from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.artifact.golden import TOLERANCE, Golden
 from slmops.daemon.protocol import Done, Kind
-from slmops.daemon.refusal import SERVER_ERROR, RefusedError
+from slmops.daemon.refusal import SERVER_ERROR, RefusedError, WorkerLostError
 from slmops.daemon.resident import Resident
-from slmops.daemon.tend import WorkerLostError
 from slmops.daemon.versions import Version
 from slmops.errors import DocumentError
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from slmops.errors import SlmopsError
+from slmops.errors import ModelError, SlmopsError
 
 BAD_REQUEST = 400
 NOT_FOUND = 404
@@ -41,3 +41,9 @@ class RefusedError(SlmopsError):
         self.reason = reason
         self.retry_after = retry_after
         self.param = param
+
+
+class WorkerLostError(ModelError):
+    """The worker of a version ended, or was ended, while it was asked."""
+
+    code: ClassVar[str] = "SLM-WORKER"

@@ -15,8 +15,8 @@ from typing import cast
 
 from slmops.daemon.desk import RETRY_SECONDS, Desk
 from slmops.daemon.protocol import Done, Kind, Piece
-from slmops.daemon.refusal import NOT_READY, SERVER_ERROR, RefusedError
-from slmops.daemon.tend import Worker, WorkerLostError
+from slmops.daemon.refusal import NOT_READY, SERVER_ERROR, RefusedError, WorkerLostError
+from slmops.daemon.tend import Worker
 
 TRIES = 2
 

@@ -26,9 +26,9 @@ from slmops.daemon.keep import House
 from slmops.daemon.metrics import Metrics, Now, Resident
 from slmops.daemon.pressure import Reading
 from slmops.daemon.protocol import Done
-from slmops.daemon.refusal import NOT_FOUND, NOT_READY, SERVER_ERROR, RefusedError
+from slmops.daemon.refusal import NOT_FOUND, NOT_READY, SERVER_ERROR, RefusedError, WorkerLostError
 from slmops.daemon.relay import Errand
-from slmops.daemon.tend import Plan, Worker, WorkerLostError
+from slmops.daemon.tend import Plan, Worker
 from slmops.daemon.traffic import Comparison, Shadow, Traffic
 from slmops.daemon.versions import State
 from slmops.daemon.visit import OK, Visit

@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from slmops.daemon.protocol import (
     Ask,
@@ -37,7 +37,7 @@ from slmops.daemon.protocol import (
     ToRouter,
     ToWorker,
 )
-from slmops.daemon.refusal import NOT_READY, RefusedError
+from slmops.daemon.refusal import NOT_READY, RefusedError, WorkerLostError
 from slmops.daemon.speak import Line
 from slmops.daemon.versions import Version
 from slmops.errors import ModelError
@@ -51,12 +51,6 @@ PING = 5.0
 SILENT = 30.0
 """Seconds without an answer to a ping after which a worker hangs."""
 log = logging.getLogger("slmops.daemon")
-
-
-class WorkerLostError(ModelError):
-    """The worker ended, or was ended, while it was asked."""
-
-    code: ClassVar[str] = "SLM-WORKER"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from slmops.telemetry import database
 from slmops.telemetry.events import RequestFinished
-from slmops.telemetry.redact import redact
 
 if TYPE_CHECKING:
     import sqlite3
@@ -117,6 +116,8 @@ def read(folder: Path, after: int = 0, limit: int = -1, name: str = "") -> Captu
 
 
 def _said(event: RequestFinished, request: str, prompt: str, answer: str) -> str:
+    from slmops.telemetry.redact import redact  # noqa: PLC0415 - takes long to load, and most keep nothing
+
     clean_prompt, clean_answer = (redact(text[: LONGEST + OVERLAP]) for text in (prompt, answer))
     return (
         json.dumps(

@@ -11,8 +11,7 @@ from slmops.artifact.description import Description
 from slmops.artifact.golden import FILE_NAME
 from slmops.daemon.protocol import Done, Piece, Ready
 from slmops.daemon.prove import prove
-from slmops.daemon.refusal import RefusedError
-from slmops.daemon.tend import WorkerLostError
+from slmops.daemon.refusal import RefusedError, WorkerLostError
 from slmops.daemon.versions import Version
 
 PLAIN = Description(
