@@ -5,8 +5,8 @@
     keys     make, list and revoke keys
     unit     print a hardened unit for systemd
 
-Exit codes of serve: 0 after a stop that was asked for (SIGTERM, SIGINT), 1 when it cannot serve; then one line
-on stderr says why.
+Exit codes of serve: 0 after a stop that was asked for (SIGTERM, SIGINT), 1 when it cannot serve; then one
+line on stderr says why.
 """
 
 from __future__ import annotations

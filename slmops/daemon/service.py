@@ -65,13 +65,15 @@ class Service:
     def __init__(self, settings: Settings, journal: Journal) -> None:
         self.settings = settings
         self.desk = Desk(settings.seats, settings.max_pause)
-        self.house = House(settings.plan, self.desk.look)
+        self.house = House(settings.plan, self._stirred)
         self.cache = caches.Cache(settings.cache) if settings.cache else None
         self.reading = Reading()
         self.comparison: Comparison | None = None
         """What two versions have shown since requests were shared between them."""
         self._journal = journal
         self._labelled: set[str] = set()
+        self._before = journal.state
+        self._ended: dict[str, int] = {}
         self._shedding = ""
         self._shadows: set[asyncio.Task[None]] = set()
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
@@ -205,6 +207,7 @@ class Service:
             if self.cache is not None:
                 self.cache.drop(digest)
         self._labelled = set(state.labels.values())
+        self._count_moves(state)
         beside = [state.labels[label] for label in (*state.shadow, *state.split) if label != "current"]
         if beside and state.current and self._compared() != (state.current, beside[0]):
             self.comparison = Comparison(state.current, beside[0])
@@ -306,6 +309,27 @@ class Service:
         described = worker.version.description
         template = described.chat_template or ""
         return caches.name(worker.version.digest, template, request, described.generation, errand.who)
+
+    def _count_moves(self, state: State) -> None:
+        """Count what became of versions since the last record."""
+        if state.current != self._before.current and self._before.current is not None:
+            if state.withdrawn is not None and state.withdrawn == self._before.current:
+                self.metrics.rolled_back("rolled_back")
+            else:
+                self.metrics.swapped("promoted")
+        for digest, stage in state.known.items():
+            if stage.failure is not None and stage.failure != self._before.stage(digest).failure:
+                self.metrics.swapped("failed")
+        self._before = state
+
+    def _stirred(self) -> None:
+        """See who can have a turn now that a worker has changed, and count those that ended by themselves."""
+        self.desk.look()
+        ended = {digest: worker.crashes for digest, worker in self.house.workers.items()}
+        for digest, crashes in ended.items():
+            for _ in range(crashes - self._ended.get(digest, 0)):
+                self.metrics.restarted()
+        self._ended = ended
 
     def _compared(self) -> tuple[str, str] | None:
         """Return which versions are being compared."""

@@ -9,6 +9,7 @@ import pytest
 
 from slmops.daemon.admit import Admission, Door
 from slmops.daemon.journal import Journal
+from slmops.daemon.refusal import RefusedError
 from slmops.daemon.serve import application
 from slmops.daemon.service import Service, Settings
 from slmops.daemon.swap import Swap
@@ -269,3 +270,29 @@ def test_answers_are_given_again_where_that_was_asked_for(parrot):
     assert [said.headers["content-type"].split(";")[0] for said in streams] == ["text/event-stream"] * 2
     assert streams[0].text.count("data:") == streams[1].text.count("data:")
     assert 'slmops_cache_hits_total{kind="answer"} 2.0' in metrics
+
+
+def test_moves_of_versions_and_ends_of_workers_are_counted(tiny, tmp_path, parrot):
+    other = tiny.make_artifact(tmp_path / "other", "gguf", tiny.parrot_weights(), version="2.0.0")
+    broken = tiny.make_artifact(tmp_path / "broken", "gguf", tiny.parrot_weights(), version="3.0.0")
+    (broken / "model.gguf").write_bytes(b"GGUF, or not")
+    second = "sha256:" + "1" * 64
+
+    async def part(scene):
+        await scene.swap.load(str(other), second)
+        await scene.swap.gate(second)
+        await scene.swap.promote(second)
+        await scene.swap.roll_back("it was not better")
+        with pytest.raises(RefusedError):
+            await scene.swap.load(str(broken), "sha256:" + "2" * 64)
+        worker = scene.service.current
+        os.kill(worker.pid, signal.SIGKILL)
+        await scene.until(lambda: worker.crashes and worker.state == "ready")
+        return (await scene.client.get("/metrics")).text
+
+    metrics = play(part, folder=parrot)
+
+    assert 'slmops_swaps_total{result="promoted"} 1.0' in metrics
+    assert 'slmops_swaps_total{result="failed"} 1.0' in metrics
+    assert 'slmops_rollbacks_total{reason="rolled_back"} 1.0' in metrics
+    assert "slmops_worker_restarts_total 1.0" in metrics
