@@ -20,6 +20,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from slmops.daemon import spin
 from slmops.daemon.batch import Batch, EngineLostError, Errands, Work
 from slmops.daemon.generate import Piece
 from slmops.daemon.load import Model, Want, describe, load
@@ -36,6 +37,7 @@ from slmops.daemon.protocol import (
     frame,
 )
 from slmops.daemon.refusal import SERVER_ERROR, RefusedError
+from slmops.daemon.spin import Spinning
 from slmops.daemon.understand import Clerk, Order
 from slmops.errors import ModelError, SlmopsError
 
@@ -83,7 +85,7 @@ class Desk:
 
     def work(self) -> None:
         """Compute what is asked, for ever; raise EngineLostError when nothing can be computed any more."""
-        batch, open_ = self.batch, dict[Work, Order]()
+        batch, open_, spinning = self.batch, dict[Work, Order](), Spinning()
         assert batch is not None  # noqa: S101 - it is open
         while True:
             while not batch.active or not self._orders.empty():
@@ -97,6 +99,7 @@ class Desk:
                     del open_[work]
             if words:
                 self.say(*words)
+            spinning.look(time.monotonic())
 
     def _take(self, message: ToWorker) -> None:
         if isinstance(message, Ask):
@@ -143,8 +146,7 @@ def main() -> int:
         # By a process without what computes here: that is half the memory.
         at = sys.orig_argv.index("-m") + 1
         os.execv(sys.executable, [*sys.orig_argv[:at], "slmops.daemon.adopt", *sys.orig_argv[at + 1 :]])  # noqa: S606 - no shell
-    # Read once, when OpenMP is loaded: threads wait for each other, they do not spin.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    spin.prepare()
     sys.setswitchinterval(SWITCH_SECONDS)
     desk = Desk(socket.socket(fileno=options.fd))
     threading.Thread(target=desk.hear, name="hear", daemon=True).start()
