@@ -24,6 +24,7 @@ from slmops.daemon import spin
 from slmops.daemon.batch import Batch, EngineLostError, Errands, Work
 from slmops.daemon.generate import Piece
 from slmops.daemon.load import Model, Want, describe, load
+from slmops.daemon.outbox import Outbox
 from slmops.daemon.protocol import (
     Ask,
     Cancel,
@@ -85,7 +86,7 @@ class Desk:
 
     def work(self) -> None:
         """Compute what is asked, for ever; raise EngineLostError when nothing can be computed any more."""
-        batch, open_, spinning = self.batch, dict[Work, Order](), Spinning()
+        batch, open_, spinning, outbox = self.batch, dict[Work, Order](), Spinning(), Outbox()
         assert batch is not None  # noqa: S101 - it is open
         while True:
             while not batch.active or not self._orders.empty():
@@ -97,9 +98,11 @@ class Desk:
                     words.append(word)
                 if isinstance(word, Done | Refused):
                     del open_[work]
-            if words:
-                self.say(*words)
-            spinning.look(time.monotonic())
+            now = time.monotonic()
+            told = outbox.put(words, now)
+            if told:
+                self.say(*told)
+            spinning.look(now)
 
     def _take(self, message: ToWorker) -> None:
         if isinstance(message, Ask):
