@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmops.daemon.prefix import Book, common
+from slmops.daemon.prefix import UNTRIED, Book, common
 
 POOL, SLOTS, SEQUENCES = 40, 3, 6
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=20)
@@ -166,6 +166,24 @@ def test_one_is_kept_however_long_and_more_only_in_half_of_the_pool():
     assert book.end(long) == ()
     short, _ = begun(book, [2] * 8)
     assert book.end(short) == (long,)
+
+
+def test_what_nobody_begins_with_is_kept_in_a_few_tokens_only():
+    book = Book(100 * UNTRIED, 16, 8)
+    kept = []
+    for number in range(6):
+        sequence, _ = begun(book, [number] * (UNTRIED // 3))
+        assert not book.end(sequence) or number >= 3
+        kept.append(sequence)
+    assert len(book.kept) == 3
+
+    useful = begun(book, [5] * (UNTRIED // 3) + [7] * UNTRIED)
+    assert useful[1] == UNTRIED // 3
+    book.end(useful[0])
+    for number in range(10, 20):
+        book.end(begun(book, [number] * UNTRIED)[0])
+
+    assert useful[0] in book.kept
 
 
 def test_where_sharing_copies_a_copy_takes_room_of_its_own():
