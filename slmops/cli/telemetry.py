@@ -150,23 +150,25 @@ def _pull(device: Device, name: str, *, samples: bool) -> dict[str, Any]:
 
 
 def _pull_events(gathered: Gathered, link: Link, name: str) -> dict[str, Any]:
-    new = 0
+    new, asked = 0, gathered.heard(name, EVENTS)
     while True:
-        said = agent.call(link, "telemetry", gathered.heard(name, EVENTS))
+        said = agent.call(link, "telemetry", asked)
         if not said["spool"]:
             return {"events": 0, "dropped": 0}
         new += gathered.keep(name, said)
         if not said["events"] or said["events"][-1][0] >= said["last"]:
             return {"events": new, "dropped": said["dropped"]}
+        asked = {"spool": said["spool"], "after": said["events"][-1][0]}
 
 
 def _pull_samples(gathered: Gathered, link: Link, name: str) -> int:
-    new = 0
+    new, asked = 0, gathered.heard(name, SAMPLES)
     while True:
-        said = agent.call(link, "samples", gathered.heard(name, SAMPLES))
+        said = agent.call(link, "samples", asked)
         if not said["samples"]:
             return new
         new += gathered.keep_samples(name, said)
+        asked = {"spool": said["spool"], "after": said["samples"][-1]["id"]}
 
 
 @contextmanager

@@ -33,6 +33,8 @@ from slmops.daemon.visit import read_body
 from slmops.errors import SlmopsError
 
 ROOT = "/admin/v1"
+SHOWN = 8
+"""Versions that are told of though they are neither labelled nor resident: each brings its last words."""
 _Share = Annotated[float, Meta(gt=0)]
 _Seconds = Annotated[float, Meta(ge=0, le=3600)]
 
@@ -191,10 +193,12 @@ class Office:
         return Comparison(state.current, other) if state.current and other else None
 
     def _versions(self) -> list[Record]:
-        """Return what there is to say of each version: those with a label first, then the latest."""
-        state = self.swap.state
-        rest = [digest for digest in reversed(state.known) if state.label(digest) is None]
-        return [self._version(digest) for digest in (*state.labels.values(), *rest)]
+        """Return what there is to say of versions: those with a label, the resident, the latest others."""
+        state, there = self.swap.state, self.service.house.versions
+        rest = [digest for digest in reversed(state.known) if digest not in (*state.labels.values(), *there)]
+        return [
+            self._version(each) for each in dict.fromkeys((*state.labels.values(), *there, *rest[:SHOWN]))
+        ]
 
     def _version(self, digest: str) -> Record:
         stage, worker = self.swap.state.stage(digest), self.service.house.resident(digest)

@@ -40,7 +40,8 @@ ATTEMPTS, WINDOW = 10, 60.0
 PEERS = 1024
 """Peers whose attempts are remembered; beyond, the one that has been quiet for longest is forgotten."""
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
-_HEADERS = "authorization, content-type, x-slmops-lenient"
+_HEADERS = "authorization, *"
+"""Clients in browsers send headers of their own, and the star does not stand for the first."""
 log = logging.getLogger("slmops.daemon")
 
 

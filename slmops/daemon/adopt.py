@@ -162,7 +162,8 @@ class Worker:
                     param=refused.param,
                 )
             )
-        except (SlmopsError, OSError, EOFError) as error:
+        # What another's program says may be of any shape: of each request there is an end all the same.
+        except Exception as error:  # noqa: BLE001
             # When it has ended so do we, and the router asks again whom it asks then.
             with suppress(TimeoutError):
                 await asyncio.wait_for(server.process.wait(), SOON)

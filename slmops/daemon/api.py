@@ -30,7 +30,7 @@ LONGEST_NAME = 100
 LONGEST_GRAMMAR = 65536
 """Characters of a grammar."""
 
-_Count = Annotated[int, Meta(ge=1)]
+_Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _Stop = Annotated[str, Meta(min_length=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -184,7 +184,7 @@ class CompletionRequest(Request, frozen=True, kw_only=True):
 
     prompt: str | Annotated[list[str | _Id], Meta(min_length=1)]
     """A text, also as a list of one; or token ids."""
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     """None at all (0) is for a prompt that is echoed: its tokens are scored, and nothing is written."""
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
@@ -324,7 +324,9 @@ def parse_leniently(kind: type[S], body: bytes) -> tuple[S, list[str]]:
         except msgspec.ValidationError as error:
             if len(ignored) == MOST_IGNORED or not complaint.strike(said, str(error)):
                 raise _invalid(kind, error) from error
-            ignored.append(json.dumps(complaint.blamed(str(error), ()))[1:-1][:LONGEST_NAME])
+            # A header's value neither begins nor ends with a space.
+            name = json.dumps(complaint.blamed(str(error), ()))[1:-1].replace(" ", r"\u0020")
+            ignored.append(name[:LONGEST_NAME])
 
 
 def error_body(

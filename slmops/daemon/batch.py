@@ -4,9 +4,10 @@ It drives one engine, one call a turn: a stride of a prompt, or a step of all th
 prompt is read next, and who goes for it, is decided by the `Book`. It does not know sockets, bodies or text;
 time comes in by a clock.
 
-Laws: whoever came first is read first; a prompt is read to its end before the next one begins; whoever is
-being written waits for prompts no longer than PROMPT_SECONDS, or one stride, at a time; what was cancelled
-takes no further turn; a call that fails ends those that were in it, and nobody else.
+Laws: whoever came first is read first, and each bit of an errand waits its turn anew; a prompt is read to its
+end before the next one begins; whoever is being written waits for the others no longer than PROMPT_SECONDS,
+one stride, or one bit, at a time; what was cancelled takes no further turn; a call that fails ends those that
+were in it, and nobody else.
 """
 
 from __future__ import annotations
@@ -201,6 +202,8 @@ class Batch:
             self._throw(thrown)
         try:
             if not self._called(errand.bit):
+                # The next bit is behind those who wait: many texts do not hold up one question.
+                self._waiting.rotate(-1)
                 return []
         except (ModelError, RefusedError) as error:
             self._waiting.popleft()

@@ -130,7 +130,10 @@ def _rendered_ids(
     if not controls.search(everything):
         rendered = template.render(messages, now, tools)
         return vocabulary.encode(rendered, begin=False, controls=True)
-    mark = next(mark for mark in MARKS if mark not in everything and _escaped(mark) not in everything)
+    free = (mark for mark in MARKS if mark not in everything and _escaped(mark) not in everything)
+    mark = next(free, "")
+    if not mark:
+        raise RefusedError(BAD_REQUEST, "the messages hold all of Unicode's noncharacters", param="messages")
     turns = [{**_marked(message, controls, mark), "role": message["role"]} for message in messages]
     rendered = template.render(turns, now, _marked(tools, controls, mark))
     ids: list[int] = []

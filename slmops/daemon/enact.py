@@ -57,10 +57,16 @@ class Hand:
         memory: Callable[[], room.Memory],
         moved: Callable[[], None],
         bounds: Bounds,
+        *,
+        steered: bool = False,
     ) -> None:
-        """Begin with nothing loaded; `moved` is called after each record, `memory` before each load."""
+        """Begin with nothing loaded; `moved` is called after each record, `memory` before each load.
+
+        Where labels are `steered` by a keeper they move by his word alone: nothing falls back to previous.
+        """
         self.house = house
         self.bounds = bounds
+        self.steered = steered
         self._journal = journal
         self._memory = memory
         self._moved = moved
@@ -169,15 +175,15 @@ class Hand:
         Raise ModelError where none of them loads. A disk that is full keeps nobody from serving.
         """
         before = self.state
-        order = [digest for digest in (before.current, before.previous) if digest is not None]
+        back = None if self.steered else before.previous
+        order = [digest for digest in (before.current, back) if digest is not None]
         there: Mapping[str, Version] = {} if given is None else {given.digest: given}
         whys: list[str] = []
         for digest in dict.fromkeys([*order, *there]):
-            if self.is_ready(digest):
-                return
             try:
-                version = there.get(digest) or read(before.stage(digest).folder, digest)
-                await self.open(version, must=False)
+                if not self.is_ready(digest):
+                    version = there.get(digest) or read(before.stage(digest).folder, digest)
+                    await self.open(version, must=False)
             except ModelError as error:
                 whys.append(f"{short(digest)}: {error}")
                 continue

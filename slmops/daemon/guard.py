@@ -123,6 +123,13 @@ class _Guarded(H11Protocol):
         else:
             self._request_is_whole()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.more_body and not self.transport.is_closing():
+            # The next request came before this answer was over, and not all of it.
+            self._await_request()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._request_is_whole()
         self._reader_took_all()

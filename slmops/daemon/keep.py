@@ -50,7 +50,6 @@ class House:
         try:
             await worker.start()
         except BaseException:
-            self.words = worker.words
             self.workers.pop(version.digest, None)
             self.words = worker.words
             raise

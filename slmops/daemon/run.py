@@ -115,8 +115,12 @@ class Server(uvicorn.Server):
         port = next((door.port for door in self._doors if door.port is not None), None)
         if self._options.port_file and port is not None:
             fresh = self._options.port_file.with_name(self._options.port_file.name + ".new")
-            fresh.write_text(f"{port}\n", encoding="ascii")
-            fresh.replace(self._options.port_file)
+            try:
+                fresh.write_text(f"{port}\n", encoding="ascii")
+                fresh.replace(self._options.port_file)
+            except OSError as error:
+                # A full disk keeps nobody from serving.
+                log.warning("%s cannot be written: %s", self._options.port_file, error.strerror)
 
     def _stop(self, _number: int, _frame: object) -> None:
         self.should_exit = True
@@ -148,6 +152,7 @@ def _serve(options: argparse.Namespace) -> int:
         memory=service.memory,
         moved=service.moved,
         bounds=Bounds(load=options.max_load, gate=options.max_gate, drain=options.drain),
+        steered=options.steered,
     )
     doors = listen.gather(
         options.host, options.port, unix=options.socket, admin=options.admin, keys_file=options.keys
@@ -167,7 +172,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
-        plan=Plan(options.slots, options.pool, options.adopt),
+        plan=Plan(options.slots, options.pool, options.adopt, load=options.max_load),
         seats=options.seats,
         max_pause=options.max_pause,
         drain=options.drain,
@@ -196,6 +201,11 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     say("--port-file", type=Path, metavar="FILE", help="where to write the port once it listens")
     say("--socket", type=Path, metavar="PATH", help="a Unix socket to listen on besides")
     say("--admin", type=Path, metavar="PATH", help="the Unix socket for `ctl`; its owner alone may use it")
+    say(
+        "--steered",
+        action="store_true",
+        help="labels move by a keeper's word alone: a version that keeps ending is not rolled back",
+    )
     say("--keys", type=Path, metavar="FILE", help="who may ask (`keys create` makes it)")
     say(
         "--cors",

@@ -121,6 +121,8 @@ async def started(program: str, words: Callable[[str], Sequence[str]]) -> AsyncI
                 stdout=sys.stderr.fileno(),
                 # Not in its words, which everybody on the device can read.
                 env={**ours, "LLAMA_API_KEY": key},
+                # Ctrl-C reaches the whole terminal; it is for the router alone.
+                start_new_session=True,
                 preexec_fn=_end_with(os.getpid()),
             )
         except OSError as error:

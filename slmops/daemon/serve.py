@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,8 +26,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from slmops.daemon import api, records
+from slmops.daemon.cache import Name
 from slmops.daemon.protocol import Done, Kind, Piece
-from slmops.daemon.refusal import CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedError
+from slmops.daemon.refusal import BAD_REQUEST, CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedError
 from slmops.daemon.relay import Errand, relay
 from slmops.daemon.service import Service
 from slmops.daemon.visit import Visit, read_body, while_there
@@ -113,6 +115,9 @@ class Front:
         except RefusedError as refusal:
             visit.status = refusal.status
             response = refuse(refusal)
+        except RecursionError:
+            visit.status = BAD_REQUEST
+            response = refuse(RefusedError(BAD_REQUEST, "the body is nested too deep", reason="invalid_json"))
         except ClientDisconnect:
             visit.status = CLIENT_GONE
             response = Response(status_code=CLIENT_GONE)
@@ -132,17 +137,19 @@ class Front:
         if service.samples(visit.request):
             visit.asked = _words(asked.request)
         headers = {IGNORED: ", ".join(asked.ignored)} if asked.ignored else {}
-        kept = service.remembered(asked.request, errand)
+        name = service.name(asked.request, errand)
+        kept = service.remembered(name)
         if kept is not None:
             visit.remember(kept)
             return Response(kept.again(errand.answer), headers=headers, media_type=_media(asked))
         pieces = relay(service.desk, errand, lambda worker: service.begins(visit, worker))
         if asked.streams:
             first = await while_there(request, anext(pieces))
-            events = self._events(first, pieces, errand, asked, visit)
+            visit.status = CLIENT_GONE
+            events = self._events(first, pieces, errand, name, visit)
             return EventStream(events, headers, lambda: self._end(events, pieces, errand, visit))
         done = await while_there(request, _whole(pieces, visit))
-        service.remember(asked.request, errand, visit, done.data, done)
+        service.remember(name, errand, visit, done.data, done)
         service.shadow(errand, visit)
         return Response(done.data, headers=headers, media_type="application/json")
 
@@ -164,20 +171,18 @@ class Front:
         first: Piece | Done,
         pieces: AsyncGenerator[Piece | Done],
         errand: Errand,
-        asked: Asked,
+        name: Name | None,
         visit: Visit,
     ) -> AsyncGenerator[bytes]:
-        """Yield the events of a stream whose first piece is there already."""
-        visit.status = CLIENT_GONE
+        """Yield the events of a stream whose first piece is there already; `name` is what it is kept under."""
         told = bytearray()
-        keeps = self._service.cache is not None
         try:
             async for said in _begin_with(first, pieces):
                 visit.saw(said)
-                if keeps:
+                if name is not None:
                     told += said.data
                 if isinstance(said, Done):
-                    self._service.remember(asked.request, errand, visit, bytes(told), said)
+                    self._service.remember(name, errand, visit, bytes(told), said)
                 if said.data:
                     yield said.data
         except RefusedError as refusal:
@@ -260,11 +265,12 @@ def _read(kind: str, body: bytes, *, lenient: bool) -> Asked:
 
 
 async def _whole(pieces: AsyncGenerator[Piece | Done], visit: Visit) -> Done:
-    """Return the end of an answer that is told in one piece."""
-    async for said in pieces:
-        visit.saw(said)
-        if isinstance(said, Done):
-            return said
+    """Return the end of an answer that is told in one piece, and give the turn back."""
+    async with aclosing(pieces):
+        async for said in pieces:
+            visit.saw(said)
+            if isinstance(said, Done):
+                return said
     raise ClientDisconnect
 
 

@@ -213,17 +213,26 @@ class Service:
             self.comparison = Comparison(state.current, beside[0])
         self.desk.look()
 
-    def remembered(self, request: Any, errand: Errand) -> Kept | None:
-        """Return an answer that was given before to the same request by the same version."""
-        name = self._name(request, errand)
+    def name(self, request: Any, errand: Errand) -> caches.Name | None:
+        """Return under what the answer is kept; None where it must be computed each time."""
+        worker = errand.target() if self.cache is not None else None
+        if worker is None or not isinstance(request, ChatRequest | CompletionRequest):
+            return None
+        described = worker.version.description
+        template = described.chat_template or ""
+        return caches.name(worker.version.digest, template, request, described.generation, errand.who)
+
+    def remembered(self, name: caches.Name | None) -> Kept | None:
+        """Return the answer that is kept under a name."""
         kept = self.cache.find(name) if self.cache is not None and name is not None else None
         if kept is not None:
             self.metrics.hit("answer")
         return kept
 
-    def remember(self, request: Any, errand: Errand, visit: Visit, data: bytes, done: Done) -> None:
-        """Keep an answer, where that is wanted, under the version that gave it."""
-        name = self._name(request, errand)
+    def remember(
+        self, name: caches.Name | None, errand: Errand, visit: Visit, data: bytes, done: Done
+    ) -> None:
+        """Keep an answer under its name, where it has one and the version that is meant gave it."""
         if self.cache is not None and name is not None and name[0] == visit.digest:
             kept = Kept(errand.answer, data, done.prompt_tokens, done.output_tokens, done.finish)
             self.cache.keep(name, kept)
@@ -301,14 +310,6 @@ class Service:
         if digest is None or wanted.name not in (None, name):
             raise self._unknown(model)
         return digest
-
-    def _name(self, request: Any, errand: Errand) -> caches.Name | None:
-        worker = errand.target() if self.cache is not None else None
-        if worker is None or not isinstance(request, ChatRequest | CompletionRequest):
-            return None
-        described = worker.version.description
-        template = described.chat_template or ""
-        return caches.name(worker.version.digest, template, request, described.generation, errand.who)
 
     def _count_moves(self, state: State) -> None:
         """Count what became of versions since the last record."""

@@ -37,6 +37,7 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio; what cannot be read ends the connection, and with it the worker."""
+        self._heard = time.monotonic()
         try:
             for said in self._reader.feed(data):
                 if isinstance(said, Pulse):
@@ -73,7 +74,6 @@ class Line(asyncio.Protocol):
         return ""
 
     def _note(self, pulse: Pulse) -> None:
-        self._heard = time.monotonic()
         if pulse.steps != self._pulse.steps or not pulse.busy:
-            self._moved = self._heard
+            self._moved = time.monotonic()
         self._pulse = pulse

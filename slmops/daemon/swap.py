@@ -46,13 +46,16 @@ class Swap:
         memory: Callable[[], room.Memory] = room.Memory,
         moved: Callable[[], None] = lambda: None,
         bounds: Bounds | None = None,
+        steered: bool = False,
     ) -> None:
         """See `enact.Hand`."""
         self.house = house
-        self._hand = Hand(house, journal, memory, moved, bounds or Bounds())
+        self._hand = Hand(house, journal, memory, moved, bounds or Bounds(), steered=steered)
         self._verb = asyncio.Lock()
         self._alone: tuple[str, asyncio.Task[None]] | None = None
         """The candidate that current left for, and who brings current back in time."""
+        self._coming: tuple[str, asyncio.Task[None]] | None = None
+        """The version that is being loaded, and how: a load that nobody wants any more is broken off."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._revived = 0.0
 
@@ -154,7 +157,12 @@ class Swap:
         return {"digest": back, "withdrawn": bad, "changed": True}
 
     async def drop(self, digest: str, drain: float | None = None) -> Record:
-        """End a version's worker; a previous keeps its label and is loaded again by a rollback."""
+        """End a version's worker; a previous keeps its label and is loaded again by a rollback.
+
+        One that is being loaded is not waited for.
+        """
+        if self._coming is not None and self._coming[0] == digest != self.state.current:
+            self._coming[1].cancel()
         async with self._verb:
             if self.state.current == digest:
                 raise conflict(f"{short(digest)} is current", "in_use", "promote another, or roll back")
@@ -196,7 +204,7 @@ class Swap:
             return
         await self._hand.fail(digest, f"its worker keeps ending: {worker.why}")
         if self.state.current == digest:
-            if self.state.previous is not None:
+            if self.state.previous is not None and not self._hand.steered:
                 await self.roll_back("its worker keeps ending")
             return
         async with self._verb:
@@ -237,7 +245,7 @@ class Swap:
         """Make room for a version and open it; if it cannot be, what served is there again."""
         try:
             plan = await self._hand.make_room(version)
-            await self._hand.open(version)
+            await self._open(version)
         except BaseException as error:
             if self.house.resident(self.state.current or "") is None:
                 await self._hand.serve_again()
@@ -245,6 +253,20 @@ class Swap:
                 raise not_loadable(self.state, version.digest, str(error)) from error
             raise
         return plan
+
+    async def _open(self, version: Version) -> None:
+        """Open a version, unless it is dropped meanwhile (RefusedError 409)."""
+        opening = asyncio.create_task(self._hand.open(version))
+        self._coming = version.digest, opening
+        try:
+            await asyncio.wait({opening})
+        finally:
+            self._coming = None
+            opening.cancel()
+        if opening.cancelled():
+            await self._hand.say("dropped", version.digest, must=False)
+            raise conflict(f"{short(version.digest)} was dropped while it loaded", "dropped", "load it again")
+        opening.result()
 
     async def _judged(self, digest: str, said: Record) -> Record:
         """Write down what a gate came to, and end what failed it."""

@@ -19,7 +19,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,7 @@ LOG_LINES = 200
 """Last lines of a worker that are kept as evidence of how it ended."""
 CRASHES, WITHIN = 5, 300.0
 """Ends in so many seconds after which a worker stays down."""
+LOAD = 300.0
 PING = 5.0
 SILENT = 30.0
 """Seconds without an answer to a ping after which a worker hangs."""
@@ -63,6 +64,8 @@ class Plan:
     """Tokens of context for all of them."""
     adopt: str | None = None
     """Program of an installed llama-server to run as the worker."""
+    load: float = LOAD
+    """Seconds that one that ended may take to load again."""
     ping: float = PING
     silent: float = SILENT
 
@@ -120,6 +123,9 @@ class Worker:
 
     async def ask(self, kind: Kind, body: bytes, answer: str, created: int) -> AsyncGenerator[Piece | Done]:
         """Yield the pieces of an answer; raise RefusedError, or WorkerLostError when the process ends."""
+        if self.state != "ready":
+            # It ended after the turn was given: nobody is there to be told, or to end this.
+            raise WorkerLostError(f"{self.version.release}: the worker is {self.state}: {self.why}")
         number = next(self._numbers)
         heard: asyncio.Queue[Piece | Done | Refused | None] = asyncio.Queue()
         self._open[number] = heard
@@ -169,12 +175,17 @@ class Worker:
             self._bury(process.returncode)
             while self.state == "restarting":
                 await asyncio.sleep(0.1 * 2 ** len(self._ends))
-                process = await self._spawn()
                 try:
-                    await self._loaded(process)
-                except ModelError as error:
+                    process = await self._spawn()
+                except OSError as error:
+                    self._bury(None, f"no process could be started: {error.strerror}")
+                    continue
+                try:
+                    async with asyncio.timeout(self._plan.load):
+                        await self._loaded(process)
+                except (ModelError, TimeoutError) as error:
                     await _end(process)
-                    self._bury(process.returncode, str(error))
+                    self._bury(process.returncode, str(error) or f"it did not load in {self._plan.load:g} s")
                 except BaseException:
                     await _end(process)
                     raise
@@ -215,8 +226,10 @@ class Worker:
             ending.cancel()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
+        """Start the process, and listen to it; raise OSError where the system has no room for one more."""
         ours, its = socket.socketpair()
-        with its:
+        with its, ExitStack() as undo:
+            undo.enter_context(ours)
             words = [*_python(), "-m", "slmops.daemon.work", *self._words(its.fileno())]
             process = await asyncio.create_subprocess_exec(
                 *words,
@@ -226,6 +239,7 @@ class Worker:
                 env=_environment(),
                 pass_fds=[its.fileno()],
             )
+            undo.pop_all()
         self.pid = process.pid
         self._told = asyncio.get_running_loop().create_future()
         _, self._line = await asyncio.get_running_loop().create_connection(
@@ -256,8 +270,7 @@ class Worker:
         while line := await _line_of(process.stderr):
             said = line.decode("utf-8", "replace").rstrip()
             self.words.append(said)
-            sys.stderr.write(said + "\n")
-            sys.stderr.flush()
+            log.info("%s", said, extra={"pid": process.pid})
 
     def _hear(self, said: ToRouter) -> None:
         if isinstance(said, Piece | Done | Refused):

@@ -104,8 +104,14 @@ def _call(said: Any) -> Call:
     if not isinstance(said, dict) or not isinstance(said.get("name"), str) or not said["name"]:
         raise ValueError("no call")
     arguments = said.get("arguments", said.get("parameters", {}))
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return Call(said["name"], text)
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    return Call(_whole(said["name"]), _whole(arguments))
+
+
+def _whole(text: str) -> str:
+    """Return a text without halves of characters: JSON can write them, and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def _overlap(text: str) -> int:

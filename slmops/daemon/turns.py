@@ -5,7 +5,6 @@ Pure; OpenAI's shapes. It does not know templates (`chat`), how models write cal
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -196,6 +195,6 @@ def _named(said: dict[str, Any], name: str | None) -> dict[str, Any]:
 def _values(arguments: str) -> Any:
     """Return what `arguments` says; itself where it is no JSON."""
     try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
+        return msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
         return arguments

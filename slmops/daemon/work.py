@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import signal
 import socket
 import sys
 import threading
@@ -37,7 +38,7 @@ from slmops.daemon.protocol import (
     ToWorker,
     frame,
 )
-from slmops.daemon.refusal import SERVER_ERROR, RefusedError
+from slmops.daemon.refusal import BAD_REQUEST, SERVER_ERROR, RefusedError
 from slmops.daemon.spin import Spinning
 from slmops.daemon.understand import Clerk, Order
 from slmops.errors import ModelError, SlmopsError
@@ -124,6 +125,8 @@ class Desk:
             self._orders.put(self._clerk.read(ask))
         except RefusedError as refusal:
             self.say(_refused(ask.id, refusal))
+        except RecursionError:
+            self.say(Refused(id=ask.id, status=BAD_REQUEST, message="the request is nested too deep"))
         # A template is a stranger's program, and a tokenizer raises bare Exception: neither may end us.
         except Exception as error:  # noqa: BLE001
             _log(f"a request could not be understood: {type(error).__name__}")
@@ -144,6 +147,8 @@ class Desk:
 def main() -> int:
     """Work; return the exit code."""
     options = _options()
+    # Ctrl-C reaches the whole terminal; the router ends us when it has finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stand_back()
     if options.adopt:
         # By a process without what computes here: that is half the memory.

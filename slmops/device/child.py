@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -68,7 +69,7 @@ def start(places: Places, config: dict[str, Any], slot: str, since: float, door:
     is started, which binds the port itself. Raise OSError when the bundle is not there, a SlmopsError when it
     has rotted; a program that does not start ends with NOT_STARTED.
     """
-    _bound_log(places)
+    bound_log(places)
     if door is None and places.port.exists():
         places.port.unlink()
     words = [
@@ -92,7 +93,7 @@ def start(places: Places, config: dict[str, Any], slot: str, since: float, door:
 def _flags(places: Places, said: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a daemon of before does not know."""
     # A socket's name is short, a root's path may be long: from the root, where the router runs.
-    yield from ("--admin", str(places.admin.relative_to(places.root)))
+    yield from ("--admin", str(places.admin.relative_to(places.root)), "--steered")
     for name in FLAGS:
         values = said.get(name)
         for value in values if isinstance(values, list) else [values]:
@@ -138,12 +139,19 @@ def _stand(log: int, door: int | None) -> None:
 
 
 def reap(child: Child) -> int | None:
-    """Return how the child ended (negative: the signal), or None while it runs."""
+    """Return how the child ended (negative: the signal), or None while it runs.
+
+    What is left of its session goes too: a worker that computes notices late that its router is gone.
+    """
     try:
         pid, status = os.waitpid(child.pid, os.WNOHANG)
     except ChildProcessError:
         return 0
-    return None if pid == 0 else _exit_code(status)
+    if pid == 0:
+        return None
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    return _exit_code(status)
 
 
 def stop(child: Child) -> None:
@@ -157,8 +165,6 @@ def stop(child: Child) -> None:
                 os.waitpid(child.pid, 0)
                 break
             time.sleep(0.02)
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
 
 
 def remember(places: Places, child: Child | None, said: dict[str, Any]) -> None:
@@ -170,24 +176,27 @@ def remember(places: Places, child: Child | None, said: dict[str, Any]) -> None:
 
 
 def recall(places: Places) -> Child | None:
-    """Return the child a predecessor of this process started, if it is ours."""
+    """Return the child that a predecessor of this process started, if it is ours; end all that are not."""
     said = read_json(places.daemon) or {}
-    if not said.get("child"):
-        return None
-    child = Child(**said["child"], **(said.get("router") or {}))
-    try:
-        os.waitpid(child.pid, os.WNOHANG)
-    except ChildProcessError:
-        _end_orphan(places, child)
-        return None
+    child = Child(**said["child"], **(said.get("router") or {})) if said.get("child") else None
+    if child is not None:
+        try:
+            os.waitpid(child.pid, os.WNOHANG)
+        except ChildProcessError:
+            child = None
+    _end_orphans(places, None if child is None else child.pid)
     return child
 
 
-def _end_orphan(places: Places, child: Child) -> None:
-    """End the daemon of a supervisor that was killed: it holds the port, and nobody can wait for it."""
-    if _is_ours(places, child.pid):
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+def _end_orphans(places: Places, but: int | None) -> None:
+    """End the daemons of supervisors that were killed: they hold the port, and nobody can wait for them.
+
+    They are looked for: one that was killed at the wrong moment had not written down whom it started.
+    """
+    for pid in [int(each.name) for each in Path("/proc").glob("[0-9]*")]:
+        if pid != but and _is_ours(places, pid):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 def memory(places: Places, slot: str, model: str) -> dict[str, int] | None:
@@ -247,13 +256,20 @@ def _is_ours(places: Places, pid: int) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return str(places.port).encode() in words
+    return {b"slmops.daemon", str(places.port).encode()} <= set(words)
 
 
 def _exit_code(status: int) -> int:
     return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def _bound_log(places: Places) -> None:
-    if places.log.exists() and places.log.stat().st_size > LOG_LIMIT:
-        places.log.replace(places.log.with_suffix(".old.log"))
+def bound_log(places: Places) -> None:
+    """Keep the log within bounds while a router writes it, which may live for months.
+
+    It appends wherever the end is, so the file is copied and emptied.
+    """
+    with suppress(OSError):
+        if places.log.stat().st_size > LOG_LIMIT:
+            with suppress(OSError):
+                shutil.copyfile(str(places.log), str(places.log.with_suffix(".old.log")))
+            os.truncate(str(places.log), 0)

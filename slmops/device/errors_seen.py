@@ -20,12 +20,20 @@ STEP = 1.0
 """Seconds between two looks."""
 
 
-def watch(
-    places: Places, slot: str, since: float, seconds: float, note: Callable[[dict[str, Any]], None]
-) -> float | None:
-    """Return the share of the slot's requests since then that failed, `seconds` from now; None of none.
+def mark(places: Places) -> int:
+    """Return the number of the last request that was recorded: a clock may jump, numbers only rise."""
+    try:
+        return spool.read(places.spool, limit=0).last
+    except (IntegrityError, MissingPartError):
+        return 0
 
-    `since` is a Unix time. Raises DeviceError when the daemon does not live through it.
+
+def watch(
+    places: Places, slot: str, after: int, seconds: float, note: Callable[[dict[str, Any]], None]
+) -> float | None:
+    """Return the share of the slot's requests after a `mark` that failed, `seconds` from now; None of none.
+
+    Raises DeviceError when the daemon does not live through it.
     """
     crashes, end = _ends(places, slot), time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
@@ -35,17 +43,17 @@ def watch(
             raise DeviceError("the daemon ended while it was watched")
     if seconds and (talk.ready(places) or {}).get("digest") != f"sha256:{slot}":
         raise DeviceError("the daemon does not answer after it was watched")
-    statuses = _statuses(places, slot, since)
+    statuses = _statuses(places, slot, after)
     early = HTTPStatus.SERVICE_UNAVAILABLE
     failed = [each for each in statuses if each >= HTTPStatus.INTERNAL_SERVER_ERROR and each != early]
     return len(failed) / len(statuses) if statuses else None
 
 
-def _statuses(places: Places, slot: str, since: float) -> list[int]:
+def _statuses(places: Places, slot: str, after: int) -> list[int]:
     """Return the statuses of the slot's requests; none where the record is damaged."""
     # No release goes back for that.
     try:
-        return spool.statuses(places.spool, f"sha256:{slot}", since)
+        return spool.statuses(places.spool, f"sha256:{slot}", after)
     except (IntegrityError, MissingPartError):
         return []
 

@@ -99,7 +99,7 @@ def prove(
     refused = _await_ready(places, slot, said["ready_seconds"], note)
     if refused is not None:
         return refused
-    began, description = time.time(), slots.description(places, slot)
+    mark, description = errors_seen.mark(places), slots.description(places, slot)
     bounds, prompts = Bounds.of(said.get("gate")), examine.read(places.files(slot), description)
     if bounds.references == rules.OFF:
         prompts = goldens.questions(prompts)
@@ -110,7 +110,7 @@ def prove(
         if not seen.paper.failed and rules.outcome(seen.rows) == rules.PASS:
             let_serve()
             _await_serving(places, slot)
-            seen = sitting.with_errors(seen, errors_seen.watch(places, slot, began, bounds.watch, note))
+            seen = sitting.with_errors(seen, errors_seen.watch(places, slot, mark, bounds.watch, note))
     except DeviceError as error:
         # By the time that it is back, or time is over, the supervisor has counted how often it ended.
         _await_ready(places, slot, end - time.monotonic(), note)

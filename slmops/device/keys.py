@@ -12,8 +12,8 @@ from typing import Any
 from slmops import keep_keys
 from slmops import keys as held
 from slmops.device import service
-from slmops.device.places import Places
-from slmops.errors import UsageError
+from slmops.device.places import Places, read_json
+from slmops.errors import DeviceError, UsageError
 
 
 def keys(places: Places, said: dict[str, Any]) -> dict[str, Any]:
@@ -23,6 +23,7 @@ def keys(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """
     action, issued = said["action"], {}
     if action == "create":
+        _require_a_door(places)
         lasts = said.get("lasts")
         _, issued["key"] = keep_keys.create(places.keys, str(said["name"]), str(said["role"]), lasts=lasts)
     elif action == "revoke":
@@ -36,3 +37,13 @@ def keys(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     except FileNotFoundError:
         there = ()
     return {"keys": held.shown(there, time.time()), **issued}
+
+
+def _require_a_door(places: Places) -> None:
+    """Raise DeviceError while a daemon of before serves: it would answer whoever has no key."""
+    state = read_json(places.daemon) or {}
+    if state.get("child") and not (state.get("router") or {}).get("steered"):
+        raise DeviceError(
+            "the daemon that serves here knows no keys",
+            remedy="Deploy with a newer runtime first (slmops runtime build), then create the key.",
+        )

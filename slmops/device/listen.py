@@ -13,11 +13,14 @@ import os
 import socket
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from slmops.device.places import Places, write
 
 HELD = "SLMOPS_SUPERVISOR_SOCKET"
 """Names descriptor, port and host to the process that this one becomes."""
+OURS = "slmops/device/listen.py"
+"""In an agent's archive, of one that has this file."""
 LOOPBACK = "127.0.0.1"
 WAITING = 512
 """Connections that may wait for a router at most; the kernel may allow fewer."""
@@ -63,6 +66,17 @@ class Listener:
         if self._socket is not None and self._at is not None:
             os.set_inheritable(self._socket.fileno(), True)
             os.environ[HELD] = f"{self._socket.fileno()} {self._at[1]} {self._at[0]}"
+
+
+def knows_sockets(agent: Path) -> bool:
+    """Say whether an agent takes up a socket that is handed over; one of before would leave it unheard."""
+    import zipfile  # noqa: PLC0415 - asked once in an agent's life
+
+    try:
+        with zipfile.ZipFile(str(agent)) as archive:
+            return OURS in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -20,6 +20,10 @@ STEP = 0.5
 """Seconds between looks at a router on the way; where all is as wanted, the caller says how many."""
 SILENCE = 30.0
 """Seconds that a router may say nothing of how it stands before it is asked again."""
+SILENCES = 5
+"""Times that it may, one after the other; then it hangs."""
+LONGEST = 900.0
+"""Seconds that a verb may take before the router is asked how it stands: two loads, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,9 @@ class Refusal:
 class Pilot:
     """What is known of one router, and what it was asked."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, silence: float = SILENCE) -> None:
         """Begin with a router of which nothing is known."""
-        self._places = places
+        self._places, self._silence, self._silences = places, silence, 0
         self.status: dict[str, Any] | None = None
         """The router's own, as it was last heard."""
         self._errand: Errand | None = None
@@ -52,6 +56,11 @@ class Pilot:
         """Say whether an answer is waited for, or the router's first word."""
         return self.status is None or self._errand is not None
 
+    @property
+    def hangs(self) -> bool:
+        """Say whether the router takes questions and has not answered any for long."""
+        return self._silences >= SILENCES
+
     def is_there(self, wanted: dict[str, str]) -> bool:
         """Say whether the router is known to stand as wanted."""
         return self.status is not None and steer.following(self.status, wanted) is None
@@ -59,7 +68,7 @@ class Pilot:
     def forget(self) -> None:
         """Begin anew with another router."""
         self._leave()
-        self.status, self._fresh, self._due = None, False, 0.0
+        self.status, self._fresh, self._due, self._silences = None, False, 0.0, 0
 
     def turn(self, wanted: dict[str, str], pause: float, *, may_act: bool) -> Refusal | None:
         """Take one step; return what was refused.
@@ -86,7 +95,7 @@ class Pilot:
         """Ask how the router stands; one that does not listen yet is asked again at the next turn."""
         with suppress(OSError):
             self._errand, self._verb = Errand(self._places, "status"), None
-            self._end = time.monotonic() + SILENCE
+            self._end = time.monotonic() + self._silence
 
     def _ask(self, verb: steer.Verb) -> Refusal | None:
         # A rollback goes where the router's own `previous` is: it takes no name.
@@ -98,6 +107,7 @@ class Pilot:
         self._fresh, self._due = False, 0.0
         try:
             self._errand, self._verb = Errand(self._places, verb.name, said), verb
+            self._end = time.monotonic() + LONGEST
         except OSError as error:
             return Refusal(verb, str(error), broke_off=True)
         return None
@@ -110,10 +120,12 @@ class Pilot:
             self._leave()
             return None if verb is None else Refusal(verb, str(error), broke_off=True)
         if answer is None:
-            if verb is None and time.monotonic() >= self._end:
+            if time.monotonic() >= self._end:
                 self._leave()
+                self._silences += verb is None
             return None
         self._leave()
+        self._silences = 0
         if verb is None:
             self._note(answer, pause)
             return None

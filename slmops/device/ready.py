@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 from typing import Any
 
 from slmops.device import admin, limit
@@ -38,13 +39,17 @@ def ready(places: Places, timeout: float = 5.0) -> dict[str, Any] | None:
 
 
 def connect(places: Places, timeout: float) -> socket.socket:
-    """Connect to the daemon for so many seconds at most, as whoever it answers; raise OSError of none."""
-    if places.keys.exists():
-        return limit.Line(admin.connect(places, timeout), timeout)
-    number = port(places)
-    if number is None:
-        raise ConnectionRefusedError("the daemon does not listen yet")
-    return limit.connect(number, timeout)
+    """Connect to the daemon for so many seconds at most, as whoever it answers; raise OSError of none.
+
+    As its keeper where keys are asked for, and where it answers at another address of this machine alone.
+    """
+    if not places.keys.exists():
+        number = port(places)
+        if number is None:
+            raise ConnectionRefusedError("the daemon does not listen yet")
+        with suppress(ConnectionRefusedError):
+            return limit.connect(number, timeout)
+    return limit.Line(admin.connect(places, timeout), timeout)
 
 
 def _asked(places: Places, timeout: float) -> tuple[bytes, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from slmops.device import boots, journal, leftovers, slots, steer
 from slmops.device import child as children
-from slmops.device.listen import LOOPBACK, Listener
+from slmops.device.listen import LOOPBACK, Listener, knows_sockets
 from slmops.device.pilot import Pilot, Refusal
 from slmops.device.places import Places, read_json, write_json
 from slmops.device.tell import Teller
@@ -58,7 +58,7 @@ def run(places: Places) -> None:
     agent = in_force(places) or ""
     watch = _Watch(places)
     if not watch.until_told(agent):
-        watch.listener.hand_over()
+        watch.hand_over()
         os.set_inheritable(lock, True)
         os.environ[HELD_LOCK] = str(lock)
         os.execv(  # noqa: S606 - the same process, with the agent that is now in force
@@ -138,7 +138,6 @@ class _Watch:
         """Look and act until SIGTERM (True) or until a newer agent is in force (False)."""
         while True:
             if in_force(self.places) not in (None, agent):
-                self._remember()
                 return False
             self._introduce(agent)
             self._look()
@@ -153,6 +152,14 @@ class _Watch:
                 self.listener.close()
                 self._remember()
                 return True
+
+    def hand_over(self) -> None:
+        """Leave router and socket to the agent in force, or end both where it is of before there was one."""
+        if not knows_sockets(self.places.agent_link):
+            self._stop()
+            self.listener.close()
+        self._remember()
+        self.listener.hand_over()
 
     def _introduce(self, agent: str) -> None:
         """Say which process this is, once the disk takes it."""
@@ -180,6 +187,7 @@ class _Watch:
         elif self.child is None and time.monotonic() >= self.not_before:
             self._start(judged, config, wanted[steer.CURRENT])
         self._remember()
+        children.bound_log(self.places)
 
     def _standing(self) -> Standing:
         """Return where the device stands; the journal is read again only when it changed."""
@@ -229,7 +237,8 @@ class _Watch:
             self._count_refusal(refusal)
         serving = steer.version(self.pilot.status, wanted[steer.CURRENT])
         broken = serving.get("state") == "broken" and steer.CANDIDATE not in wanted
-        if self.child is not None and (broken or (refused and self._is_beyond_help(standing))):
+        lost = broken or self.pilot.hangs or (refused and self._is_beyond_help(standing))
+        if self.child is not None and lost:
             lived = time.monotonic() - self.child.started
             self._stop()
             self._count_end(self.last_exit or 1, lived, standing)
@@ -281,7 +290,9 @@ class _Watch:
         code = children.reap(child) if child is not None else None
         if child is None or code is None:
             return
-        if code == NOT_UNDERSTOOD and child.steered and self.plain != child.way:
+        # One of before knows no keys: where there are some, it would answer whoever asks.
+        keyless = not self.places.keys.exists()
+        if code == NOT_UNDERSTOOD and child.steered and self.plain != child.way and keyless:
             self.child, self.plain = None, child.way
         else:
             self._count_end(code, time.monotonic() - child.started, standing)
@@ -381,13 +392,7 @@ def _after(ends: int) -> float:
 def roll_back(places: Places, code: str, message: str, evidence: dict[str, Any]) -> Standing:
     """Go back to the slot before; the caller holds the device's lock."""
     here = journal.standing(places)
-    standing = journal.append(
-        *(places, "rolled_back"),
-        slot=here.slot,
-        boot=boots.identity(),
-        code=code,
-        message=message[:MESSAGE],
-        evidence=evidence,
-    )
+    said = {"slot": here.slot, "boot": boots.identity(), "code": code, "evidence": evidence}
+    standing = journal.append(places, "rolled_back", **said, message=message[:MESSAGE])
     slots.point(places, standing)
     return standing

@@ -119,6 +119,7 @@ def _said(event: RequestFinished, request: str, prompt: str, answer: str) -> str
     from slmops.telemetry.redact import redact  # noqa: PLC0415 - takes long to load, and most keep nothing
 
     clean_prompt, clean_answer = (redact(text[: LONGEST + OVERLAP]) for text in (prompt, answer))
+    kept_prompt, kept_answer = _cut(clean_prompt.text, prompt), _cut(clean_answer.text, answer)
     return (
         json.dumps(
             {
@@ -129,8 +130,8 @@ def _said(event: RequestFinished, request: str, prompt: str, answer: str) -> str
                 "kind": event.kind,
                 "status": event.status,
                 "request": redact(request).text,
-                "prompt": clean_prompt.text[:LONGEST],
-                "answer": clean_answer.text[:LONGEST],
+                "prompt": kept_prompt,
+                "answer": kept_answer,
                 "redacted": sorted({*clean_prompt.kinds, *clean_answer.kinds}),
             },
             ensure_ascii=False,
@@ -138,6 +139,11 @@ def _said(event: RequestFinished, request: str, prompt: str, answer: str) -> str
         .encode("utf-8", "replace")
         .decode()
     )
+
+
+def _cut(clean: str, text: str) -> str:
+    """Return what is kept of a redacted text: not its last letters where the text went on after them."""
+    return clean[:LONGEST] if len(text) <= LONGEST + OVERLAP else clean[:-OVERLAP][:LONGEST]
 
 
 def _forget_for_good(connection: sqlite3.Connection) -> None:

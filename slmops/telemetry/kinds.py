@@ -113,7 +113,7 @@ _NO_PASSWORDS = {
 _NAME = (
     r"(?:pass(?:word|wd|phrase|code)?|wi-?fi code|clave|wachtwoord|hasło|lösenord|parola|密码|パスワード|pwd|passwort|kennwort|contraseña|mot de passe|senha|пароль|secret|"
     r"(?:api|access|auth|account|shared|private|client|secret|encryption|signing|master)[_\- ]?(?:key|token|secret|id_secret)|"
-    r"(?:[a-z0-9]+[_\-])*(?:token|secret|passw(?:or)?d|apikey|api_key|pwd))"
+    r"(?:token|secret|passw(?:or)?d|apikey|api_key|pwd))"
 )
 _NUMBER_WORD = r"(?:no\.?|nr\.?|num(?:ber|ero|éro)?|nummer|#|n[°ºo]\.?|numer|号码|番号)"
 _BORN = (

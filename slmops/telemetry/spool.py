@@ -174,15 +174,15 @@ def read(folder: Path, after: int = 0, limit: int = -1, name: str = "") -> Spool
         return Spooled(spool[0], events, spool[1], last or 0)
 
 
-def statuses(folder: Path, digest: str, since: float) -> list[int]:
-    """Return the HTTP statuses of an artifact's requests that finished at that time or later."""
+def statuses(folder: Path, digest: str, after: int) -> list[int]:
+    """Return the HTTP statuses of an artifact's requests with numbers above `after`."""
     with database.look(folder / FILE) as connection:
         if connection is None:
             return []
         rows = connection.execute(
             "SELECT status FROM events JOIN served ON served.number = events.served "
-            "WHERE digest = ? AND time >= ? ORDER BY id",
-            (digest, since),
+            "WHERE digest = ? AND id > ? ORDER BY id",
+            (digest, after),
         )
         return [status for (status,) in rows]
 

@@ -52,6 +52,7 @@ def plain(**changes):
         ({"top_p": 0}, r"\$\.top_p"),
         ({"top_k": -1}, r"\$\.top_k"),
         ({"max_tokens": -1}, r"\$\.max_tokens"),
+        ({"max_tokens": 10**400}, "max_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop": ""}, r"\$\.stop"),
         ({"stop": ["a"] * 5}, r"\$\.stop"),

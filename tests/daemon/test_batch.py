@@ -297,6 +297,17 @@ def test_an_errand_takes_its_turns_among_the_others_and_its_room_from_what_is_ke
     assert text(said[last]) == expected([2] * 10, 2)
 
 
+def test_who_comes_after_a_long_errand_does_not_wait_for_its_end():
+    engine = Abacus()
+    running = batch(engine)
+    errand, question = Sums(engine), job([2] * 3, limit=2)
+    running.add(errand)
+    running.add(question)
+    running.turn()
+    assert [work for work, _ in running.turn()] == [question]
+    assert len(errand.found) == 1
+
+
 def test_without_an_engine_errands_are_done_one_after_the_other():
     engine = Abacus()
     running = Errands()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.daemon.chat import ChatTemplate, chat_ids, completion_ids
+from slmops.daemon.chat import MARKS, ChatTemplate, chat_ids, completion_ids
 from slmops.daemon.refusal import RefusedError
 from slmops.daemon.text import JsonVocabulary
 from slmops.errors import ModelError
@@ -71,6 +71,12 @@ def test_no_text_in_a_message_becomes_a_control_token(vocabulary, module_templat
     controls = [number for number in ids if number in vocabulary.controls.values()]
     assert controls == [0, 2, 1, 3]
     assert vocabulary.decode(ids) == content.strip()
+
+
+def test_who_says_every_sign_there_is_to_mark_with_is_refused(vocabulary, template):
+    with pytest.raises(RefusedError) as refused:
+        chat_ids(vocabulary, template, user("".join(["<|end|>", *MARKS])), NOW)
+    assert (refused.value.status, refused.value.param) == (400, "messages")
 
 
 def test_a_message_is_read_as_the_whole_text_is(vocabulary, template, framed):

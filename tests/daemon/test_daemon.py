@@ -253,6 +253,31 @@ def test_a_stream_whose_worker_ends_says_so_and_the_next_request_is_answered(par
     assert after.json()["choices"][0]["text"] == "yz"
 
 
+def test_ctrl_c_lets_running_requests_finish(parrot, run_daemon):
+    ask = {"prompt": "x", "max_tokens": 500, "stream": True}
+    with run_daemon(parrot) as running, running.client() as http:
+        with http.stream("POST", "/v1/completions", json=ask) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            # A terminal tells all of its processes.
+            os.kill(worker_of(running), signal.SIGINT)
+            running.process.send_signal(signal.SIGINT)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert running.process.wait(timeout=60) == 0
+
+
+def test_what_a_worker_writes_is_in_the_log_in_the_logs_own_form(parrot, run_daemon, monkeypatch):
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    with run_daemon(parrot, "--log", "json") as running, running.client() as http:
+        pid = worker_of(running)
+        os.kill(pid, signal.SIGABRT)
+        http.post("/v1/completions", json={"prompt": "x", "max_tokens": 2})
+        assert running.stop() == 0
+    said = [json.loads(line) for line in running.log.read_text().splitlines()]
+    assert any("Aborted" in line["event"] and line["pid"] == pid for line in said)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_the_router(parrot, run_daemon, number):
     with run_daemon(parrot) as running, running.client():

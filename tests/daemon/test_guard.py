@@ -155,6 +155,16 @@ def test_a_second_request_on_the_same_line_has_a_deadline_of_its_own(serve):
     assert said.startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_second_request_that_came_with_the_first_and_is_not_whole_has_a_deadline_too(serve):
+    serving = serve(request=0.2)
+
+    with serving.connect() as client:
+        said = closing(client, request() + request(body=b"12345")[:-2])
+
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in said
+
+
 def test_a_request_that_was_whole_has_all_the_time_it_takes(serve):
     serving = serve(request=0.1)
 

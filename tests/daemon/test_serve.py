@@ -1,7 +1,10 @@
 """The HTTP server over real workers: what it says when, without a socket of its own."""
 
 import asyncio
+import json
 import os
+import re
+import resource
 import signal
 
 import httpx
@@ -9,7 +12,7 @@ import pytest
 
 from slmops.daemon.admit import Admission, Door
 from slmops.daemon.journal import Journal
-from slmops.daemon.refusal import RefusedError
+from slmops.daemon.refusal import RefusedError, WorkerLostError
 from slmops.daemon.serve import application
 from slmops.daemon.service import Service, Settings
 from slmops.daemon.swap import Swap
@@ -27,9 +30,9 @@ class Scene:
         self.journal = Journal()
         self.service = Service(settings, self.journal)
         self.swap = Swap(self.service.house, self.journal, moved=self.service.moved)
-        app = Admission(application(self.service), Door())
+        self.app = Admission(application(self.service), Door())
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=60
+            transport=httpx.ASGITransport(self.app), base_url="http://localhost", timeout=60
         )
 
     async def completes(self, **asked):
@@ -296,3 +299,117 @@ def test_moves_of_versions_and_ends_of_workers_are_counted(tiny, tmp_path, parro
     assert 'slmops_swaps_total{result="failed"} 1.0' in metrics
     assert 'slmops_rollbacks_total{reason="rolled_back"} 1.0' in metrics
     assert "slmops_worker_restarts_total 1.0" in metrics
+
+
+def test_who_is_asked_beside_hears_what_is_answered_in_one_piece_too(tiny, tmp_path, parrot):
+    other = tiny.make_artifact(tmp_path / "other", "gguf", tiny.parrot_weights(), version="2.0.0")
+    second = "sha256:" + "1" * 64
+
+    async def part(scene):
+        await scene.swap.load(str(other), second)
+        await scene.swap.gate(second)
+        await scene.swap.deal({}, {"candidate": 1.0})
+        answers = [await scene.completes(prompt="x", max_tokens=3)]
+        answers.append(await scene.completes(prompt="x", max_tokens=3, stream=True))
+        beside = scene.service.comparison
+        await scene.until(lambda: beside.report()["shadow"]["requests"])
+        return answers, beside.report()["agreement"]
+
+    answers, agreement = play(part, folder=parrot)
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert agreement["exact"] == 1
+
+
+def test_a_worker_that_is_not_there_is_not_asked(parrot):
+    async def part(scene):
+        worker = scene.service.current
+        os.kill(worker.pid, signal.SIGKILL)
+        await scene.until(lambda: worker.state == "restarting")
+        with pytest.raises(WorkerLostError):
+            await anext(worker.ask("completion", b'{"prompt": "x"}', "a", 7))
+        return worker.active
+
+    assert play(part, folder=parrot) == 0
+
+
+def test_a_worker_comes_back_when_there_is_room_for_processes_again(parrot):
+    async def part(scene):
+        worker = scene.service.current
+        least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+            os.kill(worker.pid, signal.SIGKILL)
+            await scene.until(lambda: worker.crashes > 1)
+            why = worker.why
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
+        return why, await scene.completes(prompt="x", max_tokens=2)
+
+    why, answered = play(part, folder=parrot)
+
+    assert "no process could be started" in why
+    assert answered.json()["choices"][0]["text"] == "yz"
+
+
+def test_a_worker_that_does_not_load_again_in_time_is_ended(parrot):
+    async def part(scene):
+        worker = scene.service.current
+        os.kill(worker.pid, signal.SIGKILL)
+        await scene.until(lambda: worker.crashes > 1)
+        return worker.why
+
+    assert "did not load" in play(part, folder=parrot, plan=Plan(load=0.001))
+
+
+def test_a_client_that_has_left_as_its_stream_begins_is_no_error_of_ours(parrot):
+    body = json.dumps({"prompt": "x", "max_tokens": 2000, "stream": True}).encode()
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "path": "/v1/completions"}
+    scope |= {"raw_path": b"/v1/completions", "query_string": b"", "root_path": "", "scheme": "http"}
+    scope |= {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 1)}
+
+    async def part(scene):
+        heard = []
+
+        async def receive():
+            heard.append(None)
+            if len(heard) == 1:
+                return {"type": "http.request", "body": body}
+            if len(heard) == 2:
+                # It is there while the first word is waited for, and gone when that is to be sent.
+                await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_message):
+            pass
+
+        await scene.app(scope, receive, send)
+        return (await scene.client.get("/metrics")).text, scene.service.current.taken
+
+    metrics, taken = play(part, folder=parrot)
+
+    assert re.findall(r'code="(\d+)"', metrics) == ["499"]
+    assert taken == 0
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-slmops-lenient": "1"}])
+def test_what_is_nested_too_deep_is_refused_at_every_depth(parrot, headers):
+    async def part(scene):
+        found = set()
+        for depth in range(100, 1100, 50):
+            schema = '{"items":' * depth + "{}" + "}" * depth
+            form = '{"type": "json_schema", "json_schema": {"name": "n", "schema": %s}}' % schema
+            body = '{"more": 1, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], "response_format": %s}'
+            answer = await scene.client.post("/v1/chat/completions", content=body % form, headers=headers)
+            found.add(answer.status_code)
+        return found
+
+    assert play(part, folder=parrot, cache=1 << 20) <= {200, 400}
+
+
+def test_what_was_left_out_is_told_whatever_it_is_called(parrot, run_daemon):
+    with run_daemon(parrot) as running, running.client() as client:
+        asked = {"prompt": "x", "max_tokens": 2, "best of ": 3}
+        answer = client.post("/v1/completions", json=asked, headers={"x-slmops-lenient": "1"})
+
+    assert (answer.status_code, answer.headers["x-slmops-ignored"]) == (200, r"best\u0020of\u0020")

@@ -119,11 +119,11 @@ class FakeHouse:
 class Stage:
     """A swap, its house and its journal; versions are made as they are named."""
 
-    def __init__(self, folder, limit=None):
+    def __init__(self, folder, limit=None, *, steered=False):
         self.folder = folder
         self.house = FakeHouse(limit)
         self.journal = Journal(folder / "state")
-        self.swap = Swap(self.house, self.journal, memory=self.house.memory, bounds=BOUNDS)
+        self.swap = Swap(self.house, self.journal, memory=self.house.memory, bounds=BOUNDS, steered=steered)
 
     def make(self, what="good", **changes):
         there = self.folder / what
@@ -399,6 +399,52 @@ async def test_a_candidate_whose_worker_is_broken_is_ended(stage):
     await stage.swap.broke(B)
     await stage.swap.broke(B)
     assert stage.labels == {"current": A}
+    assert set(stage.house.workers) == {A}
+
+
+def test_where_labels_are_steered_nothing_falls_back_by_itself(tmp_path):
+    async def play():
+        stage = Stage(tmp_path, steered=True)
+        await stage.swap.begin(stage.make(), A)
+        await stage.bring(B)
+        await stage.settled()
+        await stage.swap.broke(B)
+        assert stage.labels == {"current": B, "previous": A}
+        stage.make("good").joinpath(FILE_NAME).unlink()
+        stage.house.workers.pop(B)
+        with pytest.raises(RefusedError, match="nothing serves"):
+            await stage.swap._hand.serve_again()
+        assert stage.labels == {"current": B, "previous": A}
+        await stage.swap.end()
+        stage.journal.close()
+
+    asyncio.run(play())
+
+
+@run
+async def test_previous_that_is_resident_serves_where_current_does_not_load_any_more(stage):
+    await stage.bring(B, "other")
+    await stage.settled()
+    await stage.swap._hand.fail(B, "it went")
+    stage.house.workers.pop(B)
+    (stage.folder / "other" / FILE_NAME).unlink()
+    await stage.swap._hand.serve_again()
+    assert stage.labels == {"current": A}
+
+
+@run
+async def test_a_load_that_nobody_wants_any_more_is_broken_off(stage):
+    stage.swap._hand.bounds = dataclasses.replace(BOUNDS, load=60.0)
+    loading = asyncio.create_task(stage.swap.load(str(stage.make("hangs-at-load")), B))
+    await stage.house.began.wait()
+    await stage.swap.drop(B)
+    await refused(loading, 409, "dropped")
+    assert stage.labels == {"current": A}
+    stage.house.limit, stage.house.began = 60, asyncio.Event()
+    loading = asyncio.create_task(stage.swap.load(str(stage.make("hangs-at-load")), B))
+    await stage.house.began.wait()
+    await stage.swap.drop(B)
+    await refused(loading, 409, "dropped")
     assert set(stage.house.workers) == {A}
 
 

@@ -74,6 +74,12 @@ def test_calls_are_read_as_models_write_them(text, said, calls):
     assert read(*text) == (said, calls)
 
 
+def test_a_half_of_a_character_in_a_call_can_be_sent_and_no_number_is_infinite():
+    text, calls = read('<tool_call>{"name": "f", "arguments": {"a": "\\ud800"}}</tool_call>')
+    assert (text, [call.arguments for call in calls]) == ("", ['{"a": "?"}'])
+    assert read('<tool_call>{"name": "f", "arguments": {"a": 1e999}}</tool_call>')[1] == []
+
+
 def test_what_is_nested_too_deep_is_text():
     assert read("[" * 100_000) == ("[" * 100_000, [])
 

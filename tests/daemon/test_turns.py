@@ -35,10 +35,11 @@ def test_calls_and_their_answers_are_told_to_templates_as_values():
     assert answered == {"role": "tool", "tool_call_id": "c1", "name": "weather", "content": "rain"}
 
 
-def test_arguments_that_are_no_json_stay_as_they_were_written():
-    call = {"id": "c", "function": {"name": "weather", "arguments": "{city"}}
+@pytest.mark.parametrize("written", ["{city", '{"city": NaN}', '{"city": "\\ud800"}'])
+def test_arguments_that_are_no_json_stay_as_they_were_written(written):
+    call = {"id": "c", "function": {"name": "weather", "arguments": written}}
     (said,) = plain({"role": "assistant", "tool_calls": [call]})
-    assert said["tool_calls"][0]["function"]["arguments"] == "{city"
+    assert said["tool_calls"][0]["function"]["arguments"] == written
 
 
 def test_a_function_without_parameters_takes_an_object_without_properties():

@@ -23,7 +23,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-OPTIONS = dict(zip(sys.argv[3::2], sys.argv[4::2], strict=True))
+WORDS = [word for word in sys.argv[3:] if word != "--steered"]
+OPTIONS = dict(zip(WORDS[::2], WORDS[1::2], strict=True))
 ELDER = "--admin" not in OPTIONS
 LABELS, VERSIONS = {}, {}
 

@@ -1,5 +1,6 @@
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,38 @@ def test_a_daemon_hears_sigterm_though_its_supervisor_does_not(places, tmp_path,
     children.stop(child)
 
     assert (places.root / "ended").read_text() == "by SIGTERM"
+
+
+STRAY = """
+import pathlib, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "stray"])
+pathlib.Path("ready").touch()
+"""
+
+
+def running(group):
+    """The processes of a group that are no zombies."""
+    stats = [each.read_text().rpartition(")")[2].split() for each in Path("/proc").glob("[0-9]*/stat")]
+    return [fields for fields in stats if fields[2] == str(group) and fields[0] != "Z"]
+
+
+def test_what_a_daemon_that_ended_by_itself_leaves_behind_goes_too(places, tmp_path, until):
+    script = tmp_path / "daemon.py"
+    script.write_text(STRAY)
+    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0, None)
+
+    until(lambda: children.reap(child) is not None)
+
+    until(lambda: not running(child.pid))
+
+
+def test_a_log_that_grew_long_is_emptied_while_it_is_written(places):
+    with places.log.open("ab", buffering=0) as log:
+        log.write(b"old\n" * (children.LOG_LIMIT // 4 + 1))
+        children.bound_log(places)
+        log.write(b"new\n")
+
+    assert children.log_tail(places) == ["new"]
+    assert places.log.with_suffix(".old.log").read_bytes().startswith(b"old\n")
+    children.bound_log(places)
+    assert places.log.stat().st_size == len(b"new\n")

@@ -4,12 +4,14 @@ import json
 import os
 import socket
 import threading
+import zipfile
 
 import pytest
 
 from slmops.device import admin, ready
 from slmops.device.admin import Errand
-from slmops.device.listen import HELD, LOOPBACK, Listener
+from slmops.device.listen import HELD, LOOPBACK, Listener, knows_sockets
+from slmops.fleet.agent_bundle import bundle
 
 
 @pytest.fixture
@@ -67,6 +69,16 @@ def test_what_is_handed_over_is_taken_up_by_the_next_and_is_no_ones_childs(place
     assert reachable(places) == port
     # They hold one descriptor between them, which is closed once.
     taken._socket.detach()
+
+
+def test_a_socket_is_left_to_an_agent_that_takes_it_up_and_to_none_of_before(tmp_path):
+    now, before, torn = (tmp_path / name for name in ("now.pyz", "before.pyz", "torn.pyz"))
+    now.write_bytes(bundle().data)
+    with zipfile.ZipFile(before, "w") as archive:
+        archive.writestr("slmops/device/supervise.py", "")
+    torn.write_bytes(b"PK")
+
+    assert [knows_sockets(each) for each in (now, before, torn, tmp_path / "none")] == [True, *[False] * 3]
 
 
 @pytest.fixture
@@ -130,6 +142,14 @@ def test_the_status_of_a_router_that_is_not_there_is_none(places):
 
 def test_where_keys_are_asked_for_the_agent_comes_by_the_admin_socket(places, router):
     places.keys.write_text("{}")
+    router(b'HTTP/1.1 200 OK\r\n\r\n{"ready": true, "digest": "sha256:a"}')
+
+    assert ready.ready(places)["digest"] == "sha256:a"
+
+
+def test_a_daemon_at_another_address_of_this_machine_is_asked_by_the_admin_socket(places, router):
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        places.port.write_text(str(taken.getsockname()[1]))
     router(b'HTTP/1.1 200 OK\r\n\r\n{"ready": true, "digest": "sha256:a"}')
 
     assert ready.ready(places)["digest"] == "sha256:a"

@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 import threading
+import zipapp
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from slmops.device import journal
+from slmops.device import journal, renew, service
 from slmops.device.places import read_json
 
 
@@ -206,3 +207,61 @@ def test_a_device_that_has_no_release_any_more_refuses_at_once(device, shop, unt
     until(lambda: not device.places.port.exists())
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 5)
+
+
+@pytest.mark.journey
+def test_a_router_that_nobody_wrote_down_is_ended_by_the_next_supervisor(device, shop, until):
+    device.commit(shop.release())
+    orphan = device.daemon()
+    os.kill(device.supervisor(), signal.SIGKILL)
+    until(lambda: device.supervisor() is None)
+    device.places.daemon.unlink()
+
+    service.ensure(device.places, device.places.read_config())
+
+    until(lambda: device.daemons() == [device.daemon()])
+    assert device.daemon() != orphan
+    assert question(device) == (200, "two")
+
+
+@pytest.mark.journey
+def test_an_agent_of_before_sockets_is_left_no_socket_that_nobody_answers(device, shop, until, tmp_path):
+    device.commit(shop.release())
+    port = int(device.places.port.read_text())
+    elder = tmp_path / "elder"
+    elder.mkdir()
+    (elder / "__main__.py").write_text("import time; time.sleep(600)")
+    archive = device.places.root / "agent/elder.pyz"
+    zipapp.create_archive(elder, archive)
+    supervisor = device.supervisor()
+    renew.point(device.places, f"agent/{archive.name}")
+
+    until(lambda: not device.daemons())
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            until(lambda: socket.create_connection(("127.0.0.1", port), 5).close())
+    finally:
+        os.kill(supervisor, signal.SIGKILL)
+
+
+@pytest.mark.journey
+def test_where_keys_are_asked_for_a_daemon_that_knows_none_serves_nobody(device, shop):
+    good, elder = shop.release(), shop.release("1.1.0", elder=True)
+    device.commit(good)
+    device.get("keys", action="create", name="app", role="infer")
+    device.enroll(daemon={"slots": 2})
+
+    verdict = device.activate(elder)
+
+    assert (verdict["outcome"], verdict["standing"]["slot"]) == ("fail", good.slot)
+    assert device.serves() == good.slot
+
+
+@pytest.mark.journey
+def test_no_key_is_made_while_a_daemon_of_before_serves_that_would_not_ask_for_it(device, shop):
+    device.commit(shop.release("1.1.0", elder=True))
+
+    refused = device.ask("keys", action="create", name="app", role="infer")
+
+    assert (refused.kind, refused.said["message"]) == ("failed", "the daemon that serves here knows no keys")
+    assert not device.places.keys.exists()

@@ -17,7 +17,8 @@ import pytest
 from slmops import digest as digests
 from slmops.artifact import golden
 from slmops.artifact.golden import Golden
-from slmops.device import journal, service
+from slmops.daemon.tend import CRASHES
+from slmops.device import admin, journal, service, steer
 from slmops.device.places import read_json
 from slmops.registry.layout import Layout
 from slmops.registry.release import artifact, publish
@@ -207,6 +208,66 @@ def _trial(device, parcel, verdicts, until):
         yield
     finally:
         thread.join()
+
+
+def test_a_committed_version_that_keeps_ending_is_not_replaced_by_the_one_before(device, releases, until):
+    first, second = releases("1.0.0"), releases("1.1.0")
+    device.commit(first)
+    device.commit(second)
+    ended = set()
+
+    def end_it():
+        status = admin.status(device.places)
+        if status is not None and status["labels"]:
+            assert status["labels"]["current"] == f"sha256:{second.slot}"
+        pid = steer.version(status, second.slot).get("pid")
+        if pid is not None and pid not in ended:
+            os.kill(pid, signal.SIGKILL)
+            ended.add(pid)
+        return len(ended) > CRASHES
+
+    until(end_it)
+    until(lambda: _answers(device))
+    assert device.serves() == second.slot
+
+
+def test_with_keys_a_device_gates_tells_and_answers_its_operator_and_nobody_else(device, releases, until):
+    first, second = releases("1.0.0"), releases("1.1.0")
+    device.commit(first)
+    key = device.get("keys", action="create", name="app", role="infer")["key"]
+    until(lambda: _status(device) == 401)
+
+    device.commit(second)
+
+    assert device.serves() == second.slot
+    told = device.ask("ask", prompt="Hello?", max_tokens=24, timeout=60.0)
+    assert "".join(note["text"] for note in told.notes) == SENTENCE
+    assert _status(device) == 401
+    assert _status(device, Authorization=f"Bearer {key}") == 200
+    assert (device.places.keys.stat().st_mode & 0o777, device.places.admin.stat().st_mode & 0o777) == (
+        0o600,
+        0o600,
+    )
+
+
+@pytest.mark.parametrize("host", ["::1", "127.0.0.2", "localhost"])
+def test_any_address_of_this_machine_alone_will_do(device, releases, host):
+    device.enroll(runtime=[sys.executable], daemon={"host": host})
+
+    device.commit(releases("1.0.0"))
+
+    assert device.serves() == releases("1.0.0").slot
+
+
+def _status(device, **headers):
+    line = http.client.HTTPConnection("127.0.0.1", int(device.places.port.read_text()), timeout=30)
+    try:
+        line.request("GET", "/v1/models", headers=headers)
+        return line.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        line.close()
 
 
 def _answers(device):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmops.telemetry.capture import DAY, FILE, LEAST_BYTES, LONGEST, Capture, chosen, read
+from slmops.telemetry.capture import DAY, FILE, LEAST_BYTES, LONGEST, OVERLAP, Capture, chosen, read
 from slmops.telemetry.events import RequestFinished
 
 EVENT = RequestFinished(1000.0, "demo:1.0.0", "sha256:00", 200, 7, 3, 0.1, 0.5, "current", "chat")
@@ -68,6 +68,16 @@ def test_a_long_text_is_cut_after_it_was_redacted(tmp_path):
     (sample,) = read(tmp_path).samples
     assert len(sample["prompt"]) <= LONGEST
     assert "4111" not in sample["prompt"]
+
+
+def test_what_a_cut_went_through_is_not_kept_though_much_before_it_was_taken_out(tmp_path):
+    keys = "AKIAIOSFODNN7EXAMPLE " * 200
+    whole = LONGEST + OVERLAP
+    text = keys + "x " * ((whole - len(keys)) // 2 - 4) + " jo.bloggs@example.org"
+    Capture(tmp_path, 1.0).offer(EVENT, "one", text, "")
+    (sample,) = read(tmp_path).samples
+    assert "jo." not in sample["prompt"]
+    assert len(sample["prompt"]) < LONGEST
 
 
 def test_what_cannot_be_kept_is_counted(tmp_path):

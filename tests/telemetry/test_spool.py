@@ -305,9 +305,9 @@ def test_a_daemon_of_before_that_still_writes_lines_is_not_overheard(tmp_path):
     assert numbers(tmp_path) == [0, 1, 2, 3, 4, 5]
 
 
-def test_statuses_are_those_of_an_artifact_since_a_time(tmp_path):
+def test_statuses_are_those_of_an_artifact_after_a_number(tmp_path):
     Spool(tmp_path).extend(
         [event(1, status=500), event(2, status=503), event(3, digest="sha256:11"), event(4, status=200)]
     )
-    assert statuses(tmp_path, "sha256:00", 2.0) == [503, 200]
-    assert statuses(tmp_path / "missing", "sha256:00", 0.0) == []
+    assert statuses(tmp_path, "sha256:00", 1) == [503, 200]
+    assert statuses(tmp_path / "missing", "sha256:00", 0) == []
