@@ -1,12 +1,17 @@
 """How much memory the daemon takes, against what was predicted from the shape of the model alone.
 
-For each case a random model is made, built as slmops builds it, and served by the real daemon in a process of
-its own, which is asked to fill its context twice with different prompts. Then its memory is read from /proc.
+For each case a random model is made, built as slmops builds it, and served by the real daemon, a router and a
+worker, which is asked to fill its context twice with different prompts. Then their memory is read from /proc.
 
-The figure that the prediction must cover is the high-water mark of the resident set, less those pages of the
-mapped model file that the daemon did not touch while it filled the context the second time. Those are weights
-that llama.cpp has repacked for this cpu, and rows of an embedding that no token asked for: clean pages of a
-file, which the kernel takes back when memory is short. The whole mark is shown beside it.
+The figure that the prediction must cover is the sum of both high-water marks of the resident set, less what
+is counted twice, less those pages of the mapped model file that the worker did not touch while it filled the
+context the second time. These are weights that llama.cpp has repacked for this cpu, and rows of an embedding
+that no token asked for: clean pages of a file, which the kernel takes back when memory is short. The sum of
+the marks, nothing counted twice, is shown beside it.
+
+Counted twice are the pages of files (Python and its libraries) that both have mapped: of each file, as many
+as the one has that has fewer. It is not PSS, which would share them with whatever else runs Python here and
+make the daemon look smaller than it is on a device. Pages of a file that were written to are nobody else's.
 
 Laws: predicted / needed is at least 0.85 everywhere; above 50 MB of model it should stay under 1.35.
 """
@@ -51,6 +56,7 @@ LONGEST: Final = 14
 """Characters of a token, at most."""
 COMMON: Final = 4000
 """Tokens that longer ones are put together from, once most short ones are there."""
+UNNAMED: Final = f"sha256:{'0' * 64}"
 CONTROLS: Final = ("<|begin|>", "<|end|>")
 SILENT: Final[dict[str, Any]] = {
     "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 1e4, "hidden_act": "silu",
@@ -103,7 +109,7 @@ class Taken:
     """Bytes that a daemon took."""
 
     mark: int
-    """High-water mark of the resident set."""
+    """High-water marks of the resident sets of router and worker, pages of both counted once."""
     idle: int
     """Of the mapped model file: resident, and not touched by the last request."""
 
@@ -284,12 +290,39 @@ def write_tokenizer(vocab: int, file: Path) -> None:
 def measure(artifact: Path, context: int) -> Taken:
     """Serve an artifact, fill its context twice, and return what that took."""
     with serving(artifact) as (pid, client):
-        proc = Path(f"/proc/{pid}")
+        router, worker = (Path(f"/proc/{each}") for each in processes(pid))
         for letter in ALONE:
-            (proc / "clear_refs").write_text("1")
+            (worker / "clear_refs").write_text("1")
             fill(client, letter, context)
-        (mark,) = re.findall(r"VmHWM:\s+(\d+) kB", (proc / "status").read_text())
-        return Taken(int(mark) * 1024, untouched((proc / "smaps").read_text(), f"/{artifact.name}/model."))
+        marks = [
+            int(re.findall(r"VmHWM:\s+(\d+) kB", (proc / "status").read_text())[0]) * 1024
+            for proc in (router, worker)
+        ]
+        smaps = (worker / "smaps").read_text()
+        theirs, own = files((router / "smaps").read_text()), files(smaps)
+        twice = sum(min(size, own.get(name, 0)) for name, size in theirs.items())
+        return Taken(sum(marks) - twice, untouched(smaps, f"/{artifact.name}/model."))
+
+
+def processes(router: int) -> tuple[int, int]:
+    """Return the ids of a daemon's router and of its one worker."""
+    children = [each.read_text().split() for each in Path(f"/proc/{router}/task").glob("*/children")]
+    (worker,) = sum(children, [])
+    return router, int(worker)
+
+
+def files(smaps: str) -> dict[str, int]:
+    """Return the resident bytes of each file that is mapped, without the pages that were written to."""
+    found: dict[str, int] = {}
+    name = ""
+    for line in smaps.splitlines():
+        words = line.split(maxsplit=5)
+        if not words[0].endswith(":"):
+            name = words[-1] if words[-1].startswith("/") else ""
+        elif name and words[0] in ("Rss:", "Anonymous:"):
+            size = int(words[1]) * 1024
+            found[name] = found.get(name, 0) + (size if words[0] == "Rss:" else -size)
+    return found
 
 
 def fill(client: httpx.Client, letter: str, context: int) -> None:
@@ -322,14 +355,14 @@ class DiedError(RuntimeError):
 
 @contextmanager
 def serving(artifact: Path, under: Sequence[str] = ()) -> Iterator[tuple[int, httpx.Client]]:
-    """Run the daemon on an artifact; give its process id and a client, once it is ready.
+    """Run the daemon on an artifact; give its router's process id and a client, once it is ready.
 
     `under` is a command that starts another, as nice does. Raise DiedError when the daemon ends before that.
     """
     with tempfile.TemporaryDirectory(prefix="slmops-bench-") as folder:
         port, log = Path(folder) / "port", Path(folder) / "log"
         words: list[str | Path] = [*under, sys.executable, "-m", "slmops.daemon", "--artifact", artifact]
-        words += ["--port", "0", "--port-file", port, "--spool", f"{folder}/spool", "--digest", "sha256:00"]
+        words += ["--port", "0", "--port-file", port, "--spool", f"{folder}/spool", "--digest", UNNAMED]
         with log.open("wb") as errors:
             process = subprocess.Popen(words, cwd=ROOT, stderr=errors)
         try:

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from slmops.daemon.api import ChatRequest, CompletionRequest
+from slmops.daemon.deep import deep
 from slmops.daemon.refusal import BAD_REQUEST, RefusedError
 from slmops.daemon.tools import CLOSE, OPEN
 from slmops.daemon.turns import JsonObjectFormat, JsonSchemaFormat, Tool
@@ -37,9 +36,6 @@ LONGEST = 65536
 """Characters of a grammar: they bound how deep rules name each other, and how long they take to read."""
 LONGEST_GBNF = 16384
 """Characters of one in GBNF: reading it takes time by the square of its length."""
-STACK = 128 * 1024 * 1024
-"""Bytes of stack that compiling a grammar may come to: rules are followed by recursion, and the system gives
-memory for what is used alone."""
 WHITESPACE = r"( |\n {0,16})?"
 """What may stand between the parts of JSON. A model that is unsure writes white space wherever it may."""
 LONGEST_COMPLAINT = 400
@@ -48,8 +44,6 @@ ANY_TEXT = r"""TEXT: /(.|\n)*/
 OTHER: /[^{\[\s](.|\n)*/"""
 """How a Lark grammar says any text, and any that could not be JSON."""
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
-
-T = TypeVar("T")
 
 
 class Constraint:
@@ -130,7 +124,7 @@ class Grammars:
             raise _bad(param, f"expected at most {LONGEST} characters, got {len(lark)}")
         grammar = LLMatcher.grammar_from_lark(lark)
         tokenizer = self._tokenizer
-        matcher = _deep(lambda: LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
+        matcher = deep(lambda: LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
         if matcher.is_error():
             raise _bad(param, _complaint(matcher.get_error(), param))
         return Constraint(matcher, self._stop_ids)
@@ -219,18 +213,3 @@ def _complaint(error: str, param: str) -> str:
     if param != "grammar":
         said = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", said)
     return said[:LONGEST_COMPLAINT]
-
-
-_stacks = threading.Lock()
-
-
-def _deep(make: Callable[[], T]) -> T:
-    """Return what `make` makes in a thread with a stack deep enough for it; raise what it raises."""
-    with ThreadPoolExecutor(1, thread_name_prefix="grammar") as alone:
-        with _stacks:
-            usual = threading.stack_size(STACK)
-            try:
-                made = alone.submit(make)
-            finally:
-                threading.stack_size(usual)
-        return made.result()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmops.daemon import give_back
+from slmops.daemon.deep import deep
 from slmops.daemon.engine import Logits, Shape
 from slmops.daemon.refusal import BAD_REQUEST, RefusedError
 from slmops.errors import ModelError
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 ERROR_LEVEL = 4
 """GGML_LOG_LEVEL_ERROR, as ggml.h numbers it (llama-cpp-python's own logger is a version behind)."""
 BYTE_TOKENS = 256
+LONGEST_WORD = 1 << 16
+"""Characters without a space between them that are read at most."""
+SHALLOW_WORD = 1 << 12
+"""As many of them as any thread has the stack for: 400 bytes each, for some kinds of tokenizer."""
 VARIANTS = "libggml-cpu-*.so"
 """Files with the code for processors, where a build keeps one for each kind of them."""
 _complaints: deque[str] = deque(maxlen=4)
@@ -249,18 +255,32 @@ class GgufVocabulary:
         }
 
     def encode(self, text: str, *, begin: bool, controls: bool) -> list[int]:
-        """See `Vocabulary`; raise RefusedError for a character that the vocabulary does not have."""
+        """See `Vocabulary`; raise RefusedError for a character that the vocabulary does not have.
+
+        Also for a word so long that llama.cpp, which finds words by recursion, would overrun its stack.
+        """
         if self._alphabet is not None:
             self._check(text, self.controls if controls else ())
         data = text.encode()
-        ids = _filled(
-            llama_cpp.llama_token,
-            len(data) + 2,  # no token without a byte, but for a BOS and an EOS
-            lambda room, size: llama_cpp.llama_tokenize(
-                self._pointer, data, len(data), room, size, begin, controls
-            ),
-        )
-        return [int(token) for token in ids]
+
+        def tokenize() -> list[int]:
+            ids = _filled(
+                llama_cpp.llama_token,
+                len(data) + 2,  # no token without a byte, but for a BOS and an EOS
+                lambda room, size: llama_cpp.llama_tokenize(
+                    self._pointer, data, len(data), room, size, begin, controls
+                ),
+            )
+            return [int(token) for token in ids]
+
+        longest = max((len(found[0]) for found in re.finditer(r"\s+|\S+", text)), default=0)
+        if longest > LONGEST_WORD:
+            raise RefusedError(
+                BAD_REQUEST,
+                f"{longest} characters without a space, or spaces without a word; the most is {LONGEST_WORD}",
+                reason="word_too_long",
+            )
+        return tokenize() if longest <= SHALLOW_WORD else deep(tokenize)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Vocabulary`."""

@@ -319,7 +319,8 @@ class Service:
             else:
                 self.metrics.swapped("promoted")
         for digest, stage in state.known.items():
-            if stage.failure is not None and stage.failure != self._before.stage(digest).failure:
+            new = stage.failure is not None and stage.failure != self._before.stage(digest).failure
+            if new and digest != state.withdrawn:
                 self.metrics.swapped("failed")
         self._before = state
 

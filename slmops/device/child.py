@@ -83,9 +83,10 @@ def start(places: Places, config: dict[str, Any], slot: str, since: float, door:
         *(() if door is None else _flags(places, config.get("daemon") or {})),
     ]
     environment = runtimes.environment(places, config)
-    with places.log.open("ab") as log:
-        log.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} starting slot {slot[:12]}\n".encode())
-        log.flush()
+    with places.log.open("ab", buffering=0) as log:
+        # A disk that is full takes no line; what is served must not wait for that.
+        with suppress(OSError):
+            log.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} starting slot {slot[:12]}\n".encode())
         pid = _spawn(words, environment, places.root, log.fileno(), door)
     return Child(pid, slot, since, time.monotonic(), way(places, config), steered=door is not None)
 

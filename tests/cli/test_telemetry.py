@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +114,27 @@ def test_samples_are_fetched_only_where_the_fleet_file_lets_them_be_taken(slmops
     assert json.loads(fetched.out)["devices"][0]["samples"] == 1
     (sample,) = lines(slmops, "--format", "samples")
     assert (sample["device"], sample["prompt"]) == (f"{said['name']}/edge-1", "I am <email>")
+
+
+def test_a_pull_ends_though_this_clock_was_set_back_since_the_one_before(slmops, home, fleet):
+    said = yaml.safe_load(fleet.read_text())
+    said.setdefault("defaults", {})["daemon"] = {"capture": 0.5}
+    allowing = fleet.with_name("set-back.yaml")
+    allowing.write_text(yaml.safe_dump(said))
+
+    def pull():
+        told = slmops("telemetry", "pull", allowing, "-l", "edge-1", "--samples", "-o", "json")
+        return json.loads(told.out)["devices"][0]["samples"]
+
+    Capture(spool_of(fleet), 1.0).offer(event(1), "abc", "one", "two")
+    assert pull() == 1
+    with closing(sqlite3.connect(home / "telemetry.sqlite")) as kept, kept:
+        kept.execute("UPDATE sources SET at = at + 1e6")
+    shutil.rmtree(spool_of(fleet))
+    Capture(spool_of(fleet), 1.0).offer(event(2), "def", "three", "four")
+
+    assert pull() == 1
+    assert [line["prompt"] for line in lines(slmops, "--format", "samples")] == ["one", "three"]
 
 
 @pytest.mark.journey

@@ -96,7 +96,7 @@ def parrot_weights():
     return weights
 
 
-def write_gguf(path, weights, *, tokenizer=True):
+def write_gguf(path, weights, *, tokenizer=True, pre="gpt-2"):
     _, tokens, merges = make_tokenizer()
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(TRAINED)
@@ -111,7 +111,7 @@ def write_gguf(path, weights, *, tokenizer=True):
     writer.add_layer_norm_rms_eps(EPSILON)
     if tokenizer:
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
+        writer.add_tokenizer_pre(pre)
         writer.add_token_list(tokens)
         writer.add_token_types([3] * len(CONTROLS) + [1] * (VOCABULARY - len(CONTROLS)))
         writer.add_token_merges([" ".join(merge) for merge in merges])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slmops.daemon.refusal import RefusedError
 from slmops.daemon.text import JsonVocabulary, Writer
 from slmops.errors import ModelError
 
@@ -76,3 +77,16 @@ def test_a_bos_that_tokenizer_json_does_not_add_is_added_once(tiny, text):
 def test_what_is_no_tokenizer_is_an_error(source):
     with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
         JsonVocabulary(source, None)
+
+
+@pytest.mark.parametrize("pre", ["gpt-2", "deepseek-llm", "gpt-4o", "default"])
+@pytest.mark.parametrize("sign", ["a", "1", "!", " ", "猫"])
+def test_no_word_is_so_long_that_it_ends_the_process(tiny, tmp_path, pre, sign):
+    llama = pytest.importorskip("slmops.daemon.llama", reason="llama-cpp-python is not installed")
+    tiny.write_gguf(tmp_path / "model.gguf", tiny.parrot_weights(), pre=pre)
+    vocabulary = llama.GgufVocabulary(llama.LlamaModel(tmp_path / "model.gguf"))
+    for count in (llama.SHALLOW_WORD, llama.LONGEST_WORD):
+        ids = vocabulary.encode(sign * count, begin=False, controls=False)
+        assert vocabulary.decode(ids) == sign * count
+    with pytest.raises(RefusedError, match="without a space"):
+        vocabulary.encode(sign * (llama.LONGEST_WORD + 1), begin=False, controls=False)

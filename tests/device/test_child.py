@@ -80,3 +80,14 @@ def test_a_log_that_grew_long_is_emptied_while_it_is_written(places):
     assert places.log.with_suffix(".old.log").read_bytes().startswith(b"old\n")
     children.bound_log(places)
     assert places.log.stat().st_size == len(b"new\n")
+
+
+def test_a_daemon_starts_though_the_disk_takes_no_line_of_its_log(places, tmp_path, until):
+    places.log.symlink_to("/dev/full")
+    script = tmp_path / "daemon.py"
+    script.write_text(DAEMON)
+
+    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0, None)
+
+    until((places.root / "ready").exists)
+    children.stop(child)
