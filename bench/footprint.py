@@ -306,8 +306,8 @@ def measure(artifact: Path, context: int) -> Taken:
 
 def processes(router: int) -> tuple[int, int]:
     """Return the ids of a daemon's router and of its one worker."""
-    children = [each.read_text().split() for each in Path(f"/proc/{router}/task").glob("*/children")]
-    (worker,) = sum(children, [])
+    threads = Path(f"/proc/{router}/task").glob("*/children")
+    (worker,) = [each for thread in threads for each in thread.read_text().split()]
     return router, int(worker)
 
 
@@ -350,7 +350,6 @@ class DiedError(RuntimeError):
 
     def __init__(self, code: int, log: str) -> None:
         super().__init__(f"the daemon ended with exit code {code}\n{log}")
-        self.code = code
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 It does not know requests or models. Who waits says by a function which worker it wants: None while there is
 none (a swap is under way), and then it waits, but no longer than a swap may take.
 
-Laws: at most `seats` wait, the next is refused at once; a worker never has more than its slots; who leaves
-the line is never given a turn, and a turn that was given is given back.
+Laws: at most `seats` wait, the next is refused at once, but for those whose turn came to nothing; a worker
+never has more than its slots; who leaves the line is never given a turn, and a turn that was given is given
+back.
 """
 
 from __future__ import annotations
@@ -38,6 +39,22 @@ Target = Callable[[], "Room | None"]
 """Returns who is to answer, None while nobody can; raises RefusedError when nobody ever will."""
 
 
+@dataclass
+class Turn:
+    """A turn with a worker."""
+
+    room: Room
+    _look: Callable[[], None]
+    _over: bool = False
+
+    def end(self) -> None:
+        """Give the turn back, if it was not yet."""
+        if not self._over:
+            self._over = True
+            self.room.taken -= 1
+            self._look()
+
+
 @dataclass(eq=False)
 class _Waiting:
     target: Target
@@ -59,17 +76,20 @@ class Desk:
         return len(self._line)
 
     @asynccontextmanager
-    async def turn(self, key: str, cost: float, target: Target) -> AsyncGenerator[Room]:
+    async def turn(
+        self, key: str, cost: float, target: Target, *, seated: bool = False
+    ) -> AsyncGenerator[Turn]:
         """Wait for a turn with the worker that `target` names, and hold it; raise RefusedError for none.
+
+        It ends with the block, or before. Who is `seated` has had a turn that came to nothing.
 
         `key` is who asks, `cost` about how many tokens it will take.
         """
-        room = await self._wait(key, cost, target)
+        turn = Turn(await self._wait(key, cost, target, seated=seated), self.look)
         try:
-            yield room
+            yield turn
         finally:
-            room.taken -= 1
-            self.look()
+            turn.end()
 
     def look(self) -> None:
         """Give turns to those who can have one now; to be called when anything changed."""
@@ -92,14 +112,14 @@ class Desk:
             if not one.turn.done():
                 one.turn.set_exception(_not_now(why))
 
-    async def _wait(self, key: str, cost: float, target: Target) -> Room:
+    async def _wait(self, key: str, cost: float, target: Target, *, seated: bool) -> Room:
         if self._closed is not None:
             raise _not_now(self._closed)
         room = target()
         if room is not None and not self._line and room.taken < room.slots:
             room.taken += 1
             return room
-        if len(self._line) >= self._seats:
+        if len(self._line) >= self._seats and not seated:
             raise RefusedError(
                 TOO_MANY,
                 f"{self._seats} requests are waiting already",

@@ -70,6 +70,8 @@ class Now:
     active: Callable[[], int] = lambda: 0
     residents: Callable[[], Iterable[Resident]] = tuple
     reading: Callable[[], Reading] = Reading
+    turned_away: Callable[[], Mapping[str, int]] = dict
+    """Connections that were refused or cut off, and requests with a wrong key, ever, by reason."""
     spool: Callable[[], tuple[int, int]] = lambda: (0, 0)
     """Bytes of the spool, and events that it has dropped or could not take."""
 
@@ -180,9 +182,18 @@ class _Moment:
         yield _gauge("requests_active", "Requests that are being answered", now.active())
         yield from _residents(list(now.residents()))
         yield from _pressed(now.reading())
+        yield _turned_away(now.turned_away())
         held, lost = now.spool()
         yield _gauge("spool_bytes", "Bytes of the telemetry spool", held)
         yield _counter("spool_dropped", "Events that the spool dropped, or could not take", lost)
+
+
+def _turned_away(reasons: Mapping[str, int]) -> Metric:
+    says = "Connections refused or cut off, and requests with a wrong key, by reason"
+    family = CounterMetricFamily("slmops_turned_away", says, labels=["reason"])
+    for reason, count in reasons.items():
+        family.add_metric([reason], count)
+    return family
 
 
 def _residents(residents: list[Resident]) -> Iterable[Metric]:

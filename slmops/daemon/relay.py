@@ -2,8 +2,9 @@
 
 It does not know HTTP. What a worker says is passed on unread.
 
-Laws: work whose listener has left is cancelled; a request whose worker ends before anything was passed on is
-asked once more, of whoever answers then; after that it is refused.
+Laws: work whose listener has left is cancelled; who is slow to take an answer holds no worker up; a request
+whose worker ends before anything was passed on is asked once more, of whoever answers then; after that it is
+refused.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ async def relay(desk: Desk, errand: Errand, begins: Callable[[Worker], None]) ->
     """Yield what the worker says; `begins` is told which one it is, each time. Raise RefusedError."""
     for attempt in range(1, TRIES + 1):
         passed = False
-        async with desk.turn(errand.who, errand.cost, errand.target) as room:
-            worker = cast("Worker", room)
+        async with desk.turn(errand.who, errand.cost, errand.target, seated=attempt > 1) as turn:
+            worker = cast("Worker", turn.room)
             begins(worker)
-            asking = worker.ask(errand.kind, errand.body, errand.answer, errand.created)
+            asking = worker.ask(errand.kind, errand.body, errand.answer, errand.created, turn.end)
             try:
                 async with aclosing(asking):
                     async for said in asking:

@@ -32,9 +32,9 @@ class Memory:
     limit: int | None = None
     """Bytes that the daemon may take, workers included: its control group's, or what it was told."""
     used: int = 0
-    """Bytes of them that it has and that the kernel cannot take back."""
+    """Bytes of them that it has: what the kernel cannot take back, and what workers have mapped of files."""
     available: int | None = None
-    """Bytes that the machine could still give to anybody."""
+    """Bytes that the machine could still give without taking what workers have mapped."""
     residents: Mapping[str, int] = field(default_factory=dict)
     """Bytes that each resident worker would give back, by digest."""
 

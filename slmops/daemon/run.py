@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Server(uvicorn.Server):
         door = Door(options.keys, options.cors)
         app = Admission(application(service, admin.routes(service, swap)), door)
         limits, turned = guard.Limits(), guard.Turned()
+        service.turned_away = lambda: {**asdict(turned), "wrong_key": door.failures}
         super().__init__(
             guard.config(
                 app, listen.admin_names(doors), limits=limits, turned=turned, graceful=options.drain + 1

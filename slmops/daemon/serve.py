@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from slmops.daemon import api, records
 from slmops.daemon.cache import Name
 from slmops.daemon.protocol import Done, Kind, Piece
-from slmops.daemon.refusal import BAD_REQUEST, CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedError
+from slmops.daemon.refusal import CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedError
 from slmops.daemon.relay import Errand, relay
 from slmops.daemon.service import Service
 from slmops.daemon.visit import Visit, read_body, while_there
@@ -115,9 +115,6 @@ class Front:
         except RefusedError as refusal:
             visit.status = refusal.status
             response = refuse(refusal)
-        except RecursionError:
-            visit.status = BAD_REQUEST
-            response = refuse(RefusedError(BAD_REQUEST, "the body is nested too deep", reason="invalid_json"))
         except ClientDisconnect:
             visit.status = CLIENT_GONE
             response = Response(status_code=CLIENT_GONE)
@@ -174,7 +171,7 @@ class Front:
         name: Name | None,
         visit: Visit,
     ) -> AsyncGenerator[bytes]:
-        """Yield the events of a stream whose first piece is there already; `name` is what it is kept under."""
+        """Yield the events of a stream whose first piece is there; `name` is what it is kept under."""
         told = bytearray()
         try:
             async for said in _begin_with(first, pieces):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -70,6 +70,8 @@ class Service:
         self.reading = Reading()
         self.comparison: Comparison | None = None
         """What two versions have shown since requests were shared between them."""
+        self.turned_away: Callable[[], Mapping[str, int]] = dict
+        """How many were not let in, or were cut off, by reason: whoever keeps the doors says it."""
         self._journal = journal
         self._labelled: set[str] = set()
         self._before = journal.state
@@ -87,6 +89,7 @@ class Service:
                 active=lambda: sum(worker.active for worker in self.house.workers.values()),
                 residents=self._residents,
                 reading=lambda: self.reading,
+                turned_away=lambda: self.turned_away(),  # noqa: PLW0108 - it is set later
                 spool=lambda: (
                     (self._spool.bytes, self._spool.dropped + self._spool.lost) if self._spool else (0, 0)
                 ),
@@ -192,13 +195,19 @@ class Service:
             await asyncio.sleep(1.0)
 
     def memory(self) -> room.Memory:
-        """Return what there is of memory, for who plans to load another version."""
-        limit, reading = self.settings.memory_limit, self.reading
-        sizes = {digest: tend.resident_bytes(each.pid)[0] for digest, each in self.house.workers.items()}
+        """Return what there is of memory, for who plans to load another version.
+
+        To the kernel the pages of mapped weights are free for the taking. Here they are not: whoever serves
+        would read them again for each token.
+        """
+        limit, reading, workers = self.settings.memory_limit, self.reading, self.house.workers
+        sizes = {digest: tend.resident_bytes(each.pid)[0] for digest, each in workers.items()}
+        mapped = sum(tend.file_bytes(each.pid) for each in workers.values())
+        available = None if reading.available is None else max(0, reading.available - mapped)
         if limit is not None:
             used = sum(sizes.values()) + tend.resident_bytes(os.getpid())[0]
-            return room.Memory(limit, used, reading.available, sizes)
-        return room.Memory(reading.limit, reading.used or 0, reading.available, sizes)
+            return room.Memory(limit, used, available, sizes)
+        return room.Memory(reading.limit, (reading.used or 0) + mapped, available, sizes)
 
     def moved(self) -> None:
         """Follow the versions' journal, which has one record more."""

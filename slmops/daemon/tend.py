@@ -70,6 +70,15 @@ class Plan:
     silent: float = SILENT
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Somebody who waits for an answer."""
+
+    heard: asyncio.Queue[Piece | Done | Refused | None]
+    """What the worker has said; None when it has ended."""
+    over: Callable[[], None]
+
+
 class Worker:
     """A version's process."""
 
@@ -91,7 +100,7 @@ class Worker:
         self._plan = plan
         self._changed = changed
         self._numbers = itertools.count(1)
-        self._open: dict[int, asyncio.Queue[Piece | Done | Refused | None]] = {}
+        self._open: dict[int, _Asked] = {}
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._line: Line | None = None
@@ -116,36 +125,37 @@ class Worker:
             ready = await self._loaded(process)
         except BaseException:
             self._set("gone")
-            await _end(process)
+            await self._end(process)
             raise
         self._life = asyncio.ensure_future(self._live(process))
         return ready
 
-    async def ask(self, kind: Kind, body: bytes, answer: str, created: int) -> AsyncGenerator[Piece | Done]:
-        """Yield the pieces of an answer; raise RefusedError, or WorkerLostError when the process ends."""
+    async def ask(
+        self, kind: Kind, body: bytes, answer: str, created: int, over: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Piece | Done]:
+        """Yield the pieces of an answer; raise RefusedError, or WorkerLostError when the process ends.
+
+        `over` is called when the worker has said all, though not all of it may have been taken yet.
+        """
         if self.state != "ready":
             # It ended after the turn was given: nobody is there to be told, or to end this.
             raise WorkerLostError(f"{self.version.release}: the worker is {self.state}: {self.why}")
         number = next(self._numbers)
         heard: asyncio.Queue[Piece | Done | Refused | None] = asyncio.Queue()
-        self._open[number] = heard
+        self._open[number] = _Asked(heard, over)
         self._quiet.clear()
         self._say(Ask(id=number, kind=kind, body=body, answer=answer, created=created))
-        ended = False
+        said: Piece | Done | Refused | None
         try:
-            while not ended:
-                said = await heard.get()
-                ended = not isinstance(said, Piece)
+            while not isinstance(said := await heard.get(), Done):
                 if said is None:
                     raise WorkerLostError(f"{self.version.release}: the worker ended: {self.why}")
                 if isinstance(said, Refused):
                     raise RefusedError(said.status, said.message, reason=said.reason, param=said.param)
                 yield said
+            yield said
         finally:
-            self._open.pop(number, None)
-            if not self._open:
-                self._quiet.set()
-            if not ended:
+            if self._close(number) is not None:
                 self._say(Cancel(id=number))
 
     async def stop(self, drain: float) -> None:
@@ -162,8 +172,8 @@ class Worker:
 
     def abandon(self, why: str) -> None:
         """Refuse all who wait for an answer; the process goes on."""
-        for number, heard in self._open.items():
-            heard.put_nowait(Refused(id=number, status=NOT_READY, message=why, reason="stopping"))
+        for number, asked in self._open.items():
+            asked.heard.put_nowait(Refused(id=number, status=NOT_READY, message=why, reason="stopping"))
 
     async def _live(self, process: asyncio.subprocess.Process) -> None:
         """Be there for the process's whole life, and for those of its successors."""
@@ -171,7 +181,7 @@ class Worker:
             try:
                 await self._watch(process)
             finally:
-                await _end(process)
+                await self._end(process)
             self._bury(process.returncode)
             while self.state == "restarting":
                 await asyncio.sleep(0.1 * 2 ** len(self._ends))
@@ -184,10 +194,10 @@ class Worker:
                     async with asyncio.timeout(self._plan.load):
                         await self._loaded(process)
                 except (ModelError, TimeoutError) as error:
-                    await _end(process)
+                    await self._end(process)
                     self._bury(process.returncode, str(error) or f"it did not load in {self._plan.load:g} s")
                 except BaseException:
-                    await _end(process)
+                    await self._end(process)
                     raise
             if self.state == "broken":
                 return
@@ -241,11 +251,16 @@ class Worker:
             )
             undo.pop_all()
         self.pid = process.pid
-        self._told = asyncio.get_running_loop().create_future()
-        _, self._line = await asyncio.get_running_loop().create_connection(
-            lambda: Line(self._hear), sock=ours
-        )
         self._relaying = asyncio.ensure_future(self._relay(process))
+        self._told = asyncio.get_running_loop().create_future()
+        try:
+            _, self._line = await asyncio.get_running_loop().create_connection(
+                lambda: Line(self._hear), sock=ours
+            )
+        except BaseException:
+            ours.close()
+            await self._end(process)
+            raise
         return process
 
     async def _loaded(self, process: asyncio.subprocess.Process) -> Ready:
@@ -264,6 +279,14 @@ class Worker:
         self._set("ready")
         return self.ready
 
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        """End a process at once, if it has not ended; wait until it has, and for its last words."""
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
+        await asyncio.wait({self._relaying}, timeout=1.0)
+
     async def _relay(self, process: asyncio.subprocess.Process) -> None:
         """Pass on what the worker writes, and remember the end of it."""
         assert process.stderr is not None  # noqa: S101 - it was asked for
@@ -274,9 +297,11 @@ class Worker:
 
     def _hear(self, said: ToRouter) -> None:
         if isinstance(said, Piece | Done | Refused):
-            heard = self._open.get(said.id)
-            if heard is not None:
-                heard.put_nowait(said)
+            asked = self._open.get(said.id) if isinstance(said, Piece) else self._close(said.id)
+            if asked is not None:
+                asked.heard.put_nowait(said)
+                if not isinstance(said, Piece):
+                    asked.over()
         elif isinstance(said, Ready) and self._told is not None and not self._told.done():
             self._told.set_result(said)
         elif isinstance(said, Failed) and self._told is not None and not self._told.done():
@@ -290,8 +315,17 @@ class Worker:
     def _lose(self, why: str) -> None:
         """Tell all who wait for an answer that there will be none."""
         self.why = why
-        for heard in self._open.values():
-            heard.put_nowait(None)
+        for number in list(self._open):
+            asked = self._close(number)
+            if asked is not None:
+                asked.heard.put_nowait(None)
+
+    def _close(self, number: int) -> _Asked | None:
+        """Take one off the list of those under way; None: it was not on it any more."""
+        asked = self._open.pop(number, None)
+        if not self._open:
+            self._quiet.set()
+        return asked
 
     def _set(self, state: State) -> None:
         self.state = state
@@ -307,14 +341,6 @@ class Worker:
             *(("--pool", str(plan.pool)) if plan.pool else ()),
             *(("--adopt", plan.adopt) if plan.adopt else ()),
         ]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a process at once, if it has not ended, and wait until it has."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.kill()
-    await process.wait()
 
 
 async def _line_of(stream: asyncio.StreamReader) -> bytes:
@@ -344,13 +370,23 @@ def _ending(code: int | None) -> str:
 
 def resident_bytes(pid: int | None) -> tuple[int, int]:
     """Return what a process has resident now and had at its peak, in bytes; zeros where it is gone."""
+    found = _status(pid)
+    return found.get("VmRSS", 0), found.get("VmHWM", 0)
+
+
+def file_bytes(pid: int | None) -> int:
+    """Return the bytes that a process has resident of files it has mapped; zero where it is gone."""
+    return _status(pid).get("RssFile", 0)
+
+
+def _status(pid: int | None) -> dict[str, int]:
+    """Return what the kernel says of a process's memory, in bytes; nothing where it is gone."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return 0, 0
-    found = dict(line.split(":", 1) for line in text.splitlines() if line.startswith("Vm"))
-    now, peak = (int(found.get(name, "0 kB").split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
-    return now, peak
+        return {}
+    found = (line.split(":", 1) for line in text.splitlines() if line.endswith(" kB"))
+    return {name: int(said.split()[0]) * 1024 for name, said in found}
 
 
 def _environment() -> dict[str, str]:

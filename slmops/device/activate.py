@@ -14,6 +14,7 @@ from slmops.device import (
     heed,
     journal,
     leftovers,
+    listen,
     runtimes,
     service,
     shun,
@@ -46,6 +47,7 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
     slot = said["slot"]
     if not places.slot(slot).exists():
         raise DeviceError(f"slot {slot[:12]} is not staged", remedy="Deploy again.")
+    _require_keys(places)
     shun.require_forgiven(places, slot, said)
     heed.require_leave(places, said)
     slots.verify(places, slot)
@@ -73,6 +75,16 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
             supervise.roll_back(places, verdict.code, verdict.message, _worth_keeping(verdict.evidence))
             verdict = _with_the_way_back(verdict, _settle(places, said, note))
     return _report(places, verdict)
+
+
+def _require_keys(places: Places) -> None:
+    """Raise DeviceError where the daemon is to answer other machines, and would not start without keys."""
+    host = (places.read_config().get("daemon") or {}).get("host")
+    if host is not None and not listen.is_loopback(host) and not places.keys.exists():
+        raise DeviceError(
+            f"its daemon is to answer at {host}, which other machines reach, and there are no keys",
+            remedy="Make one first: slmops device keys DEVICE create --name NAME.",
+        )
 
 
 def _worth_keeping(evidence: dict[str, Any]) -> dict[str, Any]:

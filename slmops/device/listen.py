@@ -79,6 +79,17 @@ def knows_sockets(agent: Path) -> bool:
         return False
 
 
+def is_loopback(host: str) -> bool:
+    """Say whether what listens there is reached from this machine alone; a name is looked up."""
+    import ipaddress  # noqa: PLC0415 - asked of few devices
+
+    try:
+        found = [each[4][0] for each in socket.getaddrinfo(host, None)]
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(each).partition("%")[0]).is_loopback for each in found)
+
+
 def _bound(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)

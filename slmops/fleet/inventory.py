@@ -30,6 +30,8 @@ _BUNDLE = re.compile(r"[a-z0-9][a-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._+-]*")
 ROOT = r"^(~/|[^~]).*[^/]$"
 """A directory of the agent's own: neither a home nor the top of the disk."""
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s*]+$")]
+"""Of a web page, as the daemon takes it; one that it did not would end it at its start."""
 
 
 class Daemon(BaseModel):
@@ -60,12 +62,12 @@ class Daemon(BaseModel):
     capture: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Share of requests whose text is kept on the device, redacted. Default: none."
     )
-    host: Word | None = Field(
+    host: Annotated[str, Field(pattern=r"^[^-\s]\S*$")] | None = Field(
         None,
         description="Address that the daemon answers at. Any but a loopback address demands keys. "
         "Default: 127.0.0.1.",
     )
-    cors: list[Word] | None = Field(
+    cors: list[Origin] | None = Field(
         None, description="Origins of web pages that may ask it, as https://app.example. Default: none."
     )
     memory_limit: Annotated[Size, Field(gt=0)] | None = Field(

@@ -111,7 +111,7 @@ _NO_PASSWORDS = {
 }
 # fmt: off
 _NAME = (
-    r"(?:pass(?:word|wd|phrase|code)?|wi-?fi code|clave|wachtwoord|hasło|lösenord|parola|密码|パスワード|pwd|passwort|kennwort|contraseña|mot de passe|senha|пароль|secret|"
+    r"(?:pass(?:word|wd|phrase|code)?|wi-?fi code|clave|wachtwoord|hasło|lösenord|parola|密码|パスワード|pwd|pw|passwort|kennwort|contraseña|mot de passe|senha|пароль|secret|"
     r"(?:api|access|auth|account|shared|private|client|secret|encryption|signing|master)[_\- ]?(?:key|token|secret|id_secret)|"
     r"(?:token|secret|passw(?:or)?d|apikey|api_key|pwd))"
 )
@@ -152,7 +152,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("secret", r"https://hooks\.slack\.com/(?P<it>(?:services|workflows)/[\w/]{20,})", words=("hooks.slack",)),
     _kind("secret", r"https://discord(?:app)?\.com/api/webhooks/(?P<it>\d+/[\w\-]{40,})", words=("webhooks/",)),
     _kind("secret", r"\b(?i:Bearer|Basic|Token)\s+(?P<it>[A-Za-z0-9+/=._~\-]{12,})(?!\w)", lambda said: bool(re.search(r"\d|[A-Z].*[A-Z]", said)), words=("bearer ", "basic ", "token ")),
-    _kind("secret", r"(?i:(?<![A-Za-z])" + _NAME + r"(?:[_\-][a-z0-9]+){0,2})[\"']?\s{0,3}(?:[:=]|:=|=>|\bis\b|\bist\b|\best\b|\bes\b|\bwas\b|lautet|->)[:=\s]{0,3}[\"'`]?(?P<it>(?!(?i:Bearer|Basic)\b)[^\s\"'`,;<>\0]{4,}[^\s\"'`,;<>.!?)\0])", _is_password, words=("pass", "pwd", "kennwort", "contras", "senha", "пароль", "key", "token", "secret", "wifi", "wi-fi", "clave", "wachtw", "hasło", "lösen", "parola", "密码", "パスワード")),
+    _kind("secret", r"(?i:(?<![A-Za-z])" + _NAME + r"(?:[_\-][a-z0-9]+){0,2})[\"']?\s{0,3}(?:[:=]|:=|=>|\bis\b|\bist\b|\best\b|\bes\b|\bwas\b|lautet|->)[:=\s]{0,3}[\"'`]?(?P<it>(?!(?i:Bearer|Basic)\b)[^\s\"'`,;<>\0]{4,}[^\s\"'`,;<>.!?)\0])", _is_password, words=("pass", "pwd", "pw", "kennwort", "contras", "senha", "пароль", "key", "token", "secret", "wifi", "wi-fi", "clave", "wachtw", "hasło", "lösen", "parola", "密码", "パスワード")),
     _kind("secret", r"(?i:\b(?:password|passwd|pwd|passwort|sshpass -p))[ \t]+[\"']?(?P<it>[^\s\"'<>\0]{6,})", lambda said: bool(re.search(r"\d.*[A-Za-z]|[A-Za-z].*\d", said)), words=("passw", "pwd", "sshpass")),
     _kind("secret", r"\d(?<!\d\d)\d{3,7}(?!\w|[.,\-]\d)", words=("pin",), after=r"\bpin(?:-?code|-?nummer)?(?: is| ist| est| es)?\s{0,2}[:=]?\s{0,2}"),
     _kind("secret", r"(?i:\b(?:set-)?cookie)\s*:\s*(?:[\w\-]+=)(?P<it>[^\s;,<>\0]{16,})", words=("cookie",)),

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 GROUPS = Path("/sys/fs/cgroup")
 MIB = 1 << 20
 TYPES = ("F16", "Q8_0", "Q4_0")
-KILLED = -9
+KILLED = "does not load: it was ended by SIGKILL"
 
 
 class Group:
@@ -69,15 +69,10 @@ def board(budget, context):
 
 
 def libraries(pid):
-    """Resident bytes of files other than the model: somebody else's, who read them first."""
-    total, counts = 0, False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        words = line.split(maxsplit=5)
-        if not words[0].endswith(":"):
-            counts = words[-1].startswith("/") and "/model." not in words[-1]
-        elif counts and words[0] == "Rss:":
-            total += int(words[1]) * 1024
-    return total
+    """Resident bytes of files other than the model, of router and worker: somebody else's, who read them."""
+    mapped = [bench.files(Path(f"/proc/{each}/smaps").read_text()) for each in bench.processes(pid)]
+    names = {name for each in mapped for name in each if "/model." not in name}
+    return sum(max(each.get(name, 0) for each in mapped) for name in names)
 
 
 def forget(folder):
@@ -101,7 +96,7 @@ def test_what_fits_a_budget_is_never_killed_for_memory_within_it(group, room):
     """The limit is the budget less the libraries, whose pages count where they were first read."""
     context, model = 1024, bench.SMALL
     checkpoint = bench.source(model, room)
-    device = board(115 * MIB, context)
+    device = board(123 * MIB, context)
     wanted = [Candidate("gguf", name, plan_gguf(checkpoint, name).predicted_bytes) for name in TYPES]
     fits = [fit for fit in hold(device, checkpoint.shape, wanted) if not fit.short]
     chosen, larger = fits[0].candidate.type, [one.type for one in wanted[: -len(fits)]]
@@ -118,5 +113,5 @@ def test_what_fits_a_budget_is_never_killed_for_memory_within_it(group, room):
     assert too_much.total > device.memory.budget
     with pytest.raises(bench.DiedError) as died:
         serve(oversize, 1024, group.enter)
-    assert died.value.code == KILLED
+    assert KILLED in str(died.value)
     assert group.kills == 1

@@ -27,7 +27,7 @@ BOARD = DeviceProfile(
     title="A board",
     arch="aarch64",
     cpu=Cpu(model="Cortex-A53", cores=4),
-    memory=Memory(total=200 * MIB, reserve=54 * MIB, bandwidth=200 * MIB),
+    memory=Memory(total=204 * MIB, reserve=54 * MIB, bandwidth=200 * MIB),
     storage=Storage(kind="sd", free=4096 * MIB),
     system=System(os="Debian"),
     serve=Serve(context=512, threads=4, min_tokens_per_second=9),

@@ -168,7 +168,7 @@ def test_no_key_stands_in_a_log(file, key, caplog):
     door.who(bearer(key), local=False)
     refused(door, bearer(f"{key}x"))
 
-    assert key.rpartition("_")[2] not in caplog.text
+    assert key.split("_", 2)[2] not in caplog.text
     assert "10.0.0.9" in caplog.text
 
 

@@ -14,6 +14,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from slmops import keep_keys
 from slmops.telemetry.spool import read
 
 REPO = Path(__file__).parents[2]
@@ -148,6 +149,22 @@ def test_metrics_count_what_happened(speaking):
     assert after["slmops_queue_depth",] == 0
     (info,) = (key for key in after if key[0] == "slmops_model_info")
     assert {"parrot:1.0.0", "0" * 12} <= set(info)
+
+
+def test_metrics_count_who_was_turned_away(parrot, run_daemon, tmp_path):
+    file = tmp_path / "keys.json"
+    key = keep_keys.create(file, "watch", "metrics")[1]
+    own = {"authorization": f"Bearer {key}"}
+    with (
+        run_daemon(parrot, "--keys", file) as running,
+        httpx.Client(base_url=running.url, timeout=60, headers=own) as http,
+    ):
+        refused = http.get("/metrics", headers={"authorization": "Bearer wrong"})
+        counted = samples(http)
+
+    assert refused.status_code == 401
+    assert counted["slmops_turned_away_total", "wrong_key"] == 1
+    assert counted["slmops_turned_away_total", "late"] == 0
 
 
 def test_every_request_leaves_an_event_and_no_words(speaking):

@@ -74,6 +74,21 @@ def test_a_turn_that_comes_as_its_owner_leaves_is_given_back():
     run(journey())
 
 
+def test_a_turn_that_ends_before_its_block_is_given_back_once():
+    async def journey():
+        desk, room = Desk(), Room()
+        async with desk.turn("key", 1, lambda: room) as turn:
+            waiting = asyncio.ensure_future(desk.turn("key", 1, lambda: room).__aenter__())
+            await settle()
+            turn.end()
+            next_one = await waiting
+        assert room.taken == 1
+        next_one.end()
+        assert room.taken == 0
+
+    run(journey())
+
+
 def test_while_there_is_no_version_requests_wait_but_not_for_ever():
     async def journey():
         desk, room = Desk(max_pause=0.05), None
@@ -84,7 +99,7 @@ def test_while_there_is_no_version_requests_wait_but_not_for_ever():
         await settle()
         room = Room()
         desk.look()
-        assert await waiting is room
+        assert (await waiting).room is room
 
     run(journey())
 
@@ -114,8 +129,8 @@ def test_who_waits_for_a_busy_version_does_not_hold_up_who_wants_another():
         async with desk.turn("key", 1, lambda: busy):
             held = asyncio.ensure_future(desk.turn("key", 1, lambda: busy).__aenter__())
             await settle()
-            async with desk.turn("key", 1, lambda: free) as room:
-                assert room is free
+            async with desk.turn("key", 1, lambda: free) as turn:
+                assert turn.room is free
             held.cancel()
             await settle()
 

@@ -74,6 +74,7 @@ def test_what_is_so_now_is_asked_when_somebody_reads():
             active=lambda: 8,
             residents=lambda: [HERE],
             reading=lambda: reading,
+            turned_away=lambda: {"late": 1, "wrong_key": 4},
             spool=lambda: (4096, 17),
         )
     )
@@ -86,6 +87,8 @@ def test_what_is_so_now_is_asked_when_somebody_reads():
     assert of(metrics, "slmops_temperature_celsius", zone="0:cpu") == 61.5
     assert of(metrics, "slmops_throttled") == 1
     assert of(metrics, "slmops_memory_kills_total") == 2
+    assert of(metrics, "slmops_turned_away_total", reason="late") == 1
+    assert of(metrics, "slmops_turned_away_total", reason="wrong_key") == 4
     assert (of(metrics, "slmops_spool_bytes"), of(metrics, "slmops_spool_dropped_total")) == (4096, 17)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from slmops.device import admin, ready
 from slmops.device.admin import Errand
-from slmops.device.listen import HELD, LOOPBACK, Listener, knows_sockets
+from slmops.device.listen import HELD, LOOPBACK, Listener, is_loopback, knows_sockets
 from slmops.fleet.agent_bundle import bundle
 
 
@@ -153,3 +153,14 @@ def test_a_daemon_at_another_address_of_this_machine_is_asked_by_the_admin_socke
     router(b'HTTP/1.1 200 OK\r\n\r\n{"ready": true, "digest": "sha256:a"}')
 
     assert ready.ready(places)["digest"] == "sha256:a"
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [
+        *(("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True)),
+        *(("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("no such name", False)),
+    ],
+)
+def test_what_only_this_machine_reaches_is_known(host, alone):
+    assert is_loopback(host) == alone

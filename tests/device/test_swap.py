@@ -265,3 +265,22 @@ def test_no_key_is_made_while_a_daemon_of_before_serves_that_would_not_ask_for_i
 
     assert (refused.kind, refused.said["message"]) == ("failed", "the daemon that serves here knows no keys")
     assert not device.places.keys.exists()
+
+
+def test_a_daemon_that_others_could_reach_without_a_key_is_refused_before_anything_changes(device, shop):
+    parcel = shop.release()
+    device.commit(parcel)
+    router = device.daemon()
+    device.enroll(daemon={"host": "0.0.0.0"})
+
+    refused = device.ask("activate", slot=parcel.slot, **TIMES)
+
+    assert (refused.kind, refused.said["remedy"]) == (
+        "failed",
+        "Make one first: slmops device keys DEVICE create --name NAME.",
+    )
+    assert device.daemon() == router
+    assert question(device) == (200, "two")
+
+
+TIMES = {"ready_seconds": 30.0, "gate_seconds": 30.0, "confirm_seconds": 60.0}

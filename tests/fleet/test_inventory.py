@@ -287,3 +287,10 @@ def test_a_daemon_that_nobody_says_anything_of_is_told_nothing():
 def test_a_flag_that_no_daemon_has_is_refused():
     assert "slot" in refused("defaults: {daemon: {slot: 8}}\n" + ONE)
     assert "capture" in refused("defaults: {daemon: {capture: 2}}\n" + ONE)
+
+
+@pytest.mark.parametrize(
+    "said", ["host: '-x'", "host: 'a b'", "cors: ['-x']", "cors: [a.example]", "cors: ['https://a.example/']"]
+)
+def test_what_the_daemon_would_not_start_with_is_refused_where_it_is_written(said):
+    assert said.partition(":")[0] in refused(f"defaults: {{daemon: {{{said}}}}}\n" + ONE)

@@ -87,15 +87,14 @@ def test_a_feed_forward_that_is_not_known_is_taken_for_a_wide_one():
 @pytest.mark.parametrize(
     ("shape", "file", "context", "micro_batch", "measured"),
     [
-        (TINY, 0.5, 512, 16, 73),
-        (TINY, 0.3, 4096, 512, 84),
-        (SMALL_8K, 28.5, 2048, 64, 126),
-        (UNTIED_32K, 144.1, 2048, 64, 293),
-        (UNTIED_32K, 87.4, 2048, 64, 247),
-        (UNTIED_32K, 83.2, 4096, 64, 319),
-        (WIDE_150K, 131.1, 512, 64, 357),
-        (WIDE_150K, 94.2, 512, 64, 305),
-        (GEMMA_64K, 118.0, 4096, 64, 290),
+        (TINY, 0.5, 512, 16, 88),
+        (TINY, 0.3, 4096, 512, 98),
+        (SMALL_8K, 29.5, 2048, 64, 141),
+        (UNTIED_32K, 144.0, 2048, 64, 306),
+        (UNTIED_32K, 83.2, 4096, 64, 333),
+        (WIDE_150K, 130.6, 512, 64, 364),
+        (WIDE_150K, 93.7, 512, 64, 308),
+        (GEMMA_64K, 117.5, 4096, 64, 304),
     ],
 )
 def test_what_the_daemon_needs_with_llama_cpp_is_covered_with_little_to_spare(
@@ -110,14 +109,14 @@ def test_what_the_daemon_needs_with_llama_cpp_is_covered_with_little_to_spare(
 @pytest.mark.parametrize(
     ("shape", "file", "context", "micro_batch", "measured"),
     [
-        (TINY, 1.1, 256, 16, 94),
-        (TINY, 1.1, 4096, 512, 312),
-        (SMALL_8K, 28.0, 512, 16, 154),
-        (SMALL_8K, 28.0, 4096, 64, 363),
-        (SMALL_8K, 28.0, 2048, 512, 374),
-        (SMALL_8K, 109.6, 1024, 64, 275),
-        (QWEN_50K, 29.0, 512, 64, 228),
-        (QWEN_50K, 29.0, 1024, 512, 650),
+        (TINY, 1.0, 256, 16, 106),
+        (TINY, 1.0, 4096, 512, 326),
+        (SMALL_8K, 27.7, 512, 16, 167),
+        (SMALL_8K, 27.7, 4096, 64, 355),
+        (SMALL_8K, 27.7, 2048, 512, 386),
+        (SMALL_8K, 109.7, 1024, 64, 283),
+        (QWEN_50K, 29.1, 512, 64, 239),
+        (QWEN_50K, 29.1, 1024, 512, 659),
     ],
 )
 def test_what_the_daemon_needs_with_onnx_runtime_is_covered_with_little_to_spare(

@@ -141,3 +141,24 @@ def test_every_kind_can_be_printed():
 def test_check_digits_tell_right_from_wrong(check, right, wrong):
     assert check(right)
     assert not check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("4111\t1111\t1111\t1111", "card"),
+        ("4111\n1111\n1111\n1111", "card"),
+        ("DE89\t3704\t0044\t0532\t0130\t00", "iban"),
+        ("?to=jo%40example.org&cc=", "email"),
+        ("slm_0a1b2c3d4e_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789abcdefg", "token"),
+        ("pw: hunter2x", "secret"),
+    ],
+)
+def test_what_stands_in_columns_in_an_address_or_is_a_key_of_ours_is_found_as_well(text, kind):
+    assert redact(f"It is {text} indeed").kinds == (kind,)
+
+
+@pytest.mark.parametrize("piece", ["token_", "4-", "S |", "://a:", "1 2", "a at b dot ", "DE12 "])
+def test_a_long_text_of_what_is_nearly_something_comes_to_an_end(piece):
+    """Looked for in the square of its length, one of these took a quarter of an hour."""
+    redact("pass key @ dot " + piece * (100_000 // len(piece)))
