@@ -128,11 +128,13 @@ class Office:
     async def gate(self, body: Gate) -> Record:
         """See `Gate`."""
         verdict = None if body.verdict is None else msgspec.to_builtins(body.verdict)
-        return await self.swap.gate(self._meant(body.digest), verdict, body.speed)
+        digest = self._next(body.digest)
+        told = await self.swap.gate(digest, verdict, body.speed)
+        return {**told, "label": self.swap.state.label(digest)}
 
     async def promote(self, body: Promote) -> Record:
         """See `Promote`."""
-        return await self.swap.promote(self._meant(body.digest))
+        return await self.swap.promote(self._next(body.digest))
 
     async def roll_back(self, body: RollBack) -> Record:
         """See `RollBack`."""
@@ -163,15 +165,21 @@ class Office:
 
     async def report(self, _body: Body) -> Record:
         """Tell how requests are shared out, and how the two versions compare."""
-        comparison = self.service.comparison
-        return {
-            **self.service.traffic.said(),
-            "report": comparison.report() if comparison is not None else None,
-        }
+        comparison, known = self.service.comparison, self.swap.state.stage
+        report = comparison.report() if comparison is not None else None
+        for side in (report["base"], report["other"]) if report else ():
+            side["release"] = known(side["digest"]).release
+        return {**self.service.traffic.said(), "report": report}
 
     @property
     def _active(self) -> int:
         return sum(worker.active for worker in self.service.house.workers.values())
+
+    def _next(self, asked: str) -> str:
+        """Return what is meant; where the version that came last is current already, it was the candidate."""
+        state = self.swap.state
+        done = state.candidate is None and state.current == next(reversed(state.known), None)
+        return state.current if asked == "candidate" and done and state.current else self._meant(asked)
 
     def _meant(self, asked: str) -> str:
         """Return the digest that a label, a digest or its beginning names; raise RefusedError (404)."""

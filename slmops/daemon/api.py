@@ -356,7 +356,8 @@ def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> Refu
     message = str(error)
     reason = "invalid_value" if complaint.unknown(message) is None else "unknown_field"
     param = complaint.blamed(message, kind.__struct_fields__)
-    return RefusedError(BAD_REQUEST, message, reason=reason, param=param)
+    said = complaint.told(message, kind.__struct_fields__)
+    return RefusedError(BAD_REQUEST, said, reason=reason, param=param)
 
 
 def _ids(said: str | list[Any]) -> list[int] | None:

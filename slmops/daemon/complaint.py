@@ -8,7 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any
+
+ROLES = "system, developer, user, assistant or tool"
+
+
+def told(message: str, fields: Collection[str]) -> str:
+    """Return a complaint in words for who wrote the request; `fields` are those that the body may have."""
+    place, name = _place(message), unknown(message)
+    if re.search(r"content\[\d+\](\.type)?\Z", place) and (name or message.startswith("Invalid enum")):
+        return f"{place}: only parts of type text are supported"
+    if name is not None:
+        near = [] if place else get_close_matches(name, fields, 1)
+        return f"unknown field `{'.'.join(filter(None, [place, name]))}`" + "".join(
+            f": did you mean `{each}`?" for each in near
+        )
+    said = message[: message.rindex(" - at `")] if place else message
+    if place == "n":
+        return "n: only 1 is supported"
+    if re.fullmatch(r"messages\[\d+\]\.role", place):
+        return f"{place}: expected {ROLES}: {said}"
+    return f"{place}: {said}" if place else said
 
 
 def blamed(message: str, fields: Collection[str]) -> str | None:

@@ -12,8 +12,11 @@ import argparse
 import http.client
 import json
 import os
+import re
+import shlex
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,8 @@ A new version, step by step (each can be repeated, and says so when nothing is l
   slmopsd ctl promote      requests that name no version go to it from now on
   slmopsd ctl rollback     if it is worse after all: the version before serves again, at once
 """
+REMEDIES = {"not_allowed": f"{PROGRAM} gate"}
+"""What to do about a refusal, by its code."""
 VERSION = "a label (current, previous, candidate), a digest, or its first 12 digits"
 
 
@@ -44,10 +49,19 @@ def main(words: Sequence[str]) -> int:
     try:
         told = said.ask(said)
     except SlmopsError as error:
-        sys.stderr.write(f"{error}\n" + (f"{error.remedy}\n" if error.remedy else ""))
+        remedy = f"next: {_whole(error.remedy, said.admin)}\n" if error.remedy else ""
+        sys.stderr.write(f"{error}\n{remedy}")
         return error.exit_code
-    sys.stdout.write(json.dumps(told, indent=1) + "\n" if said.output == "json" else said.tell(told))
+    text = json.dumps(told, indent=1) + "\n" if said.output == "json" else _whole(said.tell(told), said.admin)
+    sys.stdout.write(text)
     return FAILED_GATE if told.get("outcome") == "fail" else REFUSED if _is_in_doubt(told) else OK
+
+
+def _whole(text: str, admin: Path) -> str:
+    """Return a text in which each command works as it stands: with the socket, where we had to be told it."""
+    if str(admin) == os.environ.get("SLMOPS_ADMIN", SOCKET):
+        return text
+    return re.sub(rf"({PROGRAM} [a-z]+)", lambda found: f"{found[1]} --admin {shlex.quote(str(admin))}", text)
 
 
 def call(path: Path, method: str, verb: str, body: Any = None, *, seconds: float = 600.0) -> dict[str, Any]:
@@ -67,7 +81,7 @@ def call(path: Path, method: str, verb: str, body: Any = None, *, seconds: float
         connection.close()
     if response.status >= http.client.BAD_REQUEST:
         refusal = RefusedError(response.status, told["error"]["message"])
-        refusal.remedy = f"See `{PROGRAM} status --admin {path}`."
+        refusal.remedy = REMEDIES.get(told["error"].get("code"), f"{PROGRAM} status")
         raise refusal
     return dict(told)
 
@@ -139,13 +153,14 @@ def _tell_status(told: dict[str, Any]) -> str:
         size = human_size(each["rss"]) if each["rss"] else "-"
         digest, gated = _short(each["digest"]), each["gated"] or "-"
         crashes = str(each["crashes"])
-        rows.append((each["label"] or "-", each["release"], digest, each["state"], gated, size, crashes))
+        rows.append(
+            (each["label"] or "-", each["release"] or "-", digest, each["state"], gated, size, crashes)
+        )
     lines = [_table(rows)]
     for each in told["versions"]:
         failure = each["failure"]
         if failure is not None:
-            lines.append(f"{each['release'] or _short(each['digest'])}: {failure.get('why')}\n")
-            lines += [f"    {line}\n" for line in failure.get("evidence", {}).get("log", [])[-5:]]
+            lines.append(_tell_failure(each, failure))
     memory, traffic = told["memory"], told["traffic"]
     free = "unbounded" if memory["free"] is None else human_size(max(0, memory["free"])) + " free"
     paused = "; current is not ready: requests wait" if told["paused"] else ""
@@ -153,6 +168,15 @@ def _tell_status(told: dict[str, Any]) -> str:
     if traffic["shadow"] or len(traffic["split"]) > 1:
         lines.append(_tell_traffic(traffic))
     return "".join(lines)
+
+
+def _tell_failure(version: dict[str, Any], failure: dict[str, Any]) -> str:
+    """Tell which version ended when, why, and its worker's last words."""
+    when = time.strftime(" %Y-%m-%d %H:%M:%S UTC", time.gmtime(failure["at"])) if "at" in failure else ""
+    why = failure.get("why") or "rolled back by hand"
+    words = [line for line in failure.get("evidence", {}).get("log", [])[-5:] if line not in why]
+    whose = f"{version['release']} ({_short(version['digest'])})".strip()
+    return f"{whose}{when}: {why}\n" + "".join(f"    {line}\n" for line in words)
 
 
 def _tell_load(told: dict[str, Any]) -> str:
@@ -175,7 +199,7 @@ def _tell_gate(told: dict[str, Any]) -> str:
     if told.get("tokens_per_second"):
         lines.append(f"  {told['tokens_per_second']:.1f} tokens/s\n")
     following = {
-        "pass": f"Next: {PROGRAM} promote\n",
+        "pass": f"Next: {PROGRAM} promote\n" if told.get("label") == "candidate" else "",
         "inconclusive": f"Ask again: {PROGRAM} gate; or let it be: {PROGRAM} drop candidate\n",
     }
     return "".join(lines) + following.get(told["outcome"], "It was ended; what served before serves.\n")

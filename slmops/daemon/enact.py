@@ -104,7 +104,8 @@ class Hand:
             record = {"kind": kind, "at": round(time.time(), 3), **whose, **said}
             write = partial(self._journal.write, record, must=must)
             await asyncio.get_running_loop().run_in_executor(self._scribe, write)
-        log.info("%s", " ".join(filter(None, (kind, short(digest or ""), said.get("why")))))
+        level = logging.WARNING if kind == "failed" else logging.INFO
+        log.log(level, "%s", " ".join(filter(None, (kind, short(digest or ""), said.get("why")))))
         self._moved()
 
     async def close(self) -> None:
@@ -134,7 +135,9 @@ class Hand:
         except (SlmopsError, OSError) as error:
             late = f"it did not load within {self.bounds.load:g} s"
             why = late if isinstance(error, TimeoutError) else str(error)
-            await self.fail(digest, why, log=_last(self.house.words))
+            # What a worker has to say of it comes over its socket, and seldom on stderr too.
+            said = [] if isinstance(error, TimeoutError) else str(error).splitlines()
+            await self.fail(digest, why, log=_last([*self.house.words, *said]))
             raise ModelError(why) from error
         await self.say("loaded", digest, must=must, memory=resident_bytes(worker.pid)[1])
 
@@ -161,9 +164,11 @@ class Hand:
         serving = self.state.current
         plan = room.plan(replace(memory, residents=others), serving, needed)
         if plan.kind == "refuse":
-            why = f"{version.release} does not fit: {plan.why}"
+            why = f"{version.release} does not fit: {plan.why}; {memory.told}"
             numbers = {"estimate": needed, "free": plan.free, "limit": memory.limit, "used": memory.used}
-            await self.fail(version.digest, why, folder=version.folder, **numbers)
+            named: Record = {"folder": version.folder, "release": version.release}
+            evidence = {**self.evidence(version.digest), **numbers}
+            await self.say("failed", version.digest, must=False, why=why, **named, evidence=evidence)
             raise conflict(why, "does_not_fit", "drop a version, or give the daemon more memory")
         for digest in plan.leave:
             await self.end(digest, serving=serving)

@@ -52,7 +52,7 @@ def _day(moment: float) -> str:
 
 
 def _options() -> argparse.ArgumentParser:
-    reading = argparse.ArgumentParser(prog="python -m slmops.daemon keys", description="Who may ask.")
+    reading = argparse.ArgumentParser(prog="slmopsd keys", description="Who may ask.")
     actions = reading.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="make a key and print it, this once")
     create.add_argument("--name", required=True, help="whose it is; it stands in logs")

@@ -3,7 +3,7 @@
 Pure. Each message wakes the router, and the router its client, on processors that the next token is computed
 on: of a fast model's 300 messages a second that takes a tenth of the speed. It does not know sockets.
 
-Laws: what is said of one request joins to the same bytes, in the same order; a first piece and an end are
+Laws: what is said of one request joins to the same bytes, in the same order; a first token and an end are
 never held; a piece is held no longer than `EVERY` and one computation.
 """
 

@@ -45,6 +45,16 @@ class Memory:
         left += [] if self.available is None else [self.available]
         return min(left) if left else None
 
+    @property
+    def told(self) -> str:
+        """Return where the memory is, for people: the limit, the router, each version."""
+        versions = sum(self.residents.values())
+        limit = "no limit is set" if self.limit is None else f"the limit is {self.limit / MIB:.0f} MiB"
+        there = "" if self.available is None else f", the machine has {self.available / MIB:.0f} MiB left"
+        router = max(0, self.used - versions) / MIB
+        many = f"{len(self.residents)} resident versions"
+        return f"{limit}{there}, the router takes {router:.0f} MiB, {many} take {versions / MIB:.0f} MiB"
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 
 from slmops import digest as digests
-from slmops.daemon import admin, guard, listen, records
+from slmops.daemon import admin, describe, guard, listen, records
 from slmops.daemon.admit import Admission, Door
 from slmops.daemon.desk import MAX_PAUSE, SEATS
 from slmops.daemon.enact import Bounds
@@ -35,6 +35,12 @@ from slmops.profile.sizes import parse_size
 
 DRAIN = 8.0
 """How long requests in flight are given after SIGTERM; the agent, which sends it, waits 10."""
+TOOLS = """\
+tools beside it (each has a --help of its own):
+  slmopsd ctl   ask a running daemon to load, gate, promote, roll back, drop; see how it stands
+  slmopsd keys  make, list and revoke keys
+  slmopsd unit  print a hardened unit for systemd
+"""
 log = logging.getLogger("slmops.daemon")
 
 
@@ -135,7 +141,8 @@ def main(words: Sequence[str]) -> int:
     try:
         return _serve(options)
     except (SlmopsError, OSError) as error:
-        sys.stderr.write(f"slmops.daemon: {error}\n")
+        remedy = error.remedy if isinstance(error, SlmopsError) else ""
+        sys.stderr.write(f"slmops.daemon: {error}\n" + (f"next: {remedy}\n" if remedy else ""))
         return 1
 
 
@@ -147,6 +154,9 @@ def _serve(options: argparse.Namespace) -> int:
     if options.artifact is None and options.state is None:
         raise UsageError("there is nothing to serve", remedy="Say --artifact FOLDER, or --state DIR.")
     journal = Journal(options.state)
+    if options.artifact is not None and journal.state.current is None:
+        # Nobody is told that we listen who could never be answered.
+        describe.read(str(options.artifact), options.digest)
     service = Service(_settings(options), journal)
     swap = Swap(
         service.house,
@@ -187,7 +197,10 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
     reading = argparse.ArgumentParser(
-        prog="python -m slmops.daemon", description="Serve artifacts: an OpenAI-style API on this machine."
+        prog="slmopsd",
+        description="Serve artifacts: an OpenAI-style API on this machine.",
+        epilog=TOOLS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     say = reading.add_argument
     say("--artifact", type=Path, metavar="FOLDER", help="folder with artifact.json: the first version")

@@ -84,6 +84,10 @@ class Front:
         """GET /v1/models: the versions that are resident; the current one by its name alone."""
         return _json({"object": "list", "data": self._service.models()})
 
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/{id}: one of those."""
+        return _json(self._service.model(request.path_params["id"]))
+
     async def openapi(self, _request: Request) -> Response:
         """GET /openapi.json: all of this, for programs."""
         from slmops.daemon import openapi  # noqa: PLC0415 - seldom asked for
@@ -136,7 +140,8 @@ class Front:
         headers = {IGNORED: ", ".join(asked.ignored)} if asked.ignored else {}
         name = service.name(asked.request, errand)
         kept = service.remembered(name)
-        if kept is not None:
+        if kept is not None and name is not None:
+            service.recalls(visit, name[0])
             visit.remember(kept)
             return Response(kept.again(errand.answer), headers=headers, media_type=_media(asked))
         pieces = relay(service.desk, errand, lambda worker: service.begins(visit, worker))
@@ -229,6 +234,7 @@ def application(service: Service, admin: Sequence[BaseRoute] = ()) -> Starlette:
             Route("/metrics", front.metrics),
             Route("/openapi.json", front.openapi),
             Route("/v1/models", front.models),
+            Route("/v1/models/{id}", front.model),
             Route("/v1/chat/completions", front.chat, methods=["POST"]),
             Route("/v1/completions", front.complete, methods=["POST"]),
             Route("/v1/embeddings", front.embed, methods=["POST"]),
@@ -307,7 +313,9 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 async def _no_such_path(request: Request, error: Exception) -> Response:
     said = cast("HTTPException", error)
-    return refuse(RefusedError(said.status_code, f"{request.method} {request.url.path}: {said.detail}"))
+    response = refuse(RefusedError(said.status_code, f"{request.method} {request.url.path}: {said.detail}"))
+    response.headers.update(said.headers or {})
+    return response
 
 
 async def _unforeseen(_request: Request, _error: Exception) -> Response:

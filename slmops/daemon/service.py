@@ -146,6 +146,15 @@ class Service:
             )
         return sorted(found, key=lambda each: (each["label"] != "current", each["id"]))
 
+    def model(self, name: str) -> dict[str, Any]:
+        """Return what /v1/models says of the version that a name stands for; raise RefusedError for none."""
+        wanted = versions.asked(name)
+        digest = versions.pick(wanted, self.house.versions, self.state) if wanted else None
+        found = [each for each in self.models() if each["digest"] == digest]
+        if not found:
+            raise self._unknown(name)
+        return {**found[0], "id": name}
+
     def target(self, model: str | None, sticky: str) -> Callable[[], Worker | None]:
         """Return who is to answer a request that calls its model so; it is asked again while it waits.
 
@@ -220,6 +229,8 @@ class Service:
         beside = [state.labels[label] for label in (*state.shadow, *state.split) if label != "current"]
         if beside and state.current and self._compared() != (state.current, beside[0]):
             self.comparison = Comparison(state.current, beside[0])
+        elif self.comparison is not None and self.comparison.base != state.current:
+            self.comparison = None
         self.desk.look()
 
     def name(self, request: Any, errand: Errand) -> caches.Name | None:
@@ -237,6 +248,11 @@ class Service:
         if kept is not None:
             self.metrics.hit("answer")
         return kept
+
+    def recalls(self, visit: Visit, digest: str) -> None:
+        """Note whose answer a visit is given again."""
+        visit.digest, visit.label = digest, self.state.label(digest) or ""
+        visit.release = self.state.stage(digest).release
 
     def remember(
         self, name: caches.Name | None, errand: Errand, visit: Visit, data: bytes, done: Done

@@ -31,6 +31,9 @@ LATEST: Final = 2000
 """Requests that a comparison remembers of each side."""
 ENOUGH: Final = 30
 """Of each side, before anything is said of them."""
+ENOUGH_FOR_P95: Final = 200
+"""Of each side, before its p95 is judged: of 30 requests it is the second slowest, which chance alone makes
+half as slow again; of 200 ten lie beyond it."""
 MORE_ERRORS: Final = 0.01
 """By how much the share of errors may be higher, and not be called worse."""
 FEW_ERRORS: Final = 2
@@ -202,8 +205,9 @@ def judge(base: Side, other: Side, shadow: Side) -> tuple[Verdict, list[str]]:
 
     It is worse when, to clients or as a shadow, its share of errors is more than MORE_ERRORS higher and not
     by FEW_ERRORS alone; or when, to clients, the first token at p95 or a token at p50 takes more than SLOWER
-    times as long. A shadow's times are not judged: it has the machine to itself. Agreement is told and not
-    judged: a new version may be meant to answer otherwise.
+    times as long. A p95 is judged of ENOUGH_FOR_P95 requests of each alone: of fewer it is chance. A shadow's
+    times are not judged: it has the machine to itself. Agreement is told and not judged: a new version may be
+    meant to answer otherwise.
     """
     shown = [side for side in (other, shadow) if side.requests >= ENOUGH]
     if base.requests < ENOUGH or not shown:
@@ -214,7 +218,8 @@ def judge(base: Side, other: Side, shadow: Side) -> tuple[Verdict, list[str]]:
         if side.errors > FEW_ERRORS and side.error_rate > base.error_rate + MORE_ERRORS
     ]
     if other in shown:
-        why += _slower("the first token", base.first_token, other.first_token, "p95")
+        if min(base.requests, other.requests) >= ENOUGH_FOR_P95:
+            why += _slower("the first token", base.first_token, other.first_token, "p95")
         why += _slower("a token", base.per_token, other.per_token, "p50")
     return ("worse", why) if why else ("no worse", [])
 
@@ -229,8 +234,9 @@ def agreement(one: str, other: str) -> Agreement:
 def table(report: Mapping[str, Any]) -> str:
     """Return a report for people, as lines of text."""
     sides = [report["base"], report["other"], report["shadow"]]
-    rows = [("", "base", "other", "shadow"), ("requests", *(str(side["requests"]) for side in sides))]
-    rows.append(("errors", *(f"{side['error_rate']:.1%}" for side in sides)))
+    rows = [("", *(_named(side) for side in sides[:2]), "shadow")]
+    rows.append(("requests", *(str(side["requests"]) for side in sides)))
+    rows.append(("errors", *(f"{side['error_rate']:.1%}" if side["requests"] else "-" for side in sides)))
     for title, times in (("first token", "first_token"), ("per token", "per_token")):
         rows += [
             (f"{title} {name}", *(_milliseconds(side[times].get(name)) for side in sides))
@@ -240,9 +246,20 @@ def table(report: Mapping[str, Any]) -> str:
     alike = report["agreement"]
     said = (
         f"{alike['pairs']} pairs: {alike['exact']:.0%} alike, {alike['overlap']:.0%} of the words in common"
+        if alike["pairs"]
+        else "no pair yet: shadows are asked only while nothing waits"
     )
-    lines = [row[0].ljust(wide) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows]
+    broad = [max(12, 2 + max(len(row[at]) for row in rows)) for at in (1, 2, 3)]
+    lines = [
+        row[0].ljust(wide) + "".join(cell.rjust(room) for cell, room in zip(row[1:], broad, strict=True))
+        for row in rows
+    ]
     return "\n".join([*lines, said, "; ".join([report["verdict"], *report["why"]])])
+
+
+def _named(side: Mapping[str, Any]) -> str:
+    """Return release and short digest of a side's version."""
+    return " ".join(filter(None, [side.get("release"), side["digest"].removeprefix("sha256:")[:12]]))
 
 
 def _side(events: Iterable[RequestFinished]) -> Side:

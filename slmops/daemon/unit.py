@@ -163,9 +163,7 @@ def units(
 
 
 def _options() -> argparse.ArgumentParser:
-    reading = argparse.ArgumentParser(
-        prog="python -m slmops.daemon unit", description="Print the systemd unit of a daemon."
-    )
+    reading = argparse.ArgumentParser(prog="slmopsd unit", description="Print the systemd unit of a daemon.")
     reading.add_argument("--artifact", required=True, help="folder with artifact.json")
     reading.add_argument("--digest", default="", help="digest of the artifact, as told to clients")
     reading.add_argument("--python", default=sys.executable, help="the Python that has the daemon in it")

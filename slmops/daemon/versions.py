@@ -295,7 +295,8 @@ def _dropped(state: State, digest: str, _record: Record) -> State:
 
 
 def _failed(state: State, digest: str, record: Record) -> State:
-    said = {"loaded": False, "failure": _failure(record)}
+    named: Record = {key: str(record[key]) for key in ("folder", "release") if key in record}
+    said: Record = {**named, "loaded": False, "failure": _failure(record)}
     if state.label(digest) not in ("current", "previous"):
         said["gated"] = ""
     return _settled(_with(state, digest, **said))

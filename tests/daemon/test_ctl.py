@@ -62,22 +62,30 @@ def test_a_status_for_programs_is_json(do):
     assert told["traffic"] == {"split": {"current": 1.0}, "shadow": None}
 
 
-def test_where_nothing_is_compared_a_report_says_how_to_begin(do):
-    assert do("report")[1].endswith("Begin: slmopsd ctl shadow candidate 10%\n")
+def test_where_nothing_is_compared_a_report_says_how_to_begin(do, socket):
+    assert do("report")[1].endswith(f"Begin: slmopsd ctl shadow --admin {socket} candidate 10%\n")
 
 
-def test_a_version_goes_its_way_step_by_step_and_each_says_what_is_next(do, models):
-    assert do("load", models[0], "--digest", NEXT)[1].endswith("Next: slmopsd ctl gate\n")
+def test_a_version_goes_its_way_step_by_step_and_each_says_what_is_next(do, models, socket):
+    assert do("load", models[0], "--digest", NEXT)[1].endswith(f"Next: slmopsd ctl gate --admin {socket}\n")
     assert do("load", models[0], "--digest", NEXT)[1] == "bbbbbbbbbbbb is loaded already.\n"
     code, _, complaint = do("promote")
     assert code == 1
     assert "it has passed no gate: load and gate it first" in complaint
+    assert f"next: slmopsd ctl gate --admin {socket}\n" in complaint
+    assert "promote" not in do("gate", "current")[1]
     assert do("gate")[1].startswith("bbbbbbbbbbbb: pass: 1 of 1 golden prompts passed\n")
     assert "current 90%, candidate 10%" in do("split", "current=9", "candidate=1")[1]
     assert "20% also asked of candidate" in do("shadow", "candidate", "20%")[1]
-    assert "fewer than 30 requests" in do("report")[1]
+    report = do("report")[1]
+    assert "fewer than 30 requests" in report
+    assert "parrot:1.0.0 aaaaaaaaaaaa" in report
+    assert "no pair yet: shadows are asked only while nothing waits" in report
     assert "current 100%" in do("split", "off")[1]
-    assert "rollback (aaaaaaaaaaaa)" in do("promote")[1]
+    assert f"rollback --admin {socket} (aaaaaaaaaaaa)" in do("promote")[1]
+    assert do("promote") == (0, "bbbbbbbbbbbb is current already.\n", "")
+    assert do("gate")[0] == 0
+    assert "Nothing is compared" in do("report")[1]
     assert do("promote", "b" * 12)[1] == "bbbbbbbbbbbb is current already.\n"
     assert do("rollback", "--why", "for once") == (
         0,
@@ -86,6 +94,13 @@ def test_a_version_goes_its_way_step_by_step_and_each_says_what_is_next(do, mode
     )
     assert do("rollback")[:1] == (0,)
     assert "for once" in do("status")[1]
+    code, _, complaint = do("promote")
+    assert (code, "no version 'candidate'" in complaint) == (1, True)
+
+
+def test_what_was_rolled_back_without_a_reason_says_so_and_when():
+    told = ctl._tell_failure({"release": "p:1", "digest": GIVEN}, {"why": "", "at": 0.0})
+    assert told == "p:1 (aaaaaaaaaaaa) 1970-01-01 00:00:00 UTC: rolled back by hand\n"
 
 
 def test_a_version_that_fails_its_gate_has_an_exit_code_of_its_own(do, models):

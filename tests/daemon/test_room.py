@@ -65,3 +65,8 @@ def test_an_estimate_is_the_promise_unless_more_was_measured(measured, needed):
 def test_a_plan_tells_its_numbers():
     made = plan(memory(100 * MIB, 60 * MIB, {}), None, 50 * MIB)
     assert made.why == "it needs 50 MiB, 40 MiB are free"
+
+
+def test_where_the_memory_is_is_told_apart():
+    there = Memory(300 * MIB, 200 * MIB, None, {"a": 100 * MIB, "b": 60 * MIB})
+    assert there.told == ("the limit is 300 MiB, the router takes 40 MiB, 2 resident versions take 160 MiB")

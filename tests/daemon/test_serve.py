@@ -260,6 +260,21 @@ def test_what_is_not_here_is_not_found(parrot, model):
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
 
 
+def test_one_model_can_be_looked_up_by_its_names(parrot):
+    async def part(scene):
+        found = [
+            await scene.client.get(f"/v1/models/{name}") for name in ("parrot", "parrot@current", "other")
+        ]
+        return found, await scene.client.delete("/v1/models")
+
+    (plain, labelled, missing), wrong = play(part, folder=parrot)
+
+    assert (plain.json()["id"], plain.json()["digest"]) == ("parrot", DIGEST)
+    assert labelled.json()["release"] == "parrot:1.0.0"
+    assert missing.status_code == 404
+    assert (wrong.status_code, "GET" in wrong.headers["allow"]) == (405, True)
+
+
 def test_unknown_fields_are_refused_unless_the_client_can_do_without_them(parrot):
     async def part(scene):
         asked = {"prompt": "x", "max_tokens": 2, "best_of": 3}
@@ -288,6 +303,10 @@ def test_answers_are_given_again_where_that_was_asked_for(parrot):
     assert [said.headers["content-type"].split(";")[0] for said in streams] == ["text/event-stream"] * 2
     assert streams[0].text.count("data:") == streams[1].text.count("data:")
     assert 'slmops_cache_hits_total{kind="answer"} 2.0' in metrics
+    counted = (
+        'slmops_requests_total{code="200",digest="000000000000",label="current",release="parrot:1.0.0"} 4.0'
+    )
+    assert counted in metrics
 
 
 def test_moves_of_versions_and_ends_of_workers_are_counted(tiny, tmp_path, parrot):
@@ -389,17 +408,18 @@ def test_who_does_not_take_his_answer_holds_nobody_up(parrot):
     scope, body = a_stream(prompt="x", max_tokens=50)
 
     async def part(scene):
-        said = [body]
+        said, full = [body], asyncio.Event()
 
         async def receive():
             return said.pop() if said else await asyncio.Event().wait()
 
         async def send(message):
             if message["type"] == "http.response.body":
+                full.set()
                 await asyncio.Event().wait()
 
         stuck = asyncio.ensure_future(scene.app(scope, receive, send))
-        await scene.until(lambda: scene.service.current.active)
+        await full.wait()
         async with asyncio.timeout(20):
             answered = await scene.completes(prompt="x", max_tokens=2)
         stuck.cancel()

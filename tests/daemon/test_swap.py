@@ -257,7 +257,7 @@ def test_what_does_not_load_leaves_its_evidence_and_current_serving(tmp_path, wh
         assert set(stage.house.workers) == {A}
         failure = stage.swap.state.stage(B).failure
         assert why in failure["why"]
-        assert failure["evidence"]["log"] == (["invalid magic"] if what == "corrupt" else [])
+        assert failure["evidence"]["log"] == (["invalid magic", failure["why"]] if what == "corrupt" else [])
 
     story(tmp_path)
 
@@ -455,6 +455,8 @@ async def test_what_does_not_fit_even_alone_is_refused_with_its_numbers(stage):
     assert "MiB" in said
     evidence = stage.swap.state.stage(B).failure["evidence"]
     assert (evidence["estimate"], evidence["free"], evidence["limit"]) == (101, 60, 100)
+    assert "the router takes" in said
+    assert stage.swap.state.stage(B).release
     assert set(stage.house.workers) == {A}
 
 

@@ -135,7 +135,7 @@ def test_a_version_like_the_other_is_no_worse():
     [({"status": 500}, "errors"), ({"first": 0.2}, "first token"), ({"each": 0.02}, "a token")],
 )
 def test_errors_and_slowness_are_worse_and_it_is_said_which(bad, word):
-    report = compared([event("a")] * 100, [event("b")] * 60 + [event("b", **bad)] * 90)
+    report = compared([event("a")] * 200, [event("b")] * 80 + [event("b", **bad)] * 120)
 
     assert report["verdict"] == "worse"
     assert word in " ".join(report["why"])
@@ -185,3 +185,9 @@ def test_the_table_names_what_was_compared():
     assert "requests" in drawn
     assert "3 pairs: 100% alike, 100% of the words in common" in drawn
     assert drawn.endswith("no worse")
+
+
+def test_a_p95_of_few_requests_is_chance_and_judged_by_nobody():
+    few = [event("b", first=0.2)] * (traffic.ENOUGH_FOR_P95 - 1)
+    assert compared([event("a")] * 300, few)["verdict"] == "no worse"
+    assert compared([event("a")] * 300, [*few, few[0]])["verdict"] == "worse"
