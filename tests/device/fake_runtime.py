@@ -201,6 +201,11 @@ class Server(ThreadingHTTPServer):
         line, _ = self.socket.accept()
         return line, ("", 0)
 
+    def handle_error(self, request, client_address):
+        """Whoever hangs up leaves no words in the log: who reads its end looks for those of the daemon."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
 
 def load(digest, folder):
     """Have a version beside those there are; say whether it is there."""
