@@ -127,11 +127,12 @@ class Service:
         return said
 
     def models(self) -> list[dict[str, Any]]:
-        """Return what /v1/models lists: the resident versions, the current one by its name alone."""
+        """Return what /v1/models lists: the resident versions; by name alone the one that is, or will be, current."""
         found = []
         for digest, worker in self.house.workers.items():
             described, label = worker.version.description, self.state.label(digest)
-            name = described.name if label == "current" else f"{described.reference}@{digest[:19]}"
+            is_plain = label == "current" or self.state.current is None
+            name = described.name if is_plain else f"{described.reference}@{digest[:19]}"
             found.append(
                 {
                     "id": name,
