@@ -127,7 +127,7 @@ class Service:
         return said
 
     def models(self) -> list[dict[str, Any]]:
-        """Return what /v1/models lists: resident versions, by name alone the one that is, or will be, current."""
+        """Return what /v1/models lists: resident versions, by name alone what is, or will be, current."""
         found = []
         for digest, worker in self.house.workers.items():
             described, label = worker.version.description, self.state.label(digest)
