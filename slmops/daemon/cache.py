@@ -81,8 +81,6 @@ class Cache:
         """Keep at most `room` bytes."""
         self.room = room
         self.held = 0
-        self.hits = 0
-        self.misses = 0
         self._kept: OrderedDict[Name, Kept] = OrderedDict()
 
     def __len__(self) -> int:
@@ -90,12 +88,10 @@ class Cache:
         return len(self._kept)
 
     def find(self, name: Name) -> Kept | None:
-        """Return the answer kept under `name`, and count whether there was one."""
+        """Return the answer kept under `name`; None where there is none."""
         kept = self._kept.get(name)
         if kept is None:
-            self.misses += 1
             return None
-        self.hits += 1
         self._kept.move_to_end(name)
         return kept
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slmops.artifact.description import FILE_NAME, parse
 from slmops.daemon.versions import Version
-from slmops.digest import of_bytes
+from slmops.digest import of_bytes, short
 from slmops.errors import ModelError, SlmopsError
 
 
@@ -23,7 +23,10 @@ def read(folder: str, digest: str = "") -> Version:
             # A pipe, which nobody may ever write to, would hold up all that is served.
             raise ModelError(f"{folder} is not an artifact folder: it has no file {FILE_NAME}")
         said = (Path(folder) / FILE_NAME).read_bytes()
-        return Version(digest or of_bytes(said), folder, parse(said))
+        described = parse(said)
+        template = Path(folder, described.chat_template) if described.chat_template else None
+        rendered_by = short(of_bytes(template.read_bytes())) if template and template.is_file() else ""
+        return Version(digest or of_bytes(said), folder, described, rendered_by)
     except OSError as error:
         raise ModelError(f"{folder} is not an artifact folder: {error.strerror}: {error.filename}") from error
     except SlmopsError as error:

@@ -119,7 +119,7 @@ def _open(folder: Path, description: Description, want: Want) -> tuple[Engine, V
     tokenizer = _tokenizer(folder, description)
     try:
         if description.format == "gguf":
-            # Read once, when OpenMP is loaded: threads wait for each other, they do not spin.
+            # Read once, when OpenMP is loaded: where nobody looks after it (`spin`), threads sleep.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             from slmops.daemon.llama import GgufVocabulary, LlamaEngine, LlamaModel  # noqa: PLC0415
 

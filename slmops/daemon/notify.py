@@ -37,10 +37,6 @@ class Notifier:
         """Say that what was asked for is there; `status` is for people (`systemctl status`)."""
         self._tell("READY=1", f"STATUS={_line(status)}")
 
-    def status(self, status: str) -> None:
-        """Say how it stands, for people."""
-        self._tell(f"STATUS={_line(status)}")
-
     def stopping(self) -> None:
         """Say that the end has begun."""
         self._tell("STOPPING=1", "STATUS=finishing what was begun")

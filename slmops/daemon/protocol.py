@@ -111,7 +111,6 @@ class Refused(msgspec.Struct, tag="refused", frozen=True, kw_only=True):
     message: str
     reason: str | None = None
     param: str | None = None
-    prompt_tokens: int = 0
 
 
 class Pulse(msgspec.Struct, tag="pulse", frozen=True, kw_only=True):

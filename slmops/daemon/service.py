@@ -240,8 +240,9 @@ class Service:
         if worker is None or not isinstance(request, ChatRequest | CompletionRequest):
             return None
         described = worker.version.description
-        template = described.chat_template or ""
-        return caches.name(worker.version.digest, template, request, described.generation, errand.who)
+        return caches.name(
+            worker.version.digest, worker.version.template, request, described.generation, errand.who
+        )
 
     def remembered(self, name: caches.Name | None) -> Kept | None:
         """Return the answer that is kept under a name."""
@@ -369,7 +370,10 @@ class Service:
             said, label = worker.version.description, self.state.label(digest) or ""
             rss, _ = tend.resident_bytes(worker.pid)
             found.append(
-                Resident(said.reference, digest, label, rss, said.format, said.type, said.profile, "")
+                Resident(
+                    *(said.reference, digest, label, rss, said.format, said.type, said.profile),
+                    worker.version.template,
+                )
             )
         return found
 

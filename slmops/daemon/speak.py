@@ -60,11 +60,6 @@ class Line(asyncio.Protocol):
         if self._transport is not None and not self.closed:
             self._transport.write(frame(said))
 
-    def close(self) -> None:
-        """Close the connection."""
-        if self._transport is not None:
-            self._transport.abort()
-
     def hangs(self, now: float, silent: float) -> str:
         """Say why the worker hangs, or nothing; `silent` are the seconds that it may be so."""
         if now - self._heard > silent:

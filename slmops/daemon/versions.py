@@ -54,6 +54,8 @@ class Version:
     """`sha256:...` of what it is; its name in the journal."""
     folder: str
     description: Description
+    template: str = ""
+    """Short digest of its chat template; empty where it has none."""
 
     @property
     def release(self) -> str:

@@ -107,7 +107,7 @@ class Settings(BaseModel):
     daemon: Daemon | None = Field(
         None,
         description="How the inference daemon is run; each part of it is looked for by itself. A change "
-        "takes effect with the next deploy.",
+        "takes effect with the next release that is deployed.",
     )
     service: Literal["auto", "systemd", "process"] | None = Field(
         None, description="Who keeps the agent running. Default: auto, systemd where there is one."

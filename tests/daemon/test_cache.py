@@ -58,7 +58,6 @@ def test_the_one_unused_for_longest_goes_first():
     cache.keep(("d", b"c"), kept(10))
 
     assert [cache.find(("d", key)) is not None for key in (b"a", b"b", b"c")] == [True, False, True]
-    assert (cache.hits, cache.misses) == (3, 1)
 
 
 def test_a_cache_without_room_keeps_nothing():

@@ -28,17 +28,15 @@ def heard(sock):
             return words
 
 
-def test_ready_status_and_stopping_are_told(systemd):
+def test_ready_and_stopping_are_told(systemd):
     sock, environ = systemd
     notifier = Notifier(environ)
 
     notifier.ready("serving a:1.0.0\nREADY=0")
-    notifier.status("two versions")
     notifier.stopping()
 
     assert heard(sock) == [
         ["READY=1", "STATUS=serving a:1.0.0 READY=0"],
-        ["STATUS=two versions"],
         ["STOPPING=1", "STATUS=finishing what was begun"],
     ]
     assert environ == {}
