@@ -1,7 +1,11 @@
-"""For all tests: no example of a property has a deadline, since other people's work may be on the machine."""
+"""For all tests: no example of a property has a deadline, since other people's work may be on the machine.
+
+Where several processes run them, each is told the size of a terminal that it does not have.
+"""
 
 import importlib
 import json
+import os
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +24,8 @@ from slmops.build.classifier import DYNAMIC
 from slmops.build.phrase import CheckpointPhrasing
 from slmops.build.quantize_classifier import quantize_classifier
 
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
