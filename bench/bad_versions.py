@@ -228,7 +228,10 @@ def main() -> None:
     for strange in [*failed[:5], *(each for each in found if each["let_in"] or not each["evidence"])][:10]:
         print(strange, file=sys.stderr)
     if not asked.quick:
-        save("bad_versions", {}, offered=found, requests=len(got), failed=failed, others_used=others)
+        offered = [{**each, "evidence": bool(each["evidence"])} for each in found]
+        for each in offered:
+            del each["said"]
+        save("bad_versions", {}, offered=offered, requests=len(got), failed=failed, others_used=others)
     sys.exit(0 if all(goal.met for goal in goals) else 1)
 
 

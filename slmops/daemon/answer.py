@@ -15,6 +15,7 @@ import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Finish = Literal["stop", "length", "tool_calls"]
 DONE = b"data: [DONE]\n\n"
+NOWHERE = b"\0"
+"""A byte that JSON never holds."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,10 @@ class Answer:
 
     def piece(self, text: str, scored: Sequence[Scored] | None = None, offset: int = 0) -> bytes:
         """Return one piece of a stream; the characters of all scored tokens before it are `offset`."""
-        said = {"delta": {"content": text}} if self.chat else {"text": text}
-        return self._chunk(said, None, self._scores(scored, offset))
+        if scored is None:
+            before, after = self._around
+            return before + msgspec.json.encode(text) + after
+        return self._chunk(self._said(text), None, self._scores(scored, offset))
 
     def called(self, calls: Sequence[Call], before: int) -> bytes:
         """Return the piece of a stream that tells of `calls`, when `before` were told of already."""
@@ -80,6 +85,15 @@ class Answer:
         if self.usage_wanted:
             yield _event({**self._envelope(self._kind), "choices": [], "usage": usage})
         yield DONE
+
+    @cached_property
+    def _around(self) -> tuple[bytes, bytes]:
+        """What stands before and after the text of a piece: made once, for there are hundreds a second."""
+        before, _, after = self._chunk(self._said(msgspec.Raw(NOWHERE)), None).partition(NOWHERE)
+        return before, after
+
+    def _said(self, text: str | msgspec.Raw) -> dict[str, Any]:
+        return {"delta": {"content": text}} if self.chat else {"text": text}
 
     @property
     def _kind(self) -> str:

@@ -1,13 +1,14 @@
 """Continuous batching: requests come and go while others are computed, and all of them share each step.
 
-It drives one engine, one call a turn: a stride of a prompt, or a step of all that are being written. Whose
-prompt is read next, and who goes for it, is decided by the `Book`. It does not know sockets, bodies or text;
-time comes in by a clock.
+It drives one engine, one call a turn: a stride of prompts, or a step of all that are being written. What a
+prompt begins with, and who goes for it, is decided by the `Book`, or by `Lanes` where each sequence has room
+of its own. It does not know sockets, bodies or text; time comes in by a clock.
 
-Laws: whoever came first is read first, and each bit of an errand waits its turn anew; a prompt is read to its
-end before the next one begins; whoever is being written waits for the others no longer than PROMPT_SECONDS,
-one stride, or one bit, at a time; what was cancelled takes no further turn; a call that fails ends those that
-were in it, and nobody else.
+Laws: whoever came first is read first, and each bit of an errand waits its turn anew; the next prompt is
+read with those before only where it fits as a whole into the stride, not if it is to be read anew, and
+after them if they begin alike; whoever is being written waits for the others no longer than PROMPT_SECONDS,
+one stride, or one bit, at a time; what was cancelled takes no further turn; a call that fails ends those
+that were in it, and nobody else.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from slmops.daemon.engine import Engine, Logits
+from slmops.daemon.engine import Engine, Logits, Part
 from slmops.daemon.generate import Piece, Writing
-from slmops.daemon.prefix import Book
+from slmops.daemon.lanes import Lanes
+from slmops.daemon.prefix import ALIKE, Book, Entry, common
 from slmops.daemon.refusal import SERVER_ERROR, RefusedError
 from slmops.errors import ModelError, SlmopsError
 
@@ -40,6 +42,22 @@ class Job:
     """Tokens of the prompt that were shared."""
     sequence: int = -1
     """Where it is at work; none yet."""
+
+    @property
+    def whole(self) -> int:
+        """Tokens of the prompt and its longest answer."""
+        return len(self.writing.wish.ids) + self.writing.wish.limit
+
+    @property
+    def left(self) -> int:
+        """Tokens of the prompt that are still to be read."""
+        return len(self.writing.wish.ids) - self.read
+
+    @property
+    def alone(self) -> bool:
+        """Say whether the prompt is read by itself: anew, or token by token, or not at all."""
+        wish = self.writing.wish
+        return wish.anew or wish.scores_prompt or not wish.limit
 
 
 class Errand(Protocol):
@@ -68,9 +86,10 @@ class Batch:
     """A clock, in seconds."""
     steps: int = 0
     """Computations finished so far."""
-    _book: Book = field(init=False)
+    _book: Book | Lanes = field(init=False)
     _waiting: deque[Work] = field(default_factory=deque)
-    _reading: Job | None = None
+    _reading: list[Job] = field(default_factory=list)
+    """Whose prompts are read, the first first."""
     _writing: list[Job] = field(default_factory=list)
     _spent: float = 0.0
     """Seconds for prompts since the last step."""
@@ -78,12 +97,16 @@ class Batch:
 
     def __post_init__(self) -> None:
         """Open the book."""
-        self._book = Book(self.engine.pool, self.engine.sequences, self.engine.slots, self.engine.copies)
+        engine = self.engine
+        if engine.apart:
+            self._book = Lanes(engine.context, engine.sequences)
+        else:
+            self._book = Book(engine.pool, engine.sequences, engine.slots, engine.copies)
 
     @property
     def active(self) -> int:
         """Requests that are here, waiting or not."""
-        return len(self._waiting) + len(self._writing) + (self._reading is not None)
+        return len(self._waiting) + len(self._writing) + len(self._reading)
 
     def add(self, work: Work) -> None:
         """Take a request; it must fit into the engine's context."""
@@ -93,12 +116,10 @@ class Batch:
         """Forget a request, wherever it is."""
         if work in self._waiting:
             self._waiting.remove(work)
-        elif work is self._reading:
-            self._reading = None
-            self._keep(work.sequence)
-        elif isinstance(work, Job) and work in self._writing:
-            self._writing.remove(work)
-            self._keep(work.sequence)
+        for jobs in (self._reading, self._writing):
+            if isinstance(work, Job) and work in jobs:
+                jobs.remove(work)
+                self._keep(work.sequence)
 
     def turn(self) -> list[Said]:
         """Make one call to the engine, if there is anything to do; return what is to be said now.
@@ -108,7 +129,7 @@ class Batch:
         if self._writing and self._spent >= PROMPT_SECONDS:
             return self._step()
         start = self.now()
-        said = self._read() if self._reading is not None else self._begin()
+        said = self._read() if self._reading else self._begin()
         if said is not None:
             self._spent += self.now() - start
             return said
@@ -125,49 +146,101 @@ class Batch:
         if not wish.limit and not wish.scores_prompt:
             self._waiting.popleft()
             return [(work, work.writing.unwritten())]
-        whole = len(wish.ids) + wish.limit
-        entry = self._book.entry(wish.ids, whole, anew=wish.anew or wish.scores_prompt)
+        entry = self._entry(work)
         if entry is None:
             return None
-        self._waiting.popleft()
-        self._reading, work.sequence = work, entry.target
-        shared = 0
-        if entry.source is not None:
-            shared = self.engine.share(entry.source, entry.target, entry.shared)
-        work.read = work.cached = shared
-        self._book.begin(entry.target, wish.ids, whole, entry.source, shared)
-        self._throw(entry.thrown)
+        self._let_in(work, entry)
         return self._read()
 
-    def _read(self) -> list[Said] | None:
-        """Read a stride of the prompt that is being read; at its end, say the first piece."""
-        job = self._reading
-        if job is None:
-            return None
-        writing, ids = job.writing, job.writing.wish.ids
-        scores = writing.wish.scores_prompt
-        if scores and not job.read:
-            writing.foretold(0, None)
-        stride = ids[job.read : job.read + (1 if scores else self.engine.stride)]
-        at_end = job.read + len(stride) == len(ids)
+    def _entry(self, job: Job) -> Entry | None:
+        """Return how a job can be let in; None: not now."""
+        wish = job.writing.wish
+        return self._book.entry(wish.ids, job.whole, anew=wish.anew or wish.scores_prompt)
+
+    def _let_in(self, job: Job, entry: Entry) -> None:
+        """Give the first of those who wait its sequence."""
+        self._waiting.popleft()
+        self._reading.append(job)
+        job.sequence, job.read = entry.target, self._taken(entry)
+        job.cached = job.read
+        self._book.begin(entry.target, job.writing.wish.ids, job.whole, entry.source, job.read)
+        self._throw(entry.thrown)
+
+    def _taken(self, entry: Entry) -> int:
+        """Have a sequence begin as `entry` says; return how many tokens it has."""
+        if entry.source == entry.target:
+            return self.engine.keep(entry.target, entry.shared)
+        self.engine.keep(entry.target, 0)
+        return 0 if entry.source is None else self.engine.share(entry.source, entry.target, entry.shared)
+
+    def _read(self) -> list[Said]:
+        """Read a stride of prompts; say the first piece of those that are read to their end."""
+        parts = self._parts()
+        jobs = self._reading[: len(parts)]
+        scores = jobs[0].writing.wish.scores_prompt
+        if scores and not jobs[0].read:
+            jobs[0].writing.foretold(0, None)
         try:
-            logits = self._called(lambda: self.engine.read(job.sequence, stride, scores or at_end))
-            self._book.add(job.sequence, stride)
-            job.read += len(stride)
-            if not at_end:
-                if scores:
-                    writing.foretold(job.read, logits)
-                return []
-            self._reading = None
-            self._writing.append(job)
-            return [self._hear(job, logits)]
+            found = self._called(lambda: self.engine.read(parts))
         except ModelError as error:
-            self._reading = None
-            return [self._fail(job, error)]
+            del self._reading[: len(parts)]
+            return [self._fail(job, error) for job in jobs]
+        said = list[Said]()
+        for job, part, logits in zip(jobs, parts, found, strict=True):
+            self._book.add(job.sequence, part.ids)
+            job.read += len(part.ids)
+            if not job.left:
+                self._reading.remove(job)
+                self._writing.append(job)
+                said.append(self._hear(job, logits))
+            elif scores:
+                try:
+                    job.writing.foretold(job.read, logits)
+                except ModelError as error:
+                    self._reading.remove(job)
+                    said.append(self._fail(job, error))
+        return said
+
+    def _parts(self) -> list[Part]:
+        """Return what is read now, for as long as there is room in the stride of those who may join."""
+        room, parts = self.engine.stride, list[Part]()
+        for at in range(self.engine.parts):
+            if not room or (at == len(self._reading) and not self._joins(room)):
+                break
+            job = self._reading[at]
+            ids, scores = job.writing.wish.ids, job.writing.wish.scores_prompt
+            stride = ids[job.read : job.read + (1 if scores else room)]
+            parts.append(Part(job.sequence, stride, scores or len(stride) == job.left))
+            room -= len(stride)
+            if job.alone:
+                break
+        return parts
+
+    def _joins(self, room: int) -> bool:
+        """Let in who waits first, if it can be read with others as a whole; say whether it could."""
+        job = self._waiting[0] if self._waiting else None
+        if not isinstance(job, Job) or job.alone:
+            return False
+        if len(self._writing) + len(self._reading) >= self.engine.slots:
+            return False
+        entry = self._entry(job)
+        if entry is None or len(job.writing.wish.ids) - entry.shared > room:
+            return False
+        if self._most_alike(job) >= entry.shared + ALIKE:
+            return False
+        self._let_in(job, entry)
+        return True
+
+    def _most_alike(self, job: Job) -> int:
+        """Return how many tokens a prompt could begin with, once those that are being read are read."""
+        ids = job.writing.wish.ids
+        return max(common(other.writing.wish.ids, ids, len(ids) - 1) for other in self._reading)
 
     def _step(self) -> list[Said]:
         """Let everybody who is being written go on by one token."""
-        self._spent, jobs = 0.0, self._writing[:]
+        self._spent = 0.0
+        self._close_up()
+        jobs = sorted(self._writing, key=lambda job: job.sequence)
         rows = [(job.sequence, job.writing.token) for job in jobs]
         try:
             found = self._called(lambda: self.engine.step(rows))
@@ -176,6 +249,20 @@ class Batch:
         for sequence, token in rows:
             self._book.add(sequence, (token,))
         return [self._hear(job, logits) for job, logits in zip(jobs, found, strict=True)]
+
+    def _close_up(self) -> None:
+        """Have those that are written lie side by side, where that saves computing."""
+        if not isinstance(self._book, Lanes) or len(self._writing) < 2:  # noqa: PLR2004 - one has no gaps
+            return
+        for one, other in list(self._book.closing()):
+            try:
+                self.engine.exchange(one, other)
+            except ModelError as error:
+                raise EngineLostError(str(error)) from error
+            self._book.exchange(one, other)
+            for job in (*self._writing, *self._reading):
+                if job.sequence == one:
+                    job.sequence = other
 
     def _hear(self, job: Job, logits: Logits | None) -> Said:
         """Tell an answer its logits; return its next piece."""

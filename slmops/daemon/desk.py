@@ -3,9 +3,9 @@
 It does not know requests or models. Who waits says by a function which worker it wants: None while there is
 none (a swap is under way), and then it waits, but no longer than a swap may take.
 
-Laws: at most `seats` wait, the next is refused at once, but for those whose turn came to nothing; a worker
-never has more than its slots; who leaves the line is never given a turn, and a turn that was given is given
-back.
+Laws: at most `seats` wait, and of one key at most `SHARE` of them; the next is refused at once, but for
+those whose turn came to nothing; a worker never has more than its slots; who leaves the line is never given
+a turn, and a turn that was given is given back.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from slmops.daemon.fair import Line
 from slmops.daemon.refusal import NOT_READY, TOO_MANY, RefusedError
 
 SEATS = 64
+SHARE = 0.75
+"""Of the seats, what one key may take: the others find one even so."""
 MAX_PAUSE = 30.0
 RETRY_SECONDS = 1
 
@@ -65,7 +67,7 @@ class Desk:
     """Those who wait, and who is next."""
 
     def __init__(self, seats: int = SEATS, max_pause: float = MAX_PAUSE) -> None:
-        self._seats = seats
+        self._seats, self._most = seats, max(1, int(seats * SHARE))
         self._max_pause = max_pause
         self._line: Line[_Waiting] = Line()
         self._closed: str | None = None
@@ -83,7 +85,7 @@ class Desk:
 
         It ends with the block, or before. Who is `seated` has had a turn that came to nothing.
 
-        `key` is who asks, `cost` about how many tokens it will take.
+        `key` is who asks, empty where no keys are asked for; `cost` is about how many tokens it will take.
         """
         turn = Turn(await self._wait(key, cost, target, seated=seated), self.look)
         try:
@@ -119,10 +121,10 @@ class Desk:
         if room is not None and not self._line and room.taken < room.slots:
             room.taken += 1
             return room
-        if len(self._line) >= self._seats and not seated:
+        if not seated and (len(self._line) >= self._seats or (key and self._line.of(key) >= self._most)):
             raise RefusedError(
                 TOO_MANY,
-                f"{self._seats} requests are waiting already",
+                f"{len(self._line)} requests are waiting already",
                 reason="queue_full",
                 retry_after=RETRY_SECONDS,
             )

@@ -3,15 +3,15 @@
 It does not know llama.cpp, ONNX Runtime, text or requests: token ids go in, logits come out. Sequences are
 called by number, 0 up to, not including, `sequences`; one thread calls.
 
-Laws: a prompt's ids are computed alone, never in one call with another sequence's, so that with nobody else
-about an answer is the same to the last bit; what was shared is as if it had been read.
+Laws: ids that are read in a call of their own are computed alone, so that with nobody else about an answer is
+the same to the last bit; what was shared is as if it had been read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,14 @@ class Shape:
     threads: int
 
 
+class Part(NamedTuple):
+    """Ids of a prompt that one sequence is given in one call."""
+
+    sequence: int
+    ids: Sequence[int]
+    wants_logits: bool
+
+
 class Engine(Protocol):
     """A loaded model with the keys and values of several sequences."""
 
@@ -52,11 +60,15 @@ class Engine(Protocol):
 
     @property
     def sequences(self) -> int:
-        """Number of sequences; more than `slots` where some can be kept for those who begin alike."""
+        """Number of sequences; more than `slots` where some can be kept beside those at work."""
+
+    @property
+    def apart(self) -> bool:
+        """Say whether each sequence has room of its own for a whole context."""
 
     @property
     def copies(self) -> bool:
-        """Say whether what is shared takes room of its own in the pool."""
+        """Say whether what is shared takes room of its own."""
 
     @property
     def vocabulary(self) -> int:
@@ -66,11 +78,15 @@ class Engine(Protocol):
     def stride(self) -> int:
         """Most ids that `read` takes at once."""
 
-    def read(self, sequence: int, ids: Sequence[int], wants_logits: bool) -> Logits | None:  # noqa: FBT001
-        """Append 1 to `stride` ids to a sequence, computed alone.
+    @property
+    def parts(self) -> int:
+        """Most parts that `read` takes at once; 1 where nothing is won by several."""
 
-        Return the logits after the last, valid until the next call, or None where they are not wanted. Raise
-        ModelError when it cannot be computed; the sequence is then to be emptied.
+    def read(self, parts: Sequence[Part]) -> list[Logits | None]:
+        """Append ids to 1 to `parts` sequences, 1 to `stride` ids in all.
+
+        Return the logits after the last of each part, valid until the next call, or None where they are not
+        wanted. Raise ModelError when it cannot be computed; the sequences are then to be emptied.
         """
 
     def step(self, rows: Sequence[tuple[int, int]]) -> list[Logits]:
@@ -88,7 +104,13 @@ class Engine(Protocol):
     def share(self, source: int, target: int, length: int) -> int:
         """Let `target`, which is empty, begin with the first `length` tokens of `source`.
 
-        Return how many it has now: `length`, or 0 where the model cannot do so.
+        Return how many it has now: `length`, or 0 where that cannot be done.
+        """
+
+    def exchange(self, one: int, other: int) -> None:
+        """Let two sequences change places, which are `apart` and have `context` tokens together at most.
+
+        Raise ModelError when that fails; both are lost then.
         """
 
     def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:

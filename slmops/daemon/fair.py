@@ -20,6 +20,7 @@ T = TypeVar("T")
 class _Place(Generic[T]):
     start: float
     arrival: int
+    key: str
     item: T
 
 
@@ -36,12 +37,16 @@ class Line(Generic[T]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def of(self, key: str) -> int:
+        """Return how many of `key` wait."""
+        return sum(place.key == key for place in self._places)
+
     def join(self, key: str, cost: float, item: T) -> None:
         """Let `item` of `key` wait; `cost` is above 0, in a unit that is the same for all."""
         start = max(self._now, self._ends.get(key, 0.0))
         self._ends[key] = start + cost
         self._arrivals += 1
-        self._places.append(_Place(start, self._arrivals, item))
+        self._places.append(_Place(start, self._arrivals, key, item))
         self._places.sort(key=lambda place: (place.start, place.arrival))
 
     def take(self, can: Callable[[T], bool]) -> T | None:

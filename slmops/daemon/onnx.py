@@ -25,7 +25,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from slmops.daemon.engine import Logits, Shape
+from slmops.daemon.engine import Logits, Part, Shape
 from slmops.daemon.refusal import BAD_REQUEST, RefusedError
 from slmops.errors import ModelError
 
@@ -56,6 +56,8 @@ class Company:
 class OnnxEngine:
     """An `Engine` over an ONNX graph; keys and values stay on ONNX Runtime's side between steps."""
 
+    apart, copies, parts = False, True, 1
+
     def __init__(self, file: Path, shape: Shape) -> None:
         """Load `file`; raise ModelError when it does not load or is not such a decoder."""
         self._session = open_session(file, shape.threads)
@@ -74,7 +76,7 @@ class OnnxEngine:
         self._has_positions = "position_ids" in inputs
         self._has_rows = not isinstance(inputs["input_ids"].shape[0], int)
         self.context, self.pool, self.slots = shape.context, shape.pool, shape.slots
-        self.sequences, self.copies = 2 * shape.slots, True
+        self.sequences = 2 * shape.slots
         self.vocabulary = int(outputs["logits"].shape[-1])
         self.stride = min(shape.stride, shape.context)
         self._binding = self._session.io_binding()
@@ -82,8 +84,11 @@ class OnnxEngine:
         """Of the sequences that have tokens."""
         self._homes: dict[int, Company] = {}
 
-    def read(self, sequence: int, ids: Sequence[int], wants_logits: bool) -> Logits | None:  # noqa: FBT001
+    def read(self, parts: Sequence[Part]) -> list[Logits | None]:
         """See `Engine`."""
+        return [self._read(*part) for part in parts]
+
+    def _read(self, sequence: int, ids: Sequence[int], wants_logits: bool) -> Logits | None:  # noqa: FBT001
         self._claim(len(ids))
         if len(self._home(sequence).members) > 1:
             self._settle(sequence, self._lengths[sequence])
@@ -115,6 +120,10 @@ class OnnxEngine:
         self._homes[target] = self._alone(source, target, length)
         self._lengths[target] = length
         return length
+
+    def exchange(self, one: int, other: int) -> None:
+        """Raise ModelError: sequences share a pool here, where places are nothing."""
+        raise ModelError(f"{one} and {other} have no places to change")
 
     def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Raise RefusedError: the graph says nothing but logits."""

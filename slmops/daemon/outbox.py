@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 from slmops.daemon.protocol import Piece, ToRouter
 
-EVERY = 0.008
-"""Seconds between two messages with more of an answer."""
+EVERY = 0.025
+"""Seconds between two messages with more of an answer: what a film shows as flowing."""
 
 
 class Outbox:

@@ -74,6 +74,15 @@ class Plan:
         return f"it needs {self.estimate / MIB:.0f} MiB, {room}"
 
 
+def promise(whole: int, cache: float, context: int, pool: int | None) -> int:
+    """Return the bytes that a version needs whose artifact says `whole`, with room for `pool` tokens.
+
+    Of what it says, `cache` are for the keys and values of `context` tokens, the least that there are. In a
+    larger pool sequences are copied too: one context's more, for a moment.
+    """
+    return whole + int(cache * (pool / context if pool is not None and pool > context else 0))
+
+
 def estimate(promised: int, measured: int) -> int:
     """Return the bytes that a version needs, by its artifact's word and by what was measured of it."""
     return max(promised, measured)

@@ -11,6 +11,7 @@ answer is ever written to the log.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import queue
 import signal
@@ -167,6 +168,9 @@ def main() -> int:
         return 1
     clerk = Clerk(model, description, options.digest)
     batch = Batch(model.engine, time.monotonic) if isinstance(model, Model) else Errands()
+    # What is there now stays: to look through it for garbage takes longer than a token.
+    gc.collect()
+    gc.freeze()
     desk.open(clerk, batch)
     desk.say(clerk.ready(time.monotonic() - start))
     try:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from slmops.daemon.batch import PROMPT_SECONDS, Batch, EngineLostError, Errands, Job
 from slmops.daemon.generate import Wish, Writing
+from slmops.daemon.prefix import ALIKE
 from slmops.daemon.refusal import RefusedError
 from slmops.daemon.sampling import Sampling
 from slmops.errors import ModelError
@@ -19,18 +20,24 @@ VOCABULARY = 7
 class Abacus:
     """An engine whose next token is a sum over all that it was given, so that any mistake changes it."""
 
-    def __init__(self, *, context=60, pool=60, slots=3, stride=4, copies=False):
-        self.context, self.pool, self.slots, self.stride = context, pool, slots, stride
-        self.sequences, self.copies, self.vocabulary = 2 * slots, copies, VOCABULARY
+    def __init__(self, *, context=60, pool=60, slots=3, stride=4, copies=False, apart=False, parts=1):
+        self.context, self.pool, self.slots, self.stride, self.parts = context, pool, slots, stride, parts
+        self.apart, self.copies, self.vocabulary = apart, copies or apart, VOCABULARY
+        self.sequences = slots if apart else 2 * slots
+        if apart:
+            self.pool = slots * context
         self.lines = {sequence: [] for sequence in range(self.sequences)}
         self.calls = []
         self.broken = False
 
-    def read(self, sequence, ids, wants_logits):
-        assert 1 <= len(ids) <= self.stride
-        self._call(("read", sequence, len(ids)))
-        self._add(sequence, ids)
-        return self._logits(sequence) if wants_logits else None
+    def read(self, parts):
+        assert 1 <= sum(len(part.ids) for part in parts) <= self.stride
+        assert len({part.sequence for part in parts}) == len(parts) <= self.parts
+        assert all(part.ids for part in parts)
+        for part in parts:
+            self._call(("read", part.sequence, len(part.ids)))
+            self._add(part.sequence, part.ids)
+        return [self._logits(part.sequence) if part.wants_logits else None for part in parts]
 
     def step(self, rows):
         assert 1 <= len(rows) <= self.slots
@@ -47,6 +54,11 @@ class Abacus:
         assert not self.lines[target]
         self.lines[target] = [list(cell) if self.copies else cell for cell in self.lines[source][:length]]
         return length
+
+    def exchange(self, one, other):
+        assert self.apart
+        assert len(self.lines[one]) + len(self.lines[other]) <= self.context
+        self.lines[one], self.lines[other] = self.lines[other], self.lines[one]
 
     def embed(self, ids):
         self._call(("embed", len(ids)))
@@ -65,6 +77,7 @@ class Abacus:
     def _add(self, sequence, ids):
         self.lines[sequence] += [[token] for token in ids]
         assert self.used <= self.pool
+        assert len(self.lines[sequence]) <= self.context
 
     def _logits(self, sequence):
         return np.eye(VOCABULARY, dtype=np.float32)[following([cell[0] for cell in self.lines[sequence]])]
@@ -111,10 +124,19 @@ ids = st.lists(st.integers(1, 2), min_size=1, max_size=30)
 asks = st.tuples(ids, st.integers(1, 20), st.booleans(), st.integers(0, 6))
 
 
-@settings(max_examples=200)
-@given(st.lists(asks, min_size=1, max_size=10), st.booleans(), st.integers(1, 4))
-def test_whoever_comes_whenever_each_gets_its_own_answer(asked, copies, slots):
-    engine = Abacus(slots=slots, copies=copies)
+engines = st.builds(
+    Abacus,
+    slots=st.integers(1, 4),
+    copies=st.booleans(),
+    apart=st.booleans(),
+    parts=st.integers(1, 4),
+    stride=st.integers(1, 20),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(asks, min_size=1, max_size=10), engines)
+def test_whoever_comes_whenever_each_gets_its_own_answer(asked, engine):
     running, said, jobs = batch(engine), {}, []
     for prompt, limit, anew, turns in asked:
         jobs.append((job(prompt, limit, anew=anew), prompt, limit))
@@ -129,10 +151,9 @@ def test_whoever_comes_whenever_each_gets_its_own_answer(asked, copies, slots):
         assert [piece.finish is None for piece in said[made]] == [True] * (len(said[made]) - 1) + [False]
 
 
-@settings(max_examples=100)
-@given(st.lists(asks, min_size=1, max_size=10), st.data())
-def test_those_who_leave_take_nobody_with_them(asked, data):
-    engine = Abacus()
+@settings(max_examples=200)
+@given(st.lists(asks, min_size=1, max_size=10), engines, st.data())
+def test_those_who_leave_take_nobody_with_them(asked, engine, data):
     running, said = batch(engine), {}
     jobs = {job(prompt, limit): (prompt, limit) for prompt, limit, _, _ in asked}
     for made in jobs:
@@ -164,6 +185,56 @@ def test_prompts_are_read_one_after_the_other_and_then_all_go_on_together():
         ("read", 1, 2),
         ("step", 0, 1),
     ]
+
+
+def test_prompts_share_a_stride_where_they_fit_as_a_whole():
+    engine = Abacus(stride=10, parts=3, apart=True)
+    running = batch(engine)
+    for start, count in ((1, 12), (2, 6), (3, 6), (4, 4)):
+        running.add(job([start] * count, limit=1))
+    turns = []
+    while running.active:
+        before = len(engine.calls)
+        running.turn()
+        turns.append([call[2] for call in engine.calls[before:]])
+    assert turns == [[10], [2, 6], [6, 4]]
+
+
+def test_who_begins_like_one_that_is_being_read_waits_for_it():
+    engine = Abacus(stride=100, parts=3, apart=True)
+    running = batch(engine)
+    jobs = [job([1] * (ALIKE + 4) + [end], limit=2) for end in (1, 2)]
+    for made in jobs:
+        running.add(made)
+    drained(running)
+    assert [made.cached for made in jobs] == [0, ALIKE + 4]
+
+
+def test_whoever_reads_anew_is_read_by_itself():
+    engine = Abacus(stride=100, parts=3, apart=True)
+    running = batch(engine)
+    for start, anew in ((1, False), (2, True), (3, False), (4, False)):
+        running.add(job([start] * 5, limit=1, anew=anew))
+    turns = []
+    while running.active:
+        before = len(engine.calls)
+        running.turn()
+        turns.append(len(engine.calls) - before)
+    assert turns == [1, 1, 2]
+
+
+def test_those_who_are_written_come_to_lie_side_by_side():
+    engine = Abacus(slots=4, apart=True)
+    running = batch(engine)
+    long = [start for start in itertools.product((1, 2, 3), repeat=4) if len(expected(start, 12)) == 12]
+    first, second, third = (job(list(start), limit) for start, limit in zip(long, (12, 3, 12), strict=False))
+    for made in (first, second, third):
+        running.add(made)
+    said = drained(running)
+    steps = [call[1:] for call in engine.calls if call[0] == "step"]
+    assert (0, 1, 2) in steps
+    assert all(rows == tuple(range(rows[0], rows[0] + len(rows))) for rows in steps)
+    assert text(said[third]) == expected(list(long[2]), 12)
 
 
 def test_a_long_prompt_lets_the_others_go_on_in_between():
@@ -220,6 +291,36 @@ def test_a_prompt_is_scored_token_by_token_and_read_anew():
     assert piece.scored[0].logprob is None
     assert [each.top[0][0] for each in piece.scored[1:]] == [str(following([1])), str(following([1, 2]))]
     assert (piece.finish, piece.tokens) == ("length", 0)
+
+
+def test_a_prompt_that_cannot_be_scored_is_nobody_elses_loss():
+    class Broken(Abacus):
+        def _logits(self, sequence):
+            broken = [cell[0] for cell in self.lines[sequence]] == [2]
+            return np.full(VOCABULARY, np.nan, np.float32) if broken else super()._logits(sequence)
+
+    running = batch(Broken(parts=3, stride=100))
+    fine, scoring = job([1] * 4), job([2, 1, 1], limit=1, alternatives=1, scores_prompt=True)
+    for made in (fine, scoring):
+        running.add(made)
+    said = drained(running)
+    assert isinstance(said[scoring][-1], RefusedError)
+    assert text(said[fine]) == expected([1] * 4, 5)
+
+
+def test_a_call_that_fails_ends_those_that_were_read_in_it_and_nobody_else():
+    engine = Abacus(parts=2, stride=8, apart=True)
+    running = batch(engine)
+    jobs = [job([number] * 4, limit=2) for number in (1, 2, 3)]
+    for made in jobs:
+        running.add(made)
+    engine.broken = True
+    failed = dict(running.turn())
+    engine.broken = False
+    said = drained(running)
+    assert set(failed) == set(jobs[:2])
+    assert all(isinstance(words, RefusedError) for words in failed.values())
+    assert text(said[jobs[2]]) == expected([3] * 4, 2)
 
 
 def test_a_prompt_that_is_only_echoed_is_not_read():

@@ -42,6 +42,26 @@ def test_a_worker_has_no_more_than_its_slots_and_those_who_wait_follow_in_order(
     run(journey())
 
 
+def test_one_key_leaves_seats_to_the_others_and_who_needs_none_takes_all():
+    async def journey(key, most):
+        desk, room = Desk(seats=4), Room()
+        async with desk.turn(key, 1, lambda: room):
+            waiting = []
+            for number in range(5):
+                waiting.append(asyncio.ensure_future(desk.turn(key, 1, lambda: room).__aenter__()))
+                await settle()
+                assert desk.waiting == min(number + 1, most)
+            other = asyncio.ensure_future(desk.turn("other", 1, lambda: room).__aenter__())
+            await settle()
+            assert desk.waiting == min(most + 1, 4)
+            for one in (*waiting, other):
+                one.cancel()
+            await asyncio.gather(*waiting, other, return_exceptions=True)
+
+    run(journey("key", 3))
+    run(journey("", 4))
+
+
 def test_who_finds_all_seats_taken_is_refused_at_once():
     async def journey():
         desk, room = Desk(seats=1), Room()

@@ -1,9 +1,15 @@
 """Both runtimes keep the laws of engines: several sequences, what they share, and what is forgotten."""
 
+import json
+
 import numpy as np
 import pytest
 
+from slmops.build.checkpoint import open_checkpoint
+from slmops.build.quantize_gguf import quantize_gguf
 from slmops.daemon.describe import read
+from slmops.daemon.engine import Part, Shape
+from slmops.daemon.llama import LlamaEngine, LlamaModel
 from slmops.daemon.load import Want, load
 from slmops.daemon.refusal import RefusedError
 
@@ -20,9 +26,9 @@ def folder(request, tiny, tmp_path_factory):
     return tiny.make_artifact(made, request.param, tiny.random_weights(), context=CONTEXT)
 
 
-@pytest.fixture
-def engine(folder):
-    return engine_of(folder, slots=3)
+@pytest.fixture(params=[CONTEXT, 3 * CONTEXT], ids=["one pool", "a room each"])
+def engine(folder, request):
+    return engine_of(folder, slots=3, pool=request.param)
 
 
 def some(count, seed=3):
@@ -32,13 +38,14 @@ def some(count, seed=3):
 def read_all(engine, sequence, ids):
     for at in range(0, len(ids), engine.stride):
         stride = ids[at : at + engine.stride]
-        logits = engine.read(sequence, stride, at + len(stride) == len(ids))
+        (logits,) = engine.read([Part(sequence, stride, at + len(stride) == len(ids))])
     return logits.copy()
 
 
 def test_an_engine_says_how_much_it_holds(engine):
-    assert (engine.slots, engine.context, engine.pool, engine.vocabulary) == (3, CONTEXT, CONTEXT, 320)
-    assert engine.sequences > engine.slots
+    assert (engine.slots, engine.context, engine.vocabulary) == (3, CONTEXT, 320)
+    assert engine.sequences == (engine.slots if engine.apart else 2 * engine.slots)
+    assert engine.pool == 3 * CONTEXT or not engine.apart
 
 
 def test_a_pool_may_be_larger_than_a_context(folder):
@@ -49,7 +56,7 @@ def test_a_pool_may_be_larger_than_a_context(folder):
 
 
 def test_logits_that_are_not_wanted_are_not_made(engine):
-    assert engine.read(0, some(3), False) is None
+    assert engine.read([Part(0, some(3), False)]) == [None]
 
 
 def test_what_steps_together_is_as_if_it_stepped_alone(engine):
@@ -76,6 +83,33 @@ def test_what_was_shared_is_as_if_it_had_been_read(engine):
     assert shared == pytest.approx(read_all(engine, 2, prompt), abs=0.1)
 
 
+def test_prompts_that_are_read_together_are_as_if_they_were_read_alone(engine):
+    prompts = [some(count, count) for count in (9, 21, 5)[: engine.parts]]
+    half = [Part(at, prompt[:4], False) for at, prompt in enumerate(prompts)]
+    rest = [Part(at, prompt[4:], at != 1) for at, prompt in enumerate(prompts)]
+    assert engine.read(half) == [None] * len(prompts)
+    found = [None if logits is None else logits.copy() for logits in engine.read(rest)]
+    for at, (logits, prompt) in enumerate(zip(found, prompts, strict=True)):
+        engine.keep(at, 0)
+        alone = read_all(engine, at, prompt)
+        assert logits is None if at == 1 else logits == pytest.approx(alone, abs=0.1)
+
+
+def test_sequences_change_places_and_nothing_else_changes(engine):
+    if not engine.apart:
+        pytest.skip("its sequences share a pool")
+    prompts = {0: some(20, 1), 2: some(33, 2)}
+    for sequence, prompt in prompts.items():
+        read_all(engine, sequence, prompt)
+    for one, other in ((0, 1), (2, 0)):
+        engine.exchange(one, other)
+    first, second = (logits.copy() for logits in engine.step([(0, 5), (1, 6)]))
+    for sequence in range(3):
+        engine.keep(sequence, 0)
+    assert first == pytest.approx(read_all(engine, 0, [*prompts[2], 5]), abs=0.1)
+    assert second == pytest.approx(read_all(engine, 1, [*prompts[0], 6]), abs=0.1)
+
+
 def test_what_was_forgotten_is_as_if_it_had_never_been(engine):
     prompt = some(40)
     read_all(engine, 0, [*prompt[:33], *some(5, 9)])
@@ -85,13 +119,26 @@ def test_what_was_forgotten_is_as_if_it_had_never_been(engine):
 
 
 def test_alone_in_an_empty_engine_an_answer_is_the_same_to_the_last_bit(engine, folder):
-    prompt, fresh = some(60), engine_of(folder, slots=3)
+    prompt, fresh = some(60), engine_of(folder, slots=3, pool=engine.pool)
     read_all(engine, 1, some(31, 1))
     read_all(engine, 0, some(17, 2))
     engine.step([(0, 4), (1, 5)])
     engine.share(1, 2, 20)
     for sequence in range(3):
         engine.keep(sequence, 0)
+    assert np.array_equal(read_all(engine, 2, prompt), read_all(fresh, 0, prompt))
+    for token in (3, 4, 5):
+        (ours,), (theirs,) = engine.step([(2, token)]), fresh.step([(0, token)])
+        assert np.array_equal(ours, theirs)
+
+
+def test_where_each_has_a_room_nobody_who_is_kept_changes_a_bit_of_what_is_read_alone(engine, folder):
+    if not engine.apart:
+        pytest.skip("its sequences share a pool")
+    prompt, fresh = some(60), engine_of(folder, slots=3, pool=engine.pool)
+    read_all(engine, 0, some(100, 1))
+    read_all(engine, 2, some(90, 2))
+    engine.keep(2, 0)
     assert np.array_equal(read_all(engine, 2, prompt), read_all(fresh, 0, prompt))
     for token in (3, 4, 5):
         (ours,), (theirs,) = engine.step([(2, token)]), fresh.step([(0, token)])
@@ -129,3 +176,44 @@ def test_a_vector_is_the_mean_of_what_each_token_comes_to(tiny, tmp_path):
     # The parrot's states are its tokens.
     assert {int(at) for at in np.argsort(-vector)[:3]} == {7, 8, 9}
     assert vector[7] == pytest.approx(2 * vector[8], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def windowed(tiny, tmp_path_factory):
+    """A Gemma of which most layers see 64 tokens alone."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("gemma")
+    torch.manual_seed(5)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "query_pre_attn_scalar": 16}
+    heads = {"num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2}
+    said = {"max_position_embeddings": 512, "sliding_window": 64, "initializer_range": 0.2}
+    tokens = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = transformers.Gemma3TextConfig(**sizes, **heads, **said, **tokens, tie_word_embeddings=True)
+    transformers.Gemma3ForCausalLM(config).save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    tokenizer, _, _ = tiny.make_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<|begin|>", "eos_token": "<|end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+    quantize_gguf(open_checkpoint(folder), "F32", folder / "model.gguf")
+    return LlamaModel(folder / "model.gguf")
+
+
+@pytest.mark.parametrize("length", [100, 280, 300])
+@pytest.mark.parametrize("pool", [1024, 3 * 512])
+def test_what_a_window_has_passed_is_not_begun_with(windowed, pool, length):
+    prompt, more = some(300), some(20, 4)
+
+    def read_on(engine, sequence, got):
+        return read_all(engine, sequence, [*prompt[got:length], *more])
+
+    engine = LlamaEngine(windowed, Shape(512, pool, 3, 512, 1))
+    read_all(engine, 2, some(100, 9))
+    read_all(engine, 0, prompt)
+    # What others read afterwards may lie where the window has been.
+    read_all(engine, 2, some(100, 8))
+    shared = read_on(engine, 1, engine.share(0, 1, length))
+    shortened = read_on(engine, 0, engine.keep(0, length))
+    fresh = read_on(LlamaEngine(windowed, Shape(512, pool, 3, 512, 1)), 0, 0)
+    assert shared == pytest.approx(fresh, abs=0.02)
+    assert shortened == pytest.approx(fresh, abs=0.02)

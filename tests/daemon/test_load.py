@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from slmops.artifact.description import FILE_NAME, parse, render
+from slmops.daemon.engine import Part
 from slmops.daemon.generate import Wish
 from slmops.daemon.load import Want, describe, load
 from slmops.daemon.refusal import RefusedError
@@ -22,7 +23,7 @@ def opened(folder):
 def logits(engine, prompt):
     """The logits after a prompt, and after a few tokens more."""
     for at in range(0, len(prompt), engine.stride):
-        found = engine.read(0, prompt[at : at + engine.stride], True)
+        (found,) = engine.read([Part(0, prompt[at : at + engine.stride], True)])
     rows = [found.copy(), *(engine.step([(0, token)])[0].copy() for token in range(5))]
     engine.keep(0, 0)
     return np.array(rows)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.daemon.engine import Shape
+from slmops.daemon.engine import Part, Shape
 from slmops.daemon.onnx import SHORT, OnnxEngine, companies
 from slmops.daemon.refusal import RefusedError
 from slmops.errors import ModelError
@@ -39,7 +39,7 @@ def opened(file, pool=4 * CONTEXT):
 def read(engine, sequence, ids):
     logits = None
     for at in range(0, len(ids), STRIDE):
-        logits = engine.read(sequence, ids[at : at + STRIDE], True)
+        (logits,) = engine.read([Part(sequence, ids[at : at + STRIDE], True)])
     return logits.copy()
 
 
@@ -139,9 +139,9 @@ def test_the_pool_bounds_the_tokens_of_all_sequences(files):
 
     assert engine.share(1, 0, 33) == 0
     with pytest.raises(ModelError, match="70 tokens are in the pool of 80; 20 more have no room"):
-        engine.read(2, PROMPTS[2], True)
+        engine.read([Part(2, PROMPTS[2], True)])
     engine.keep(1, 0)
-    assert engine.read(2, PROMPTS[2], False) is None
+    assert engine.read([Part(2, PROMPTS[2], False)]) == [None]
 
 
 def test_a_decoder_has_no_embeddings(files):
@@ -170,8 +170,8 @@ def test_a_model_that_was_loaded_leaves_nothing_in_the_home(tiny, tmp_path):
     environment = {name: said for name, said in os.environ.items() if name not in quiet}
     code = (
         "import sys; from pathlib import Path; from slmops.daemon.onnx import OnnxEngine; "
-        "from slmops.daemon.engine import Shape; "
-        "OnnxEngine(Path(sys.argv[1]), Shape(64, 64, 1, 8, 1)).read(0, [1], True)"
+        "from slmops.daemon.engine import Part, Shape; "
+        "OnnxEngine(Path(sys.argv[1]), Shape(64, 64, 1, 8, 1)).read([Part(0, [1], True)])"
     )
 
     subprocess.run(

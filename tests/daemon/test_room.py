@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.daemon.room import MIB, Memory, estimate, plan
+from slmops.daemon.room import MIB, Memory, estimate, plan, promise
 
 sizes = st.integers(0, 100)
 residents = st.dictionaries(st.sampled_from(["current", "previous", "spare"]), sizes)
@@ -60,6 +60,13 @@ def test_what_serves_nobody_leaves_before_anybody_waits():
 @pytest.mark.parametrize(("measured", "needed"), [(0, 100), (90, 100), (130, 130)])
 def test_an_estimate_is_the_promise_unless_more_was_measured(measured, needed):
     assert estimate(100, measured) == needed
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 10**6) | st.none())
+def test_a_larger_pool_needs_its_part_more(cache, context, pool):
+    needed = promise(10**7, cache, context, pool)
+    assert needed == 10**7 if (pool or 0) <= context else needed >= 10**7
+    assert promise(10**7, cache, context, 3 * context) == 10**7 + 3 * cache
 
 
 def test_a_plan_tells_its_numbers():

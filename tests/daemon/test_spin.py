@@ -57,13 +57,42 @@ assert not spinning.sleeping
 """
 
 
-def test_the_crowd_comes_and_goes():
+PINNED = """
+import ctypes, os, threading
+gomp = ctypes.CDLL("libgomp.so.1")
+from slmops.daemon import spin
+spinning = spin.Spinning()
+everywhere = os.sched_getaffinity(0)
+end = threading.Event()
+others = [threading.Thread(target=end.wait, daemon=True) for _ in list(everywhere)[1:]]
+for other in others:
+    other.start()
+ids = (threading.get_native_id(), *(other.native_id for other in others))
+spinning._keep_apart(ids)
+assert sorted(cpu for each in ids for cpu in os.sched_getaffinity(each)) == sorted(everywhere)
+spinning.sleep()
+assert all(os.sched_getaffinity(each) == everywhere for each in ids)
+spinning.spin()
+spinning._keep_apart((1, 2, 3) * len(everywhere))
+assert os.sched_getaffinity(0) == everywhere
+"""
+
+
+@given(st.dictionaries(st.integers(1, 99), seconds, max_size=8))
+def test_those_compute_together_who_ran_about_as_long_as_any(ran):
+    found = spin.computing(ran)
+    assert set(found) == {thread for thread, longest in ran.items() if longest > max(ran.values()) / 2}
+    assert not ran or not max(ran.values()) or found
+
+
+@pytest.mark.parametrize("code", [pytest.param("CROWDED", id="crowd"), pytest.param("PINNED", id="apart")])
+def test_the_crowd_comes_and_goes_and_threads_keep_apart_without_it(code):
     try:
         ctypes.CDLL("libgomp.so.1")
     except OSError:
         pytest.skip("no libgomp is installed")
     done = subprocess.run(
-        [sys.executable, "-c", CROWDED],
+        [sys.executable, "-c", globals()[code]],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

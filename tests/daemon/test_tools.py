@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from slmops.daemon.tools import CLOSE, OPEN, Call, Calls
@@ -112,5 +112,9 @@ def test_text_is_told_as_soon_as_it_is_no_mark():
 
 @given(arguments=st.dictionaries(st.text(), st.text() | st.integers() | st.booleans() | st.none()))
 def test_what_was_called_with_is_what_was_written(arguments):
-    said, (call,) = read(json.dumps({"name": "clock", "arguments": arguments}))
+    written = json.dumps({"name": "clock", "arguments": arguments})
+    # A mark within a call ends it: so models write, and no text tells the two apart.
+    assume(OPEN not in written)
+    assume(CLOSE not in written)
+    said, (call,) = read(written)
     assert (said, json.loads(call.arguments)) == ("", arguments)
