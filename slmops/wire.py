@@ -30,6 +30,8 @@ LINE_BYTES = 32 << 20
 MARK = "\x1e"
 CHUNK_DIGITS = 32
 """Hexadecimal digits of a chunk's sha256 that are compared; at the end the whole file's counts."""
+FROM_AGENT = "x-slmops-agent"
+"""HTTP header of what the agent asks its daemon, as golden prompts: no sample of what users ask."""
 DISK_RESERVE = 64 << 20
 """Bytes of disk that a device keeps free for its system: the operator looks first, the agent insists."""
 

@@ -13,6 +13,7 @@ from slmops.cli.render import Form, Output, emit, out, say, table
 from slmops.errors import UsageError
 from slmops.fleet import agent, duration
 from slmops.fleet.ssh import Link
+from slmops.keys import IN_FORCE
 
 
 class Action(StrEnum):
@@ -76,6 +77,8 @@ def keys(
     rows = [(*(row[column] for column in COLUMNS), *map(_day, (row["created"], row["expires"])))
             for row in said["keys"]]  # fmt: skip
     table((*COLUMNS, "made", "expires"), rows)
+    if not any(row["state"] == IN_FORCE for row in said["keys"]):
+        say(f"No key is in force: {device.name} lets nobody in but its agent until one is created.")
 
 
 COLUMNS = ("name", "role", "state", "id")

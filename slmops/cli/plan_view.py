@@ -31,9 +31,20 @@ def show_plan(plan: Plan, output: Form, on: Console = err) -> None:
     for wave, rows in zip(plan.waves, tables, strict=True):
         _line(on, f"\n{_wave(wave, plan)}")
         table([COLUMNS[place] for place in filled], [[row[place] for place in filled] for row in rows], on=on)
+    _run_otherwise(plan, on)
     if already := plan.those(Does.ALREADY):
         _line(on, f"\nhave it already ({len(already)}): {_names(already)}")
     _left_out(plan, on)
+
+
+def _run_otherwise(plan: Plan, on: Console) -> None:
+    """Show whose daemons are only to be run another way, and how."""
+    alike = defaultdict(list)
+    for each in plan.those(Does.DEPLOY):
+        if each.reason:
+            alike[each.reason].append(each)
+    for changes, devices in alike.items():
+        _line(on, f"\nsame release, other settings ({len(devices)}): {_names(devices)}: {changes}")
 
 
 def refused(plan: Plan) -> str:

@@ -1,7 +1,7 @@
 """slmops rollback: go back, and write down that it was meant.
 
-Law: what a fleet was taken back from is brought again by nobody but a newer rollout: history says which
-releases were left, and `rollout/target` heeds it.
+Law: a release that a fleet was taken back from is brought again by nobody but a newer rollout: history says
+which were left, and `rollout/target` heeds it.
 """
 
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from slmops.cli.driving import Asked, roll_out
 from slmops.cli.options import FleetFile, Selector, Yes, ask_first, verb
 from slmops.cli.render import Form, Output, emit, say, table
 from slmops.cli.status import ask_all
-from slmops.cli.take_back import can, take_back
+from slmops.cli.take_back import already_back, can, goes_back_to, take_back
 from slmops.errors import LockedError, PartialError, SlmopsError, UnreachableError, UsageError
 from slmops.fleet.ask_all import AT_ONCE
 from slmops.fleet.load import load_fleet
@@ -38,10 +38,12 @@ def rollback(
 ) -> None:
     """Go back to the release before, or to a given version.
 
-    Without --to every device serves its previous slot again, at once and without a transfer, and proves it
-    by its golden prompts. What was left comes back by a new deploy alone: `slmops rollout catch-up` brings it
-    to nobody. Exit codes: 0 all went back, 1 none did, 4 some did not, 6 some were unreachable, 8 somebody
-    else has some of them, or the fleet.
+    Without --to every device serves again what it served before, at once and without a transfer, and proves
+    it by its golden prompts: its previous slot or, where a deploy changed only how the daemon is run, this
+    one as it was run before (put the fleet file back too then). Asked again, who has gone back goes no
+    further. A release that was left comes back by a new deploy alone: `slmops rollout catch-up` brings it to
+    nobody. Exit codes: 0 all went back, 1 none did, 4 some did not, 6 some were unreachable, 8 somebody else
+    has some of them, or the fleet.
     """
     whole, devices = load_fleet(fleet)
     picked = select(devices, selector)
@@ -53,8 +55,10 @@ def rollback(
         )
         outcome = roll_out(whole, picked, asked)
         raise typer.Exit(outcome.exit_code if outcome is not None else 0)
+    gone = already_back(whole.name, [device.name for device in picked])
+    rows = [{**row, "way_back": None} if row["device"] in gone else row for row in rows]
     if not yes:
-        shown = [(row["device"], row.get("release"), row.get("previous"), row["health"]) for row in rows]
+        shown = [(row["device"], row.get("release"), goes_back_to(row), row["health"]) for row in rows]
         table(("device", "serves", "goes back to", "health"), shown)
         ask_first(f"Take {sum(map(can, rows))} of {len(rows)} devices back?")
     ends = take_back(whole, dict(zip(picked, rows, strict=True)))

@@ -24,6 +24,8 @@ from slmops.rollout.check import kept_slots
 
 SKETCHES = ("seconds", "first_token")
 """What telemetry holds of whole distributions: hundreds of lines, of which `p95_seconds` is told."""
+RELEASE, RUN_BEFORE = "release", "run before"
+"""Where a rollback leads."""
 app = verb("Which device runs which release, healthy or not, since when.")
 
 
@@ -99,6 +101,7 @@ def _ask(device: Device, trusted: tuple[Path, ...], *, exact: bool) -> dict[str,
         **row,
         "release": release.get("reference"),
         "previous": (said["previous"] or {}).get("reference"),
+        "way_back": way_back(said),
         "type": _type(release),
         "digest": release.get("digest"),
         "health": health if standing["slot"] else "no release",
@@ -116,6 +119,16 @@ def _ask(device: Device, trusted: tuple[Path, ...], *, exact: bool) -> dict[str,
         "failure": standing.get("failure"),
         "kept": [f"sha256:{slot}" for slot in kept_slots(standing)],
     }
+
+
+def way_back(said: dict[str, Any]) -> str | None:
+    """Return where a rollback leads by what a device said; None where it leads nowhere.
+
+    To the RELEASE before, or to this very one as it was RUN_BEFORE its daemon's settings changed.
+    """
+    if said["standing"].get("earlier") and not (said["release"] or {}).get("damage"):
+        return RUN_BEFORE
+    return RELEASE if (said["previous"] or {}).get("reference") else None
 
 
 def _type(release: dict[str, Any]) -> str | None:

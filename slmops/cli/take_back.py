@@ -1,12 +1,13 @@
 """Take devices back to what they served before, and write that in history as a rollout that went back.
 
 Laws: nobody else drives a rollout over the fleet meanwhile, and each device is held by a lease; every device
-that was meant has a line, those too that were away; what was left stands in the rollout's options, from where
-`left` reads it, so that nobody is brought to it by what was before.
+that was meant has a line, those too that were away; what release was left stands in the rollout's options,
+from where `left` reads it, so that nobody is brought to it by what was before; who has gone back goes no
+further.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from threading import Event as Flag
@@ -14,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 from slmops.cli import auditing, home
+from slmops.cli.status import RELEASE
 from slmops.errors import FencedError, LockedError, ReleaseError, SlmopsError, UnreachableError
 from slmops.fleet import ask_all as asking
 from slmops.fleet.inventory import Device, Fleet
@@ -45,9 +47,40 @@ def left(entry: Entry) -> frozenset[str] | None:
     return None if said is None else frozenset(said)
 
 
+def already_back(fleet: str, devices: Iterable[str]) -> set[str]:
+    """Return which of the devices a rollback has taken back since a rollout last brought them something.
+
+    Who asks again means those that could not be reached.
+    """
+    found, open_ = set(), set(devices)
+    with closing(History(home.history())) as history:
+        for entry in (entry for entry in history.rollouts(limit=-1) if entry.fleet == fleet):
+            was_rollback = left(entry) is not None
+            end = State.RETURNED if was_rollback else State.COMMITTED
+            moved = {line.device for line in history.devices(entry.id) if line.state == end.value} & open_
+            if was_rollback:
+                found |= moved
+            open_ -= moved
+            if not open_:
+                break
+    return found
+
+
 def can(row: Row) -> bool:
     """Say whether a device, by what it said to `status`, has something to go back to."""
-    return row.get("previous") is not None
+    return row.get("way_back") is not None
+
+
+def changes_release(row: Row) -> bool:
+    """Say whether the way back leads to another release, and not to how this one was run before."""
+    return row.get("way_back") == RELEASE
+
+
+def goes_back_to(row: Row) -> str | None:
+    """Return what a device would serve, for people; None where there is no way back."""
+    if not can(row):
+        return None
+    return row.get("previous") if changes_release(row) else f"{row.get('release')}, run as before"
 
 
 def take_back(fleet: Fleet, stood: Mapping[Device, Row]) -> list[Row]:
@@ -96,13 +129,19 @@ class _Way:
             return _end(row, "failed", str(error), error)
         if answer["outcome"] != "pass":
             return _end(row, "stuck", answer["message"])
-        return {**_end(row, "ok", answer["message"]), "serves": row.get("previous")}
+        if changes_release(row):
+            return {**_end(row, "ok", answer["message"]), "serves": row.get("previous")}
+        return _end(row, "ok", f"run as before: {answer['message']}")
 
     def tell(self, end: Row) -> None:
         """Write down how a device ended."""
         self.ends[end["device"]] = end
         row = self.rows[end["device"]]
-        said = {"from": row.get("release"), "to": row.get("previous"), "code": end["code"]}
+        said = {
+            "from": row.get("release"),
+            "to": row.get("previous" if changes_release(row) else "release"),
+            "code": end["code"],
+        }
         state = OUTCOMES[end["outcome"]].value
         self.history.told(self.number, end["device"], state, end["message"], said)
 
@@ -122,11 +161,12 @@ class _Way:
 def _begun(fleet: Fleet, stood: Mapping[Device, Row], going: list[Device]) -> Iterator[_Way]:
     """Open the way back in history, hold the fleet for it, and say in the end what it came to."""
     who, uid, epoch = auditing.who(), uuid.uuid4().hex, home.epoch()
-    leaves = sorted({str(stood[device]["release"]) for device in going})
+    serve = sorted({str(stood[device]["release"]) for device in going})
+    leaves = sorted({str(stood[device]["release"]) for device in going if changes_release(stood[device])})
     waves = [[device.name for device in stood if device not in going], [device.name for device in going]]
     with closing(History(home.history())) as history:
         number = history.begin(
-            fleet.name, f"back from {', '.join(leaves)}", _digest(leaves[0], stood[going[0]]), waves,
+            fleet.name, f"back from {', '.join(serve)}", _digest(serve[0], stood[going[0]]), waves,
             uid=uid, epoch=epoch, operator=who, options={"left": leaves},
         )  # fmt: skip
         auditing.note(rollout=number)
@@ -186,6 +226,8 @@ def _stays(row: Row) -> Row:
         return _end(row, "unreachable", row.get("remark", ""))
     if not row.get("digest"):
         return _end(row, "no release", row.get("remark", ""))
+    if row.get("previous"):
+        return _end(row, "stays", f"it has gone back already; --to goes to another, as {row['previous']}")
     return _end(row, "stays", "nothing to go back to")
 
 

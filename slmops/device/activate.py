@@ -27,8 +27,9 @@ from slmops.device import (
 from slmops.device.bounds import Measured
 from slmops.device.gate import Verdict
 from slmops.device.places import Places
-from slmops.device.trial import Standing, expired
+from slmops.device.trial import ROTTEN, Standing, expired, going_back
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
+from slmops.telemetry import capture
 
 Note = gate.Note
 INCONSISTENT = "INCONSISTENT"
@@ -99,17 +100,30 @@ def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standi
     """
     standing, settings = journal.standing(places), _settings(places, said)
     committed = standing.slot == slot and standing.trial is None
-    if committed and (standing.settings or {}).get("runtime_slot") == settings["runtime_slot"]:
+    if committed and _runs_so(standing, settings):
         serving = talk.ready(places) or {}
         if serving.get("digest") != f"sha256:{slot}" or slot in damage.known(places):
             return journal.append(places, "restarted", slot=slot, settings=settings)
-        if standing.settings is None or steer.way(standing.settings) == steer.way(settings):
-            return standing
+        return standing
     return _begin(
         *(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"] + gate.watched(said)),
         settings=settings,
+        earlier=_as_it_was_run(standing, slot, settings),
         quarantine=said.get("quarantine"),
     )
+
+
+def _runs_so(standing: Standing, settings: dict[str, Any]) -> bool:
+    """Say whether what serves is run so; where an agent of before did not say how, from the same runtime."""
+    if standing.settings is None:
+        return settings["runtime_slot"] is None
+    return steer.way(standing.settings) == steer.way(settings)
+
+
+def _as_it_was_run(standing: Standing, slot: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return how a slot is run that is committed, and to be run another way; None of any other."""
+    committed = standing if standing.trial is None else (standing.before or Standing())
+    return committed.settings if committed.slot == slot and not _runs_so(committed, settings) else None
 
 
 def _proved(
@@ -158,11 +172,14 @@ def _begin(places: Places, kind: str, slot: str, seconds: float, **more: Any) ->
     return journal.append(places, kind, slot=slot, boot=boots.identity(), deadline=deadline, **more)
 
 
-def confirm(places: Places, slot: str) -> dict[str, Any]:
-    """Commit the slot on trial; return the device's standing."""
+def confirm(places: Places, slot: str, since: float | None = None) -> dict[str, Any]:
+    """Commit the slot on trial; return the device's standing.
+
+    `since` is when the trial began: the same slot may serve again, run as it was before that.
+    """
     with journal.locked(places):
         standing = journal.standing(places)
-        if standing.slot != slot:
+        if standing.slot != slot or since not in (None, standing.since):
             raise DeviceError(
                 f"slot {slot[:12]} serves no more: the device went back ({_why(standing)})",
                 remedy="See `slmops status`; deploy again.",
@@ -180,20 +197,42 @@ def confirm(places: Places, slot: str) -> dict[str, Any]:
             slots.collect(places, standing)
             runtimes.collect(places, slots.needed(standing))
             leftovers.tidy(places)
+        with suppress(OSError):
+            _keep_no_words_unasked(places, standing)
     return {"standing": asdict(standing)}
 
 
+def _keep_no_words_unasked(places: Places, standing: Standing) -> None:
+    """Forget the words of requests where none are to be kept; an agent of before wrote no flags down."""
+    flags = (standing.settings or {}).get("daemon")
+    if flags is not None and not flags.get("capture"):
+        capture.forget(places.spool)
+
+
 def roll_back(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]:
-    """Serve the slot before again and prove it; `said` holds `slot` (the one to leave), `code`, `message`."""
+    """Serve again what served before, and prove it.
+
+    `said` holds `slot` (the one to leave, or to run again as it was run before), `code` and `message`, and
+    `lease`, by whose `rollout` what is asked twice is known.
+    """
+    rollout = (said.get("lease") or {}).get("rollout")
     with journal.locked(places):
         standing = journal.standing(places)
         if standing.slot != said["slot"]:
             return _report(places, Verdict("pass", "ALREADY", "the device does not serve that slot", {}))
-        if standing.previous is None and standing.trial is None and not said.get("even_to_none"):
+        if rollout is not None and (standing.failure or {}).get("rollout") == rollout:
+            return _report(places, _settle(places, said, note))
+        rotten = standing.slot in damage.known(places) and going_back(standing, ROTTEN).slot is not None
+        code = ROTTEN if rotten else said["code"]
+        if (
+            going_back(standing, code).slot is None
+            and standing.trial is None
+            and not said.get("even_to_none")
+        ):
             raise DeviceError(
                 "there is no slot to go back to", remedy="Deploy the release you want with `slmops deploy`."
             )
-        supervise.roll_back(places, said["code"], said["message"], {})
+        supervise.roll_back(places, code, said["message"], {}, rollout)
         verdict = _settle(places, said, note)
     return _report(places, verdict)
 

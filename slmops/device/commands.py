@@ -20,11 +20,11 @@ def activate(places: Places, said: dict[str, Any]) -> dict[str, Any]:
 
 def confirm(places: Places, said: dict[str, Any]) -> dict[str, Any]:
     """Commit the slot on trial."""
-    return trials.confirm(places, said["slot"])
+    return trials.confirm(places, said["slot"], said.get("since"))
 
 
 def roll_back(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    """Serve the slot before again, telling how it goes; the answer has an `attestation` besides."""
+    """Serve again what served before, telling how it goes; the answer has an `attestation` besides."""
     return attest.attested(places, said, trials.roll_back(places, said, line.note))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from slmops import digest as digests
 from slmops.device import damage, journal, leftovers, line, runtimes, service, slots, supervise, trust
 from slmops.device.places import Places, read_json
-from slmops.device.trial import Standing, going_back
+from slmops.device.trial import ROTTEN, Standing, going_back
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
 
 REPAIR = "slmops device fsck --repair"
@@ -133,7 +133,7 @@ def _rotten(places: Places, slot: str, wrong: str) -> Finding:
     """Remember that a slot has rotted; return what is to be done about it."""
     slots.note_rotten(places, slot, wrong)
     standing, where = journal.standing(places), f"slots/{slot}"
-    back = going_back(standing).slot
+    back = going_back(standing, ROTTEN).slot
     if slot not in slots.needed(standing):
         return Finding(where, wrong, partial(slots.drop, places, slot))
     if slot == standing.slot and back is not None and back != slot and slots.is_whole(places, back):
@@ -145,7 +145,7 @@ def _rotten(places: Places, slot: str, wrong: str) -> Finding:
 
 def _leave(places: Places, slot: str) -> None:
     """Go back from a slot that has rotted, and remove it once nothing leads to it."""
-    standing = supervise.roll_back(places, "ROTTEN", "its files have rotted", {})
+    standing = supervise.roll_back(places, ROTTEN, "its files have rotted", {})
     service.nudge(places)
     if slot not in slots.needed(standing):
         slots.drop(places, slot)
@@ -170,7 +170,7 @@ def _missing(places: Places, standing: Standing) -> Iterator[Finding]:
         mend = None
         if slot == standing.previous and standing.trial is None:
             mend = partial(_forget_missing, places, slot)
-        elif slot == standing.slot and going_back(standing).slot in slots.names(places):
+        elif slot == standing.slot and going_back(standing, ROTTEN).slot in slots.names(places):
             mend = partial(_leave_missing, places)
         yield Finding(
             f"slots/{slot}", f"it {role} and is not there", mend, "slmops deploy: it sends it again"
@@ -182,7 +182,7 @@ def _forget_missing(places: Places, slot: str) -> None:
 
 
 def _leave_missing(places: Places) -> None:
-    supervise.roll_back(places, "ROTTEN", "its slot is gone", {})
+    supervise.roll_back(places, ROTTEN, "its slot is gone", {})
     service.nudge(places)
 
 

@@ -183,7 +183,7 @@ def _try(places: Places, said: dict[str, Any], slots: dict[str, str]) -> int:
             _tell(f"  {text}")
         _tell(f"next: Read {places.log}")
         return WENT_BACK
-    activate.confirm(places, slots["model"])
+    activate.confirm(places, slots["model"], verdict["standing"]["since"])
     _tell(f"{said['release']} serves: {verdict['message']}")
     for text in by_hand.after_install(places):
         _tell(text)

@@ -5,8 +5,9 @@ time needs no second file that could say otherwise. What counts is a trial that 
 trial, or may well have: it failed its gate, its daemon kept ending, it was not ready in time, the machine
 booted anew under it, or it passed and nobody came to confirm it (a release may be what cut the device off).
 What does not count: an operator's own way back, a gate that was inconclusive or could not be held, files that
-rotted, an agent that was killed before there was a verdict, and whatever was refused before it was activated
-(a full disk, a lock): none of them says anything of the artifact.
+rotted, an agent that was killed before there was a verdict, a slot that served before and was to be run
+another way, and whatever was refused before it was activated (a full disk, a lock): none of them says
+anything of the artifact.
 
 Laws: a slot that is confirmed, or forgiven, begins at nothing; a quarantine ends by itself, `seconds` after
 the last failure and never later than `seconds` from now, whatever the clock did; records of an unknown kind
@@ -23,7 +24,7 @@ from slmops.device import trial
 from slmops.device.trial import Standing
 from slmops.errors import DeviceError
 
-BLAMELESS = ("OPERATOR", "GATE_BROKEN", "GATE_INCONCLUSIVE", "ROTTEN")
+BLAMELESS = ("OPERATOR", "GATE_BROKEN", "GATE_INCONCLUSIVE", trial.ROTTEN)
 """Codes of a way back that say nothing of the artifact."""
 LONGEST = 1e9
 """Seconds of a quarantine at most: an end that no calendar has could not be told."""
@@ -103,6 +104,8 @@ def _with_the_standing_before(
 def _counts(standing: Standing, record: dict[str, Any]) -> bool:
     """Say whether a way back is held against the slot that was left."""
     if standing.trial is None or record.get("code") in BLAMELESS:
+        return False
+    if standing.before is not None and standing.before.slot == standing.slot:
         return False
     if record.get("code") != UNHEARD:
         return True

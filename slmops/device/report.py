@@ -50,7 +50,7 @@ def tell(places: Places, sums: Sums, taken: dict[str, int] | None, *, patience: 
         "held": slots.held(places),
         "daemon": daemon,
         "memory": taken,
-        "capture": ((read_json(places.config) or {}).get("daemon") or {}).get("capture"),
+        "capture": ((standing.settings or read_json(places.config) or {}).get("daemon") or {}).get("capture"),
         "telemetry": asdict(seen),
         "p95_seconds": quantile(seen.seconds, 0.95),
     }

@@ -140,7 +140,8 @@ def needed(standing: Standing) -> set[str]:
 def runtimes_needed(standing: Standing) -> set[str]:
     """Return the slots of the runtimes that those slots run from."""
     ways = [standing, *([standing.before] if standing.before else [])]
-    found = {(s or {}).get("runtime_slot") for way in ways for s in (way.settings, way.previous_settings)}
+    settings = [each for way in ways for each in (way.settings, way.previous_settings, way.earlier)]
+    found = {(each or {}).get("runtime_slot") for each in settings}
     return {slot for slot in found if slot}
 
 

@@ -24,7 +24,7 @@ from slmops.device.listen import LOOPBACK, Listener, knows_sockets
 from slmops.device.pilot import Pilot, Refusal
 from slmops.device.places import Places, read_json, write_json
 from slmops.device.tell import Teller
-from slmops.device.trial import Standing, expired, going_back
+from slmops.device.trial import ROTTEN, Standing, expired, going_back
 from slmops.errors import DeviceError, IntegrityError
 
 MESSAGE = 500
@@ -323,7 +323,7 @@ class _Watch:
         except OSError:
             # The disk takes no record: what is served must not wait for that.
             self.left = standing, reason
-            return going_back(standing)
+            return going_back(standing, code)
 
     def _reason_to_leave(self, standing: Standing) -> tuple[str, str] | None:
         """Return code and message when the slot must not serve on: its time is up, it crashes, it rotted."""
@@ -332,7 +332,7 @@ class _Watch:
         if standing.trial is not None and self.crashes >= CRASHES:
             return "RUN_CRASHLOOP", f"the daemon ended {self.crashes} times"
         if self._is_to_be_loaded(standing) and self._has_rotted(standing):
-            return "ROTTEN", "its files have rotted"
+            return ROTTEN, "its files have rotted"
         return None
 
     def _is_to_be_loaded(self, standing: Standing) -> bool:
@@ -347,7 +347,7 @@ class _Watch:
 
         Where neither is whole the device serves on: a flipped byte in a readme costs it no service.
         """
-        back = going_back(standing).slot
+        back = going_back(standing, ROTTEN).slot
         if standing.slot is None or back is None or back == standing.slot:
             return False
         asked = (standing.slot, standing.since)
@@ -389,10 +389,12 @@ def _after(ends: int) -> float:
     return time.monotonic() + min(30.0, 0.2 * (1 << min(ends, 8)))
 
 
-def roll_back(places: Places, code: str, message: str, evidence: dict[str, Any]) -> Standing:
-    """Go back to the slot before; the caller holds the device's lock."""
+def roll_back(
+    places: Places, code: str, message: str, evidence: dict[str, Any], rollout: str | None = None
+) -> Standing:
+    """Go back to what served before, alone or for a `rollout`; the caller holds the device's lock."""
     here = journal.standing(places)
     said = {"slot": here.slot, "boot": boots.identity(), "code": code, "evidence": evidence}
-    standing = journal.append(places, "rolled_back", **said, message=message[:MESSAGE])
+    standing = journal.append(places, "rolled_back", **said, message=message[:MESSAGE], rollout=rollout)
     slots.point(places, standing)
     return standing

@@ -16,6 +16,7 @@ from slmops.device.ready import connect
 from slmops.device.ready import port as port  # noqa: PLC0414 - asked here by those who talk
 from slmops.device.ready import ready as ready  # noqa: PLC0414 - as above
 from slmops.errors import DeviceError
+from slmops.wire import FROM_AGENT
 
 ODD = (AttributeError, IndexError, KeyError, TypeError)
 """What reading an answer raises that has another shape than a daemon's of ours."""
@@ -180,7 +181,8 @@ def _send(
     connection: http.client.HTTPConnection, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     data = None if body is None else json.dumps(body).encode()
-    connection.request(method, path, body=data, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", FROM_AGENT: "1"}
+    connection.request(method, path, body=data, headers=headers)
 
 
 def _text(choice: dict[str, Any], chat_key: str) -> str:

@@ -9,13 +9,15 @@ journal says. So a power cut between the two changes nothing.
                  are to be watched first, a second one says that they were
     confirmed    the trial is over: the slot is committed
     restarted    a committed slot that did not answer is started anew
-    rolled_back  the slot before serves again
+    rolled_back  the slot before serves again, or this one as it was run before
     forgotten    the slot before has rotted and is a way back no more
     restored     the journal was lost; what a second copy knows to be committed serves
 
 Laws: a fold of any prefix names a slot that was activated or restored, or none; no slot is confirmed that was
 not proved, and a confirmed one is on trial no more; rolling back a trial restores exactly the
-standing before it; records of an unknown kind change nothing (a newer agent may have written them).
+standing before it; a slot that was changed in how it is run goes back to how it was run before it goes back
+to another, unless it has rotted; records of an unknown kind change nothing (a newer agent may have written
+them).
 """
 
 from __future__ import annotations
@@ -52,15 +54,19 @@ class Standing:
     """How the slot's daemon is run (runtime, port): each slot keeps its own, so that the way back
     never depends on what came after it."""
     previous_settings: dict[str, Any] | None = None
+    earlier: dict[str, Any] | None = None
+    """How this very slot was run before, where it was changed since it came: the nearest way back."""
     before: Standing | None = None
     """The standing a rolled-back trial returns to."""
     failure: dict[str, Any] | None = None
-    """Why the last rollback happened: slot, code, message, evidence."""
+    """Why the last rollback happened: slot, code, message, evidence, and which `rollout` asked for it."""
     restarted: float = 0.0
     """Unix time at which the committed slot was last to be started anew: what runs since before must end."""
 
 
-COMMITTED = ("slot", "previous", "since", "settings", "previous_settings", "failure", "restarted")
+ROTTEN = "ROTTEN"
+"""The code of a way back from files that have rotted: no other way of running them helps."""
+COMMITTED = ("slot", "previous", "since", "settings", "previous_settings", "earlier", "failure", "restarted")
 """What there is to say of a standing that is not on trial."""
 
 
@@ -84,9 +90,9 @@ def committed(said: dict[str, Any]) -> Standing:
     return Standing(**{key: said[key] for key in COMMITTED if key in said})
 
 
-def going_back(standing: Standing) -> Standing:
+def going_back(standing: Standing, code: str = "") -> Standing:
     """Return the standing that a rollback now would lead to; the same daemon keeps its `since`."""
-    return step(standing, {"kind": "rolled_back", "slot": standing.slot, "at": standing.since})
+    return step(standing, {"kind": "rolled_back", "slot": standing.slot, "at": standing.since, "code": code})
 
 
 def expired(standing: Standing, boot: str, now: float) -> bool:
@@ -106,6 +112,8 @@ def _activated(standing: Standing, record: dict[str, Any]) -> Standing:
         since=record["at"],
         settings=record.get("settings"),
         previous_settings=committed.previous_settings if again else committed.settings,
+        # An agent of before kept nothing to run it from as it was run before.
+        earlier=record.get("earlier") or (committed.earlier if again else None),
         before=replace(committed, failure=None),
         restarted=committed.restarted,
     )
@@ -135,10 +143,16 @@ def _restarted(standing: Standing, record: dict[str, Any]) -> Standing:
 def _rolled_back(standing: Standing, record: dict[str, Any]) -> Standing:
     if record.get("slot") != standing.slot:
         return standing
-    committed = Standing(slot=standing.previous, settings=standing.previous_settings)
-    to = standing.before if standing.trial is not None else committed
-    failure = {key: record.get(key) for key in ("slot", "code", "message", "evidence", "at")}
-    return replace(to or Standing(), since=record["at"], failure=failure)
+    failure = {key: record.get(key) for key in ("slot", "code", "message", "evidence", "at", "rollout")}
+    return replace(_way_back(standing, record.get("code")), since=record["at"], failure=failure)
+
+
+def _way_back(standing: Standing, code: str | None) -> Standing:
+    if standing.trial is not None:
+        return standing.before or Standing()
+    if standing.earlier is not None and code != ROTTEN:
+        return replace(standing, settings=standing.earlier, earlier=None)
+    return Standing(slot=standing.previous, settings=standing.previous_settings)
 
 
 def _forgotten(standing: Standing, record: dict[str, Any]) -> Standing:

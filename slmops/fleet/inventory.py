@@ -106,8 +106,8 @@ class Settings(BaseModel):
     )
     daemon: Daemon | None = Field(
         None,
-        description="How the inference daemon is run; each part of it is looked for by itself. A change "
-        "takes effect with the next release that is deployed.",
+        description="How the inference daemon is run; each part of it is looked for by itself. A deploy "
+        "puts a change to the proof, of the release that is served already too.",
     )
     service: Literal["auto", "systemd", "process"] | None = Field(
         None, description="Who keeps the agent running. Default: auto, systemd where there is one."

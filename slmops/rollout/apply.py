@@ -115,22 +115,23 @@ def bring(finding: Finding, order: Order, terms: Terms, tell: Tell) -> None:
                 _leave(sender, terms)
             stop()
             tell(Told(name, Event.TRY))
-            passed = _try(sender.session, parcel, finding.runtime, terms, tell)
-        if passed:
+            since = _try(sender.session, parcel, finding.runtime, terms, tell)
+        if since is not None:
             # Over a new connection: a device that can no longer be reached must not stay on the new release.
             with Sender(connect) as again:
-                _confirm(again, parcel.slot)
+                _confirm(again, parcel.slot, since)
             tell(Told(name, Event.CONFIRM))
     except (SlmopsError, OSError) as error:
         tell(_end(name, error))
 
 
-def _confirm(sender: Sender, slot: str) -> None:
+def _confirm(sender: Sender, slot: str, since: float) -> None:
     """Confirm a proved slot; what was refused is asked once more, since the answer may be all that failed."""
+    said = {"slot": slot, "since": since}
     try:
-        sender.call("confirm", {"slot": slot})
+        sender.call("confirm", said)
     except DeviceError:
-        sender.call("confirm", {"slot": slot})
+        sender.call("confirm", said)
 
 
 def _leave(sender: Sender, terms: Terms) -> None:
@@ -169,7 +170,7 @@ def go_back(
     lease: Mapping[str, Any] | None = None,
     even_to_none: bool = False,
 ) -> dict[str, Any]:
-    """Make a device leave `slot` for the one before it and prove that; return what its gate found.
+    """Make a device that serves `slot` serve again what it served before; return what its gate found.
 
     With `even_to_none` a device that had nothing before serves nothing again.
     """
@@ -178,8 +179,8 @@ def go_back(
     return agent.call(link, "roll-back", said, silence=_longest(strategy))
 
 
-def _try(session: Session, parcel: Parcel, runtime: Parcel | None, terms: Terms, tell: Tell) -> bool:
-    """Activate and hear the device's own verdict; return whether it passed."""
+def _try(session: Session, parcel: Parcel, runtime: Parcel | None, terms: Terms, tell: Tell) -> float | None:
+    """Activate and hear the device's own verdict; return when the trial began, or None: it did not pass."""
     name, strategy, nonce = session.link.device.name, terms.strategy, secrets.token_hex(16)
     answer = session.call(
         "activate",
@@ -203,12 +204,20 @@ def _try(session: Session, parcel: Parcel, runtime: Parcel | None, terms: Terms,
             name, parcel.slot, nonce, answer.get("attestation"), terms.keys.get(name)
         )
         tell(Told(name, Event.PASS, str(answer["message"]), told))
-        return True
-    stayed = answer["standing"]["slot"] == parcel.slot
+        return float(answer["standing"]["since"])
+    standing = answer["standing"]
+    # Who goes back to how this very slot was run before has not stayed.
+    stayed = standing["slot"] == parcel.slot and _runs_so(standing, session.link.device, runtime)
     doubtful = Event.DOUBT if answer["outcome"] == "inconclusive" else Event.FALL_BACK
     back = Event.JAM if stayed or answer["code"] == "INCONSISTENT" else doubtful
     tell(Told(name, back, str(answer["message"]), told))
-    return False
+    return None
+
+
+def _runs_so(standing: Mapping[str, Any], device: Device, runtime: Parcel | None) -> bool:
+    """Say whether a device runs what it serves as it was asked to."""
+    runs_from = (standing.get("settings") or {}).get("runtime_slot")
+    return runs_from == (runtime and runtime.slot) and not check.changed(standing, device)
 
 
 def _longest(strategy: Strategy) -> float:

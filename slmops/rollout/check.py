@@ -1,7 +1,7 @@
 """Look at a device before anything is sent: can it be reached, can it bear the release, has it got it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Finding:
     """`name:version` it serves now."""
     current: bool = False
     """It has this very artifact, committed and healthy."""
+    changed: tuple[str, ...] = ()
+    """How it runs that otherwise than the fleet file says, setting by setting: `seats 4 -> 8`."""
     refusal: SlmopsError | None = None
     """Why it cannot take the release."""
     unreachable: UnreachableError | None = None
@@ -74,7 +76,12 @@ class Finding:
     @property
     def goes(self) -> bool:
         """Say whether it gets the release."""
-        return not (self.current or self.quarantined or self.refusal or self.unreachable)
+        return not (self.has_it or self.quarantined or self.refusal or self.unreachable)
+
+    @property
+    def has_it(self) -> bool:
+        """Say whether it has the release, and runs it as the fleet file says."""
+        return self.current and not self.changed
 
     def items(self, offers: Offers) -> tuple[Item, ...]:
         """Return what it is sent: of its runtime and of its model the files that no slot of its own holds."""
@@ -110,7 +117,7 @@ def _at_a_glance(link: Link, order: Order, parcel: ModelParcel) -> Finding | Non
     bundled = link.device.bundle is not None
     runtime = _runtime(link.device, order, probe.facts(link)) if bundled else None
     finding = _found(link.device, parcel, runtime, told)
-    return finding if finding.current else None
+    return finding if finding.has_it else None
 
 
 def _closely(link: Link, order: Order, parcel: ModelParcel) -> Finding:
@@ -120,7 +127,7 @@ def _closely(link: Link, order: Order, parcel: ModelParcel) -> Finding:
     have = probe.facts(link)
     runtime = _runtime(link.device, order, have)
     finding = _found(link.device, parcel, runtime, told)
-    if finding.current:
+    if finding.has_it:
         return finding
     said = parcel.description
     whole = sum(item.blob.size for item in finding.items({}))
@@ -159,6 +166,7 @@ def _found(
         runtime,
         serves=(told.get("release") or {}).get("reference"),
         current=_is_current(told, parcel, runtime),
+        changed=changed(standing, device),
         slots=kept_slots(standing),
         whole=tuple(told.get("slots", ())),
         held=frozenset(told.get("held", ())),
@@ -186,9 +194,31 @@ def kept_slots(standing: dict[str, Any]) -> tuple[str, ...]:
     ways = (standing, standing.get("before") or {})
     models = [way.get(key) for way in ways for key in ("slot", "previous")]
     runs_from = [
-        (way.get(key) or {}).get("runtime_slot") for way in ways for key in ("settings", "previous_settings")
+        (way.get(key) or {}).get("runtime_slot")
+        for way in ways
+        for key in ("settings", "previous_settings", "earlier")
     ]
     return tuple(dict.fromkeys(slot for slot in (*models, *runs_from) if slot))
+
+
+def changed(standing: Mapping[str, Any], device: Device) -> tuple[str, ...]:
+    """Return in which settings of the daemon a device differs from the fleet file.
+
+    In none where it does not say how it runs what it serves: an agent of before wrote no flags down.
+    """
+    said, wanted = standing.get("settings") or {}, device.told
+    if "daemon" not in said:
+        return ()
+    runs = {"runtime": said.get("runtime"), "port": said.get("port"), **said["daemon"]}
+    is_to = {"runtime": wanted["runtime"], "port": wanted["port"], **wanted["daemon"]}
+    names = [name for name in {**runs, **is_to} if runs.get(name) != is_to.get(name)]
+    return tuple(f"{name} {_setting(runs.get(name))} -> {_setting(is_to.get(name))}" for name in names)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return "default" if value is None else str(value)
 
 
 def _refuse_other_trust(link: Link, order: Order, told: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ def does(finding: Finding) -> Does:
         return Does.UNREACHABLE
     if finding.refusal is not None:
         return Does.LOCKED if isinstance(finding.refusal, LockedError) else Does.REFUSED
-    if finding.current:
+    if finding.has_it:
         return Does.ALREADY
     return Does.QUARANTINED if finding.quarantined else Does.DEPLOY
 
@@ -156,7 +156,7 @@ def _device(
         wave_name=place and place[1].name,
         seconds=expected.seconds,
         known=expected.known,
-        reason=_reason(device, reason),
+        reason=_reason(device, reason) or _what_changes(finding),
         code=reason.code if reason else None,
         remedy=reason.remedy if reason else "",
     )
@@ -172,6 +172,11 @@ def _reason(device: Device, error: SlmopsError | None) -> str:
     """Return why, without the name that stands before it in a plan."""
     said = str(error or "")
     return said.removeprefix(f"{device.name}: ").removeprefix(f"{device.name} is unreachable: ")
+
+
+def _what_changes(finding: Finding) -> str:
+    """Return how a device is to run the release that it serves already; nothing of any other one."""
+    return ", ".join(finding.changed) if finding.current else ""
 
 
 def _memory(finding: Finding) -> Room | None:

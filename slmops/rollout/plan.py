@@ -111,6 +111,7 @@ class PlannedDevice(Said):
     seconds: Span | None
     known: Known
     reason: Text
+    """Why it does not get the release; or, where it has it, what of its daemon's settings is to change."""
     code: str | None
     remedy: Text
 

@@ -1,8 +1,9 @@
 """What a device did while nobody drove its rollout, and whether it is to be tried again.
 
-Laws: a device that has the release is never worked on again; nothing is concluded from silence; every device
-that was left under way is left by this where it says itself that it stands; one on which the release failed
-is tried again only where a person has looked first; of a rollout that tries no more nobody begins again.
+Laws: a device that has the release, and runs it as told, is never worked on again; nothing is concluded from
+silence; every device that was left under way is left by this where it says itself that it stands; one on
+which the release failed is tried again only where a person has looked first; of a rollout that tries no more
+nobody begins again.
 """
 
 from slmops.rollout.assignment import BAD, ENDS, LEFT_OUT, Event, State
@@ -19,7 +20,7 @@ def left_out(finding: Finding) -> list[Told]:
     name = finding.device.name
     if finding.unreachable is not None:
         return [Told(name, Event.LEFT_OUT, str(finding.unreachable))]
-    if finding.current:
+    if finding.has_it:
         return [Told(name, Event.FOUND_CURRENT)]
     return [Told(name, Event.SHUN, finding.quarantined)] if finding.quarantined else []
 
@@ -35,7 +36,7 @@ def reconcile(state: State, since: float, finding: Finding, *, looked: bool, end
         return [Event.FALL_BACK] if _went_back(finding, 0.0) else []
     if state in ENDS - LEFT_OUT or (state in BAD and not looked):
         return []
-    if state in _TRIED and finding.current:
+    if state in _TRIED and finding.has_it:
         return [Event.FOUND_COMMITTED]
     if state in _TRIED and _went_back(finding, since):
         return [Event.FALL_BACK]
@@ -49,8 +50,8 @@ def _again(state: State, finding: Finding) -> list[Event]:
     if state is State.QUARANTINED and finding.quarantined:
         return []
     again = [] if state is State.WAITING else [Event.RESUME]
-    return [*again, *([Event.FOUND_CURRENT] if finding.current else [])]
+    return [*again, *([Event.FOUND_CURRENT] if finding.has_it else [])]
 
 
 def _went_back(finding: Finding, since: float) -> bool:
-    return finding.went_back_at is not None and finding.went_back_at > since and not finding.current
+    return finding.went_back_at is not None and finding.went_back_at > since and not finding.has_it

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,13 @@ def read(folder: Path, after: int = 0, limit: int = -1, name: str = "") -> Captu
         samples = [{"id": number, **json.loads(said)} for number, said in rows]
         (last,) = connection.execute("SELECT max(id) FROM samples").fetchone()
         return Captured(row[0], samples, last or 0)
+
+
+def forget(folder: Path) -> None:
+    """Remove all that was kept at `folder`; raise OSError where it cannot be."""
+    for part in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            (folder / f"{FILE}{part}").unlink()
 
 
 def _said(event: RequestFinished, request: str, prompt: str, answer: str) -> str:

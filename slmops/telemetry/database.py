@@ -142,6 +142,9 @@ def open_for_writing(path: Path, schema: str, log_pages: int) -> sqlite3.Connect
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
         connection.execute(f"PRAGMA journal_size_limit = {log_pages * PAGE}")
+        if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+            # Who reads meanwhile finds no table, or all.
+            schema = f"BEGIN IMMEDIATE; {schema} COMMIT;"
         connection.executescript(schema)
     except BaseException:
         connection.close()
@@ -165,7 +168,7 @@ def writing(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def look(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Read the file as it is at one moment; None where there is none.
+    """Read the file as it is at one moment; None where there is none, or nothing in it yet.
 
     Raises IntegrityError when it cannot be read, MissingPartError without sqlite3.
     """
@@ -177,7 +180,8 @@ def look(path: Path) -> Iterator[sqlite3.Connection | None]:
         where = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite.connect(where, uri=True, timeout=PATIENCE, isolation_level=None)) as connection:
             connection.execute("BEGIN")
-            yield connection
+            begun = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            yield connection if begun else None
     except sqlite.Error as error:
         raise IntegrityError(
             f"{path} cannot be read: {error}",

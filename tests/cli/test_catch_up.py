@@ -7,7 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from slmops.cli.take_back import left, take_back
+from slmops.cli.status import RELEASE, RUN_BEFORE, way_back
+from slmops.cli.take_back import already_back, left, take_back
 from slmops.errors import LockedError
 from slmops.fleet.load import load_fleet
 from slmops.rollout.history import History
@@ -44,10 +45,11 @@ def fleet(tmp_path):
 def past(home):
     """Write a rollout into the history: its release, how it ended, where its devices ended."""
 
-    def write(release, state, **devices):
+    def write(release, state, left=None, **devices):
         with closing(History(home / "rollouts.sqlite")) as history:
             names = [name.replace("_", "-") for name in devices]
-            number = history.begin("plant", release, "sha256:00", [[], names])
+            options = {} if left is None else {"left": left}
+            number = history.begin("plant", release, "sha256:00", [[], names], options=options)
             for name, where in zip(names, devices.values(), strict=True):
                 history.told(number, name, where)
             history.moved(number, state, 0)
@@ -100,7 +102,7 @@ def stood(fleet):
     whole, devices = load_fleet(fleet)
     said = [
         {"device": device.name, "release": "a:2", "previous": before, "digest": "sha256:" + "0" * 64,
-         "health": "healthy"}
+         "health": "healthy", "way_back": before and "release"}
         for device, before in zip(devices, ("a:1", "a:1", None), strict=True)
     ]  # fmt: skip
     return whole, dict(zip(devices, said, strict=True))
@@ -143,3 +145,34 @@ def test_a_rollback_that_could_move_nobody_counts_for_nothing(slmops, fleet, pas
     found = rows(slmops, fleet)
 
     assert (found["edge-1"]["does"], found["edge-3"]["target"]) == ("stays", "a:2")
+
+
+def test_who_has_gone_back_is_not_taken_further_until_a_rollout_has_brought_it_something(past):
+    names = ["edge-1", "edge-2", "edge-3"]
+    past("a:2", "succeeded", edge_1="committed", edge_2="committed", edge_3="committed")
+    assert already_back("plant", names) == set()
+
+    past("a:2 again", "partial", left=[], edge_1="returned", edge_2="returned", edge_3="lost")
+    past("a:2 again", "partial", left=[], edge_1="skipped", edge_2="skipped", edge_3="lost")
+    past("a:3", "went back", edge_1="returned", edge_2="went back", edge_3="waiting")
+    assert already_back("plant", names) == {"edge-1", "edge-2"}
+    assert already_back("other", names) == set()
+
+    past("a:3", "partial", edge_1="committed", edge_2="went back")
+    assert already_back("plant", names) == {"edge-2"}
+
+
+@pytest.mark.parametrize(
+    ("said", "leads"),
+    [
+        ({}, None),
+        ({"previous": {"reference": "a:1"}}, RELEASE),
+        ({"previous": {"reference": None, "damage": "gone"}}, None),
+        ({"earlier": {"port": 1}}, RUN_BEFORE),
+        ({"earlier": {"port": 1}, "release": {"damage": "rot"}, "previous": {"reference": "a:1"}}, RELEASE),
+        ({"earlier": {"port": 1}, "release": {"damage": "rot"}}, None),
+    ],
+)
+def test_the_way_back_leads_to_what_can_be_served(said, leads):
+    whole = {"release": {"reference": "a:2"}, "previous": None} | said
+    assert way_back({**whole, "standing": {"earlier": said.get("earlier")}}) == leads

@@ -3,13 +3,17 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from slmops.device import activate, boots, journal, service
+from slmops.device import activate, boots, damage, journal, service
 from slmops.errors import DeviceError
+from slmops.telemetry import capture
+from slmops.telemetry.events import RequestFinished
 from slmops.wire import Request, render_request
 
 
@@ -200,6 +204,80 @@ def test_an_operator_takes_a_device_back_and_no_further_than_its_first_release(d
     assert device.serves() == first.slot
     emptied = device.get("roll-back", slot=first.slot, even_to_none=True, **said)
     assert (emptied["code"], emptied["standing"]["slot"]) == ("EMPTY", None)
+
+
+@pytest.mark.journey
+def test_a_release_that_is_run_another_way_goes_back_to_how_it_was_run_once_for_each_rollout(box, shop):
+    device = box.enroll(daemon={"seats": 4})
+    first, second = shop.release(), shop.release("1.1.0")
+    device.commit(first)
+    device.commit(second)
+    device.enroll(daemon={"seats": 9})
+    device.commit(second)
+    said = {"slot": second.slot, "code": "OPERATOR", "message": "taken back"}
+    said |= {"ready_seconds": 30.0, "gate_seconds": 30.0}
+    lease = {"epoch": 5, "holder": "ann@desk", "seconds": 60}
+
+    def stands():
+        standing = device.status()["standing"]
+        return standing["slot"], standing["settings"]["daemon"]
+
+    assert stands() == (second.slot, {"seats": 9})
+    for _ in range(2):
+        assert device.get("roll-back", **said, lease={**lease, "rollout": "blue"})["outcome"] == "pass"
+        assert stands() == (second.slot, {"seats": 4})
+    device.get("roll-back", **said, lease={**lease, "epoch": 6, "rollout": "green"})
+    assert stands() == (first.slot, {"seats": 4})
+
+
+@pytest.mark.journey
+def test_what_went_back_to_how_it_was_run_is_confirmed_by_nobody_who_comes_late(box, shop, until):
+    device, release = box.enroll(daemon={"seats": 4}), shop.release()
+    device.commit(release)
+    device.enroll(daemon={"seats": 9})
+    trial = device.activate(release, confirm_seconds=0.5)
+    until(lambda: device.status()["standing"]["trial"] is None)
+
+    late = device.ask("confirm", slot=release.slot, since=trial["standing"]["since"])
+
+    assert "went back (nobody confirmed" in late.said["message"]
+    again = device.activate(release)
+    device.get("confirm", slot=release.slot, since=again["standing"]["since"])
+    assert device.get("confirm", slot=release.slot, since=again["standing"]["since"])
+    assert device.status()["standing"]["settings"]["daemon"] == {"seats": 9}
+
+
+@pytest.mark.journey
+def test_settings_that_cannot_be_had_go_back_also_where_the_slot_has_to_be_started_anew(box, shop, until):
+    device, release = box.enroll(daemon={"capture": 0.5}), shop.release()
+    device.commit(release)
+    damage.remember(device.places, release.slot, "a readme has rotted", [])
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        device.enroll(daemon={}, port=taken.getsockname()[1])
+        assert device.activate(release, ready_seconds=5.0)["outcome"] == "fail"
+
+    until(lambda: device.serves() == release.slot)
+    assert device.status()["standing"]["settings"]["daemon"] == {"capture": 0.5}
+    assert device.status()["capture"] == 0.5
+
+
+@pytest.mark.journey
+def test_words_that_were_kept_go_once_nobody_wants_any_to_be_kept(box, shop):
+    release = shop.release()
+    device = box.enroll(daemon={"capture": 1.0})
+    device.commit(release)
+    file, keeping = device.places.spool / capture.FILE, capture.Capture(device.places.spool, 1.0)
+    event = RequestFinished(1.0, "parrot:1.0.0", "sha256:00", 200, 7, 3, 0.1, 0.5, "current", "chat")
+    assert keeping.offer(event, "abc", "what was asked", "what was said")
+    keeping.close()
+    device.commit(release)
+    assert file.exists()
+
+    device.enroll(daemon={})
+    assert device.activate(release)["outcome"] == "pass"
+    assert file.exists()
+    device.get("confirm", slot=release.slot)
+    assert list(device.places.spool.glob(f"{capture.FILE}*")) == []
 
 
 @pytest.mark.journey

@@ -254,3 +254,30 @@ def test_a_slot_that_was_not_read_right_once_is_remembered_only_until_it_is(twic
 
     assert wrong(device) == []
     assert first.slot in device.status()["slots"]
+
+
+@pytest.fixture
+def changed(box, shop):
+    """Return a device whose second release was changed in how it is run, and both releases."""
+    first, second = shop.release(), shop.release("2.0.0", mark=2)
+    for seats, release in ((4, first), (4, second), (9, second)):
+        box.enroll(daemon={"seats": seats}).commit(release)
+    return box, first, second
+
+
+def test_what_has_rotted_is_left_for_the_slot_before_and_not_run_another_way(changed, until):
+    device, first, second = changed
+    rot(device.places.files(second.slot) / "model.gguf")
+
+    device.get("fsck", repair=True)
+
+    until(lambda: device.serves() == first.slot)
+
+
+def test_what_is_gone_is_left_for_the_slot_before(changed):
+    device, first, second = changed
+    slots.remove(device.places.slot(second.slot))
+
+    device.get("fsck", repair=True)
+
+    assert device.status()["standing"]["slot"] == first.slot

@@ -59,6 +59,11 @@ def test_a_boot_under_a_trial_may_be_the_artifacts_doing():
     assert failures(tried(), went_back(code="CONFIRM_TIMEOUT", boot="two")) == {"a": 1}
 
 
+def test_what_served_and_was_to_be_run_another_way_is_as_good_as_it_was():
+    assert failures(tried(), proved(), confirmed(), tried(), went_back()) == {}
+    assert failures(tried(), proved(), confirmed(), tried("b"), went_back("b")) == {"b": 1}
+
+
 def test_a_committed_slot_that_is_left_has_failed_no_trial():
     assert failures(tried(), proved(), confirmed(), went_back()) == {}
 

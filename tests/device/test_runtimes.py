@@ -314,12 +314,14 @@ def test_a_daemon_runs_from_its_bundle_and_the_way_back_keeps_its_own(device, sh
     until(lambda: device.serves() == good.slot)
     assert str(places.runtimes / first) in words(device)
 
-    # The same model on another bundle is a trial of its own; once it is committed the old bundle goes.
+    # The same model on another bundle is a trial of its own, and the old bundle stays the way back.
     assert device.activate(good, runtime_slot=second)["outcome"] == "pass"
     assert device.status()["standing"]["trial"] is not None
     device.get("confirm", slot=good.slot)
-    assert slots.names(places) == sorted([good.slot, second])
-    assert [path.name for path in places.runtimes.iterdir()] == [second]
+    assert slots.names(places) == sorted([good.slot, first, second])
+    back = device.get("roll-back", slot=good.slot, code="OPERATOR", message="taken back", **TIMES)
+    assert (back["outcome"], device.serves()) == ("pass", good.slot)
+    assert str(places.runtimes / first) in words(device)
 
 
 def test_a_bundle_that_does_not_fit_leaves_what_serves_alone(device, shop, ship):

@@ -3,14 +3,16 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.device.trial import COMMITTED, Standing, Trial, expired, fold, going_back, step
+from slmops.device.trial import COMMITTED, ROTTEN, Standing, Trial, expired, fold, going_back, step
 
 SLOTS = ["a", "b", "c"]
 TIMES = st.floats(0, 1e6)
+SETTINGS = st.sampled_from([None, {"port": 1}, {"port": 2}])
 
 
-def activated(slot, at=0.0, boot="first", deadline=100.0):
-    return {"kind": "activated", "slot": slot, "at": at, "boot": boot, "deadline": deadline}
+def activated(slot, at=0.0, boot="first", deadline=100.0, *, settings=None, earlier=None):
+    said = {"slot": slot, "at": at, "boot": boot, "deadline": deadline, "settings": settings}
+    return {"kind": "activated", **said, "earlier": earlier}
 
 
 def confirmed(slot, at=0.0):
@@ -21,12 +23,12 @@ def proved(slot, at=0.0, boot="first", deadline=200.0):
     return {"kind": "proved", "slot": slot, "at": at, "boot": boot, "deadline": deadline}
 
 
-def rolled_back(slot, at=0.0):
+def rolled_back(slot, at=0.0, code="WHY"):
     return {
         "kind": "rolled_back",
         "slot": slot,
         "at": at,
-        "code": "WHY",
+        "code": code,
         "message": "because",
         "evidence": {},
     }
@@ -35,7 +37,7 @@ def rolled_back(slot, at=0.0):
 def record_of(slots):
     slot, boot = st.sampled_from(slots), st.sampled_from(["first", "second"])
     return st.one_of(
-        st.builds(activated, slot, TIMES, boot, TIMES),
+        st.builds(activated, slot, TIMES, boot, TIMES, settings=SETTINGS, earlier=SETTINGS),
         st.builds(proved, slot, TIMES, boot, TIMES),
         st.builds(confirmed, slot, TIMES),
         st.builds(rolled_back, slot, TIMES),
@@ -79,7 +81,8 @@ def test_a_proof_of_another_slot_or_after_the_trial_changes_nothing():
 def test_a_rollback_says_why():
     failure = fold([activated("a"), rolled_back("a", at=3.0)]).failure
 
-    assert failure == {"slot": "a", "code": "WHY", "message": "because", "evidence": {}, "at": 3.0}
+    why = {"slot": "a", "code": "WHY", "message": "because", "evidence": {}, "at": 3.0}
+    assert failure == {**why, "rollout": None}
 
 
 def test_a_confirmation_forgets_the_failure_before_it():
@@ -101,6 +104,34 @@ def test_a_committed_slot_goes_back_to_the_one_before_and_no_further():
 
     assert timeless(fold([*both, rolled_back("b")])) == Standing(slot="a")
     assert timeless(fold([*both, rolled_back("b"), rolled_back("a")])) == Standing()
+
+
+def test_a_slot_that_was_changed_goes_back_to_how_it_was_run_and_then_to_the_one_before():
+    def brought(slot, port, earlier=None):
+        began = activated(slot, settings={"port": port}, earlier=earlier)
+        return [began, proved(slot), confirmed(slot)]
+
+    changed = [*brought("a", 1), *brought("b", 2), *brought("b", 3, {"port": 2})]
+    once = fold([*changed, rolled_back("b")])
+    twice = fold([*changed, rolled_back("b"), rolled_back("b")])
+
+    assert (once.slot, once.settings, once.previous) == ("b", {"port": 2}, "a")
+    assert (twice.slot, twice.settings, twice.previous) == ("a", {"port": 1}, None)
+    assert fold([*changed, *brought("b", 3)]).earlier == {"port": 2}
+    assert fold([*changed, *brought("c", 3)]).earlier is None
+    assert fold([*changed, rolled_back("b", code=ROTTEN)]).slot == "a"
+    # An agent of before did not write down how it was run, and kept nothing to run it from.
+    assert fold([*brought("a", 1), *brought("b", 2), *brought("b", 3), rolled_back("b")]).slot == "a"
+
+
+@given(records)
+def test_who_goes_back_again_and_again_comes_to_nothing_in_the_end(history):
+    standing = fold(history)
+
+    for _ in range(6):
+        standing = going_back(standing)
+
+    assert standing.slot is None
 
 
 @given(records)
@@ -228,7 +259,7 @@ def test_a_way_back_that_is_forgotten_is_no_way_back(history):
 
     if standing.trial is None:
         assert (after.slot, after.previous) == (standing.slot, None)
-        assert step(after, rolled_back(after.slot)).slot is None
+        assert step(after, rolled_back(after.slot, code=ROTTEN)).slot is None
     else:
         assert after == standing
 

@@ -9,7 +9,7 @@ from slmops.artifact.manifest import Artifact, Blob, Release
 from slmops.artifact.runtime import Platform
 from slmops.errors import IntegrityError
 from slmops.fleet.inventory import Device
-from slmops.rollout.check import Finding, kept_slots, refuse_below_floor, runtime_remedy
+from slmops.rollout.check import Finding, changed, kept_slots, refuse_below_floor, runtime_remedy
 from slmops.rollout.order import ModelParcel, RuntimeParcel
 
 MODEL, ADAPTER = Blob("weights", "sha256:aa", 400_000), Blob("weights", "sha256:bb", 100_000)
@@ -45,7 +45,31 @@ def test_a_device_on_trial_keeps_the_way_back_that_it_will_have_again():
     trial = {"slot": "33", "previous": "22", "settings": {"runtime_slot": "bb"}, "before": before}
 
     assert kept_slots(trial) == ("33", "22", "11", "bb", "aa")
+    assert kept_slots({"slot": "33", "earlier": {"runtime_slot": "cc"}}) == ("33", "cc")
     assert kept_slots({}) == ()
+
+
+def test_how_a_device_runs_its_daemon_is_held_against_the_fleet_file():
+    device = Device("edge", "edge", daemon_port=11435, daemon={"seats": 8, "slots": 2})
+    runs = {"runtime": ["python3"], "port": 11434, "daemon": {"seats": 8, "cors": ["https://a.example"]}}
+
+    assert changed({"settings": runs}, device) == (
+        "port 11434 -> 11435",
+        "cors https://a.example -> default",
+        "slots default -> 2",
+    )
+    asked = {"runtime": ["python3"], "port": 11435, "daemon": device.daemon}
+    assert changed({"settings": asked}, device) == ()
+    assert changed({"settings": {**asked, "runtime": ["/opt/py"]}}, device) == ("runtime /opt/py -> python3",)
+    for silent in ({}, {"settings": None}, {"settings": {"port": 1}}):
+        assert changed(silent, device) == ()
+
+
+def test_who_runs_the_release_otherwise_than_told_gets_it_again():
+    found = Finding(Device("edge", "edge"), PARCEL, current=True)
+
+    assert (found.has_it, found.goes) == (True, False)
+    assert replace(found, changed=("seats 4 -> 8",)).goes
 
 
 def test_a_release_below_the_floor_is_refused_in_the_plan_with_the_way_on():

@@ -10,6 +10,7 @@ FINDINGS = st.builds(
     Finding,
     st.just(Device(name="d", host="d")),
     current=st.booleans(),
+    changed=st.sampled_from([(), ("seats 4 -> 8",)]),
     quarantined=st.sampled_from(["", "it failed here too often"]),
     went_back_at=st.sampled_from([None, 1.0, 3.0]),
 )
@@ -22,8 +23,15 @@ def test_what_is_reconciled_can_happen_and_tries_nobody_who_has_the_release(stat
     for event in events:
         after = step(after, event)
 
-    if finding.current:
+    if finding.has_it:
         assert Event.FALL_BACK not in events
         assert after is not State.WAITING or ends
     if ends:
         assert after is not State.WAITING or state is State.WAITING
+
+
+def test_a_fleet_file_that_was_changed_meanwhile_makes_nobody_ill_who_has_the_release():
+    changed = Finding(Device(name="d", host="d"), current=True, changed=("seats 4 -> 8",))
+
+    assert reconcile(State.COMMITTED, 2.0, changed, looked=False, ends=False) == []
+    assert reconcile(State.LOST, 2.0, changed, looked=False, ends=False) == [Event.RESUME]

@@ -6,6 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -311,3 +313,24 @@ def test_statuses_are_those_of_an_artifact_after_a_number(tmp_path):
     )
     assert statuses(tmp_path, "sha256:00", 1) == [503, 200]
     assert statuses(tmp_path / "missing", "sha256:00", 0) == []
+
+
+def test_who_reads_while_a_file_is_made_finds_nothing_or_all(tmp_path):
+    (tmp_path / FILE).touch()
+    assert read(tmp_path).events == []
+    assert statuses(tmp_path, "sha256:00", 0) == []
+    folders = [tmp_path / str(number) for number in range(20)]
+
+    def look():
+        for folder in folders:
+            end = time.monotonic() + 10
+            while not read(folder).events:
+                assert time.monotonic() < end
+
+    with ThreadPoolExecutor(1) as others:
+        looking = others.submit(look)
+        for folder in folders:
+            spool = Spool(folder)
+            spool.append(event(1))
+            spool.close()
+        looking.result(60)
