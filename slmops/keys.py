@@ -35,6 +35,8 @@ FORMAT = 1
 SECRET_BYTES, SALT_BYTES, ID_BYTES = 32, 16, 5
 MOST = 1000
 """Keys in one file, at most."""
+IN_FORCE = "in force"
+"""The state of a key that opens something."""
 MARK = "slm"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _HEX = re.compile(r"(?:[0-9a-f]{2})+")
@@ -166,4 +168,4 @@ def _public(key: Key) -> dict[str, Any]:
 def _state(key: Key, now: float) -> str:
     if key.revoked is not None:
         return "revoked"
-    return "in force" if key.holds(now) else "expired"
+    return IN_FORCE if key.holds(now) else "expired"

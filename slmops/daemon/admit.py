@@ -3,8 +3,9 @@
 It knows a request's headers and path, and no model; what a key is, `slmops.keys` knows.
 
 Laws: without a file of keys only this machine is served, its model and its metrics; once keys were seen,
-nothing but a key opens, and a file that is broken or gone opens to nobody; no web page reaches the daemon
-through its visitor's browser unless its origin was named; a key is never logged, its name is.
+nothing but a key opens more than that the daemon lives and is ready, and a file that is broken or gone opens
+to nobody; no web page learns more than that through its visitor's browser unless its origin was named; a key
+is never logged, its name is.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ from slmops.daemon.refusal import RefusedError
 from slmops.errors import DocumentError, UsageError
 
 UNKNOWN, FORBIDDEN, TOO_MANY = 401, 403, 429
+KEY_NEEDED = "key_needed"
 ANYONE = "anyone"
 """The role of who has no key and needs none: a process of this machine, where there are no keys."""
-GRANTS = {**keys.GRANTS, ANYONE: frozenset({"infer", "metrics"})}
+KEYLESS = "keyless"
+"""The role of who has no key where one is needed."""
+GRANTS = {**keys.GRANTS, ANYONE: frozenset({"infer", "metrics"}), KEYLESS: frozenset()}
 OPEN = frozenset({"/healthz"})
 """Paths that tell so little that nobody is asked who he is."""
+BARE = frozenset({"/readyz"})
+"""Paths that tell less to who may not ask the model: a load balancer has no key."""
 STEERED = frozenset({"/admin/v1/rollback", "/admin/v1/traffic"})
 """What an operator may change: go back to what was proved, and share requests out. The rest is an admin's."""
 ATTEMPTS, WINDOW = 10, 60.0
@@ -58,6 +64,7 @@ class Caller:
 
 
 NOBODY = Caller("", ANYONE)
+STRANGER = Caller("", KEYLESS)
 KEEPER = Caller("admin socket", "admin")
 """Who comes through the admin socket: it is its owner's alone."""
 
@@ -101,13 +108,13 @@ class Door:
         self._refresh()
         if self._keys is None:
             if not local:
-                raise RefusedError(UNKNOWN, "from elsewhere a key is needed", reason="key_needed")
+                raise RefusedError(UNKNOWN, "from elsewhere a key is needed", reason=KEY_NEEDED)
             _known_host(headers.get("host", ""))
             return NOBODY
         scheme, _, said = headers.get("authorization", "").partition(" ")
         if not said or scheme.lower() != "bearer":
             message = "a key is needed: Authorization: Bearer slm_..."
-            raise RefusedError(UNKNOWN, message, reason="key_needed")
+            raise RefusedError(UNKNOWN, message, reason=KEY_NEEDED)
         key = keys.find(self._keys, said.strip(), time.time())
         if key is None:
             raise self._wrong(peer)
@@ -208,8 +215,14 @@ class Admission:
         if via == "admin":
             self._door.from_browser(headers)
             return KEEPER
-        caller = self._door.who(headers, local=via == "unix" or _is_loopback(peer), peer=peer or via)
-        self._door.allow(caller, role)
+        try:
+            caller = self._door.who(headers, local=via == "unix" or _is_loopback(peer), peer=peer or via)
+        except RefusedError as refusal:
+            if scope["path"] in BARE and refusal.reason == KEY_NEEDED:
+                return STRANGER
+            raise
+        if scope["path"] not in BARE:
+            self._door.allow(caller, role)
         return caller
 
 

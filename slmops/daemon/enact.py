@@ -36,7 +36,7 @@ log = logging.getLogger("slmops.daemon")
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long things may take, in seconds."""
+    """How long things may take, in seconds, and how much they may hold."""
 
     load: float = 300.0
     gate: float = prove.SECONDS
@@ -45,6 +45,10 @@ class Bounds:
     alone: float = 600.0
     """For a candidate that current had to leave for: if it is not promoted by then, current comes back. A
     slow board takes minutes for its golden prompts."""
+    pool: int | None = None
+    """Tokens of context for all requests of a version; by default its artifact's context."""
+    limit: int | None = None
+    """Bytes that the daemon was told to take at most."""
 
 
 class Hand:
@@ -160,7 +164,7 @@ class Hand:
         memory = self._memory()
         others = {digest: size for digest, size in memory.residents.items() if digest != version.digest}
         measured = self.state.stage(version.digest).memory
-        needed = room.estimate(version.description.memory_bytes, measured)
+        needed = room.estimate(self._promised(version), measured)
         serving = self.state.current
         plan = room.plan(replace(memory, residents=others), serving, needed)
         if plan.kind == "refuse":
@@ -173,6 +177,24 @@ class Hand:
         for digest in plan.leave:
             await self.end(digest, serving=serving)
         return plan
+
+    def _promised(self, version: Version) -> int:
+        """Return the bytes that a version needs by its artifact's word."""
+        said = version.description
+        cache = said.predicted.get("kv_cache", 0.0)
+        return room.promise(said.memory_bytes, cache, said.context, self.bounds.pool)
+
+    def _require_within_limit(self, version: Version) -> None:
+        """Raise ModelError where a version alone is too large for what the daemon was told.
+
+        By the artifact's word, which does not change: under the same limit it always may come in, or never.
+        """
+        limit, needed = self.bounds.limit, self._promised(version)
+        if limit is not None and needed > limit:
+            raise ModelError(
+                f"{version.release} needs {needed / room.MIB:.0f} MiB, and the daemon may take "
+                f"{limit / room.MIB:.0f} MiB (memory_limit)"
+            )
 
     async def serve(self, given: Version | None = None) -> None:
         """Load what was current, else previous, else what is given, for which who gives it vouches.
@@ -188,6 +210,7 @@ class Hand:
             try:
                 if not self.is_ready(digest):
                     version = there.get(digest) or read(before.stage(digest).folder, digest)
+                    self._require_within_limit(version)
                     await self.open(version, must=False)
             except ModelError as error:
                 whys.append(f"{short(digest)}: {error}")

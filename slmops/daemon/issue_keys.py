@@ -29,6 +29,9 @@ def main(words: list[str]) -> int:
     elif said.action == "revoke":
         key = keep_keys.revoke(file, said.key)
         sys.stderr.write(f"Key {key.id} ({key.name}, {key.role}) opens nothing any more.\n")
+        rows = keys.shown(keep_keys.read(file), time.time())
+        if not any(row["state"] == keys.IN_FORCE for row in rows):
+            sys.stderr.write("It was the last: nobody is let in until a key is created.\n")
     else:
         _list(file)
     return 0

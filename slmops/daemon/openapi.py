@@ -49,7 +49,8 @@ def document() -> Schema:
             "/v1/models": _get("List the versions that are served.", {200: _json("Models")}),
             "/healthz": _get("Say whether the daemon lives.", {200: _json("Alive")}),
             "/readyz": _get(
-                "Say whether the current version answers.", {200: _json("Ready"), 503: _json("Ready")}
+                "Say whether the current version answers, and which it is to who may ask it.",
+                {200: _json("Ready"), 503: _json("Ready")},
             ),
             "/metrics": _get("Tell what was counted.", {200: _content("text/plain", TEXT)}),
         },

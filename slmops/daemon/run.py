@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -97,6 +98,9 @@ class Server(uvicorn.Server):
             await self._swap.begin(self._options.artifact, self._options.digest)
         finally:
             telling.cancel()
+        # What is there now stays: to look through it for garbage takes longer than to pass on an answer.
+        gc.collect()
+        gc.freeze()
         self._notifier.ready("serving")
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -163,7 +167,13 @@ def _serve(options: argparse.Namespace) -> int:
         journal,
         memory=service.memory,
         moved=service.moved,
-        bounds=Bounds(load=options.max_load, gate=options.max_gate, drain=options.drain),
+        bounds=Bounds(
+            options.max_load,
+            options.max_gate,
+            options.drain,
+            pool=options.pool,
+            limit=options.memory_limit,
+        ),
         steered=options.steered,
     )
     doors = listen.gather(

@@ -32,6 +32,7 @@ from slmops.daemon.refusal import CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedE
 from slmops.daemon.relay import Errand, relay
 from slmops.daemon.service import Service
 from slmops.daemon.visit import Visit, read_body, while_there
+from slmops.wire import FROM_AGENT
 
 LENIENT, IGNORED = "x-slmops-lenient", "x-slmops-ignored"
 PREFIXES: dict[Kind, str] = {
@@ -71,10 +72,14 @@ class Front:
         """GET /healthz: the process is alive."""
         return _json({"alive": True})
 
-    async def readiness(self, _request: Request) -> Response:
-        """GET /readyz: the current version answers; `scores`: it tells log-probabilities."""
+    async def readiness(self, request: Request) -> Response:
+        """GET /readyz: the current version answers; `scores`: it tells log-probabilities.
+
+        Who may not ask the model is told no more than that.
+        """
         said = self._service.readiness()
-        return _json(said, 200 if said["ready"] else NOT_READY)
+        shown = said if request.state.caller.may("infer") else {"ready": said["ready"]}
+        return _json(shown, 200 if said["ready"] else NOT_READY)
 
     async def metrics(self, _request: Request) -> Response:
         """GET /metrics: Prometheus' text."""
@@ -135,7 +140,7 @@ class Front:
         asked = _read(visit.kind, await read_body(request), lenient=LENIENT in request.headers)
         errand = self._errand(asked, caller.name)
         visit.key = caller.name
-        if service.samples(visit.request):
+        if FROM_AGENT not in request.headers and service.samples(visit.request):
             visit.asked = _words(asked.request)
         headers = {IGNORED: ", ".join(asked.ignored)} if asked.ignored else {}
         name = service.name(asked.request, errand)

@@ -247,7 +247,8 @@ class Swap:
             plan = await self._hand.make_room(version)
             await self._open(version)
         except BaseException as error:
-            if self.house.resident(self.state.current or "") is None:
+            served = self.state.current
+            if served is not None and self.house.resident(served) is None:
                 await self._hand.serve_again()
             if isinstance(error, ModelError):
                 raise not_loadable(self.state, version.digest, str(error)) from error

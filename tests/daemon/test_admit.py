@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops import keep_keys
-from slmops.daemon.admit import ANYONE, ATTEMPTS, NOBODY, PEERS, Admission, Caller, Door, needed
+from slmops.daemon.admit import ANYONE, ATTEMPTS, NOBODY, PEERS, STRANGER, Admission, Caller, Door, needed
 from slmops.daemon.refusal import RefusedError
 from slmops.errors import UsageError
 
@@ -256,6 +256,12 @@ def test_what_is_not_admitted_does_not_reach_the_application(file, key):
     assert ask(door, headers=bearer(key))[0::2] == (200, [Caller("app", "infer")])
     assert ask(door, path="/metrics", headers=bearer(key))[0] == 403
     assert ask(door, path="/healthz")[0] == 200
+    assert ask(door, path="/readyz")[0::2] == (200, [STRANGER])
+    assert not any(STRANGER.may(role) for role in ("infer", "metrics", "operator", "admin"))
+    assert ask(door, path="/readyz", headers=bearer(key))[2] == [Caller("app", "infer")]
+    assert ask(door, path="/readyz", headers=bearer("slm_00_no"))[0] == 401
+    watch = keep_keys.create(file, "watch", "metrics")[1]
+    assert ask(door, path="/readyz", headers=bearer(watch))[0] == 200
     for _ in range(ATTEMPTS):
         ask(door, headers=bearer("slm_00_no"))
     status, headers, _ = ask(door, headers=bearer("slm_00_no"))

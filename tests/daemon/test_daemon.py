@@ -15,7 +15,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from slmops import keep_keys
+from slmops.telemetry import capture
 from slmops.telemetry.spool import read
+from slmops.wire import FROM_AGENT
 
 REPO = Path(__file__).parents[2]
 HI = [{"role": "user", "content": "hi"}]
@@ -151,7 +153,9 @@ def test_metrics_count_what_happened(speaking):
     assert {"parrot:1.0.0", "0" * 12} <= set(info)
 
 
-def test_metrics_count_who_was_turned_away(parrot, run_daemon, tmp_path):
+def test_metrics_count_who_was_turned_away_and_readiness_is_told_without_a_word_of_versions(
+    parrot, run_daemon, tmp_path
+):
     file = tmp_path / "keys.json"
     key = keep_keys.create(file, "watch", "metrics")[1]
     own = {"authorization": f"Bearer {key}"}
@@ -160,8 +164,11 @@ def test_metrics_count_who_was_turned_away(parrot, run_daemon, tmp_path):
         httpx.Client(base_url=running.url, timeout=60, headers=own) as http,
     ):
         refused = http.get("/metrics", headers={"authorization": "Bearer wrong"})
+        running.until(lambda: http.get("/readyz").is_success)
+        bare = [httpx.get(f"{running.url}/readyz"), http.get("/readyz")]
         counted = samples(http)
 
+    assert [(each.status_code, each.json()) for each in bare] == [(200, {"ready": True})] * 2
     assert refused.status_code == 401
     assert counted["slmops_turned_away_total", "wrong_key"] == 1
     assert counted["slmops_turned_away_total", "late"] == 0
@@ -304,3 +311,12 @@ def test_no_worker_outlives_the_router(parrot, run_daemon, number):
         ended, _, _ = select.select([worker], [], [], 30)
 
     assert ended
+
+
+def test_what_the_agent_asks_is_no_sample_of_what_users_ask(parrot, run_daemon):
+    with run_daemon(parrot, "--capture", "1") as running, running.client() as client:
+        for prompt, headers in (("golden", {FROM_AGENT: "1"}), ("user", {})):
+            asked = {"prompt": prompt, "max_tokens": 2}
+            assert client.post("/v1/completions", json=asked, headers=headers).status_code == 200
+        running.until(lambda: capture.read(running.spool).samples)
+    assert [sample["prompt"] for sample in capture.read(running.spool).samples] == ["user"]

@@ -38,6 +38,15 @@ def test_keys_are_listed_without_what_opens(file, capsys):
     assert not any(key.hash in "".join(shown) for key in keep_keys.read(file))
 
 
+def test_who_revokes_the_last_key_is_told_that_nobody_is_let_in(file, capsys):
+    for name in ("app", "eyes"):
+        main(["create", "--file", str(file), "--name", name])
+    main(["revoke", "--file", str(file), "app"])
+    assert "the last" not in capsys.readouterr().err
+    main(["revoke", "--file", str(file), "eyes"])
+    assert "It was the last: nobody is let in" in capsys.readouterr().err
+
+
 def test_a_file_that_is_not_there_is_an_error_in_words(file):
     with pytest.raises(UsageError, match="there is no"):
         main(["list", "--file", str(file)])

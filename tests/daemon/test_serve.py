@@ -472,10 +472,11 @@ def test_what_a_worker_has_mapped_of_files_is_not_free_for_another(parrot, limit
     memory, mapped, resident = play(part, folder=parrot, memory_limit=limit)
 
     assert 0 < mapped < resident
-    assert memory.residents == {DIGEST: resident}
+    # It was read twice of a process that lives.
+    assert memory.residents == {DIGEST: pytest.approx(resident, rel=0.05)}
     assert memory.available == reading.available - mapped
     assert memory.limit == (limit or reading.limit)
-    assert memory.used >= (resident if limit else reading.used + mapped)
+    assert memory.used >= (0.9 * resident if limit else reading.used + mapped)
 
 
 def test_what_is_nested_too_deep_is_refused_at_every_depth(parrot):

@@ -635,6 +635,34 @@ def test_where_nothing_loads_the_start_fails_and_says_why(tmp_path):
     asyncio.run(play())
 
 
+def test_what_alone_is_larger_than_the_daemon_may_take_does_not_serve_and_what_fits_does(tmp_path):
+    async def play():
+        stage = Stage(tmp_path)
+        stage.swap._hand.bounds = dataclasses.replace(BOUNDS, limit=SIZE - 1)
+        with pytest.raises(ModelError, match=r"home:1.0.0 needs .* \(memory_limit\)"):
+            await stage.swap.begin(stage.make(), A)
+        stage.swap._hand.bounds = dataclasses.replace(BOUNDS, limit=SIZE)
+        await stage.swap.begin(stage.make(), A)
+        assert stage.labels == {"current": A}
+        stage.journal.close()
+
+    asyncio.run(play())
+
+
+def test_where_nothing_served_before_what_is_wrong_with_the_first_is_said(tmp_path):
+    async def play():
+        stage = Stage(tmp_path, limit=SIZE - 1, steered=True)
+        with pytest.raises(RefusedError, match="does not fit: it needs"):
+            await stage.swap.load(str(stage.make()), A)
+        stage.house.limit = None
+        with pytest.raises(RefusedError, match="no model can be read"):
+            await stage.swap.load(str(stage.make("corrupt")), B)
+        await stage.swap.end()
+        stage.journal.close()
+
+    asyncio.run(play())
+
+
 def test_without_a_digest_a_version_is_called_by_that_of_its_artifact_json(tmp_path):
     async def play():
         stage = Stage(tmp_path)
