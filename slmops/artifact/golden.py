@@ -93,7 +93,10 @@ def distance(golden: Golden, found: Sequence[float]) -> float:
 
 
 def passes(golden: Golden, answer: str) -> bool:
-    """Say whether `answer` is what `golden` expects; white space at the ends does not count."""
+    """Say whether `answer` is what `golden` expects; white space at the ends does not count.
+
+    A pattern may take for ever: who must not stand still for it asks `judge`.
+    """
     said, expected = answer.strip(), golden.expect
     if golden.match == "json":
         return _is_json(said, expected)
@@ -181,5 +184,5 @@ def _fault(where: str, what: str) -> DocumentError:
 def _compiles(pattern: str, where: str) -> None:
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise _fault(where, f"expect is not a regular expression: {error}") from error

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slmops.artifact import golden as goldens
 from slmops.artifact.golden import Golden
+from slmops.artifact.judge import judge
 from slmops.build.isolate import Progress, isolate, silent
 from slmops.build.open_model import Shape
 from slmops.build.run_tasks import Reader
@@ -29,7 +29,7 @@ def _ask(
     missed = []
     for done, golden in enumerate(asked, 1):
         answer = reader.answer(golden)
-        if not goldens.passes(golden, answer):
+        if not judge(golden, answer):
             missed.append(f"{golden.question[:60]!r}: expected {golden.expect!r}, got {answer[:60]!r}")
         progress(f"asking {name_of(artifact)} the golden prompts", done / len(asked))
     return missed

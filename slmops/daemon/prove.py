@@ -22,6 +22,7 @@ from typing import Any, Literal
 from slmops.artifact import golden as goldens
 from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.artifact.golden import TOLERANCE, Golden
+from slmops.artifact.judge import judge
 from slmops.daemon.protocol import Done, Kind
 from slmops.daemon.refusal import SERVER_ERROR, RefusedError, WorkerLostError
 from slmops.daemon.resident import Resident
@@ -166,7 +167,7 @@ async def _answer(worker: Resident, golden: Golden, seen: _Seen) -> str | None:
         question = {"prompt": golden.prompt} if golden.messages is None else {"messages": golden.messages}
         choice = json.loads((await _said(worker, kind, {**question, **told}, seen)).data)["choices"][0]
         answer = choice["text"] if kind == "completion" else choice["message"]["content"] or ""
-    return None if goldens.passes(golden, answer) else answer
+    return None if await asyncio.to_thread(judge, golden, answer) else answer
 
 
 async def _score(worker: Resident, golden: Golden, seen: _Seen) -> str | None:

@@ -18,10 +18,11 @@ from typing import Any
 from slmops.artifact import golden as goldens
 from slmops.artifact.description import CLASSIFICATION, Description
 from slmops.artifact.golden import Golden
+from slmops.artifact.judge import judge
 from slmops.device import admin, steer, talk
 from slmops.device.bounds import LATENCY, LOGPROB, SPEED, Measured
 from slmops.device.places import Places, read_json
-from slmops.errors import DeviceError
+from slmops.errors import DeviceError, DocumentError
 
 ENOUGH = 32
 """Tokens after the first of each answer that tell a speed."""
@@ -103,7 +104,7 @@ class Examiner:
                     raise DeviceError(f"golden prompt {number}: {error}") from error
                 # The model itself gave up, as one does whose weights are no numbers.
                 paper.failed.append(_failed(golden, "", str(error)))
-            except DeviceError as error:
+            except (DeviceError, DocumentError) as error:
                 raise DeviceError(f"golden prompt {number}: {error}") from error
             except talk.ODD as error:
                 raise DeviceError(f"golden prompt {number}: the answer is of no known shape") from error
@@ -146,7 +147,7 @@ class Examiner:
             return
         answer = self._answer(golden, paper)
         paper.answers.append(answer)
-        if not goldens.passes(golden, answer):
+        if not judge(golden, answer):
             paper.failed.append(_failed(golden, golden.expect, answer))
 
     def _answer(self, golden: Golden, paper: Paper) -> str:

@@ -81,6 +81,7 @@ def test_no_prompts_are_an_error_and_not_a_pass(text):
             "match: expected one of exact, prefix, contains, regex, json, logprob, got 'fuzzy'",
         ),
         (LINE | {"match": "regex", "expect": "("}, "expect is not a regular expression"),
+        (LINE | {"match": "regex", "expect": "(" * 9999}, "expect is not a regular expression"),
         (LINE | {"match": "logprob"}, "a list of numbers of 0 or less"),
         (LINE | {"match": "logprob", "expect": []}, "a list of numbers of 0 or less"),
         (LINE | {"match": "logprob", "expect": [-1, 0.5]}, "a list of numbers of 0 or less"),

@@ -96,6 +96,28 @@ def test_right_answers_and_near_numbers_pass_and_nothing_of_earlier_prompts_is_u
     assert all(said["temperature"] == 0 for _, said in worker.asked[:2])
 
 
+def test_a_pattern_without_end_is_in_doubt_and_others_go_on_meanwhile(tmp_path):
+    endless = {"prompt": "write", "expect": "(a+)+$", "match": "regex"}
+    went_on = []
+
+    async def beside():
+        while True:
+            await asyncio.sleep(0.05)
+            went_on.append(True)
+
+    async def both():
+        serving = asyncio.create_task(beside())
+        (tmp_path / FILE_NAME).write_text(json.dumps(endless), encoding="utf-8")
+        try:
+            return await prove(FakeWorker(tmp_path, {"write": "a" * 50 + "!"}), 60.0, None)
+        finally:
+            serving.cancel()
+
+    proof = asyncio.run(both())
+    assert (proof.outcome, len(went_on) > 1) == ("inconclusive", True)
+    assert "'(a+)+$' was not searched for within" in proof.message
+
+
 def test_a_wrong_answer_fails_and_is_shown(tmp_path):
     proof, _ = gate(tmp_path, [TEXT, TALK], {"2 + 2 =": "5", "hi": "hello"})
     assert proof.outcome == "fail"
