@@ -26,7 +26,7 @@ import msgspec
 from slmops.daemon.api import ChatRequest, CompletionRequest
 
 APIECE: Final = 512
-"""Bytes that an entry takes besides its answer: its name, its numbers, its place in the order."""
+"""Bytes that an entry takes besides its answer: its name, its id, its place in the order."""
 UNSAID: Final = ("model", "user")
 """Fields that no answer follows from: the digest says which model, and who asks is `caller`."""
 
@@ -42,9 +42,8 @@ class Kept:
     """Its id, as the client saw it."""
     data: bytes
     """The body; of a stream: all of its events."""
-    prompt_tokens: int
-    output_tokens: int
-    finish: str
+    text: str
+    """What it says, for captures."""
 
     def again(self, answer: str) -> bytes:
         """Return the bytes with the id that this answer is to have now."""
@@ -116,4 +115,4 @@ class Cache:
 
 
 def _size(kept: Kept) -> int:
-    return len(kept.data) + APIECE
+    return len(kept.data) + len(kept.text.encode()) + APIECE

@@ -95,7 +95,8 @@ class Metrics:
             return Histogram(f"slmops_{name}_seconds", says, VERSION, buckets=buckets, registry=registry)
 
         self._requests = counter("requests", "Finished requests, by HTTP status", (*VERSION, "code"))
-        self._tokens = counter("tokens", "Tokens read and written", (*VERSION, "type"))
+        says = "Tokens of prompts, those of them that had been read before, and tokens written"
+        self._tokens = counter("tokens", says, (*VERSION, "type"))
         self._first_token = histogram(
             "time_to_first_token",
             "From a request's arrival to its first token, waiting included",
@@ -109,16 +110,20 @@ class Metrics:
         self._rollbacks = counter("rollbacks", "Ways back to the version before, by reason", ("reason",))
         self._restarts = counter("worker_restarts", "Workers started again after they ended or hung")
         self._shed = counter("requests_shed", "Requests refused for want of memory")
-        self._hits = counter("cache_hits", "Answers and prompts that were there already", ("kind",))
+        self._hits = counter("cache_hits", "Answers given again, as they were kept")
 
-    def count(self, event: RequestFinished) -> None:
-        """Count a finished request; one that no version got has an empty release, digest and label."""
+    def count(self, event: RequestFinished, cached_tokens: int = 0) -> None:
+        """Count a finished request; one that no version got has an empty release, digest and label.
+
+        `cached_tokens` of its prompt had been read before.
+        """
         named = (event.release, _short(event.digest), event.label)
         self._counted[named] = self._clock()
         self._requests.labels(*named, str(event.status)).inc()
         if not event.digest:
             return
         self._tokens.labels(*named, "input").inc(event.prompt_tokens)
+        self._tokens.labels(*named, "cached").inc(cached_tokens)
         self._tokens.labels(*named, "output").inc(event.output_tokens)
         self._duration.labels(*named).observe(event.seconds)
         if event.first_token_seconds is None:
@@ -144,9 +149,9 @@ class Metrics:
         """Count a request that was refused for want of memory."""
         self._shed.inc()
 
-    def hit(self, kind: str) -> None:
-        """Count what was there already: an `answer`, or the `prefix` of a prompt."""
-        self._hits.labels(kind).inc()
+    def hit(self) -> None:
+        """Count an answer that was given again."""
+        self._hits.inc()
 
     def render(self) -> bytes:
         """Return all of it as Prometheus' text."""

@@ -248,7 +248,7 @@ class Service:
         """Return the answer that is kept under a name."""
         kept = self.cache.find(name) if self.cache is not None and name is not None else None
         if kept is not None:
-            self.metrics.hit("answer")
+            self.metrics.hit()
         return kept
 
     def recalls(self, visit: Visit, digest: str) -> None:
@@ -261,8 +261,7 @@ class Service:
     ) -> None:
         """Keep an answer under its name, where it has one and the version that is meant gave it."""
         if self.cache is not None and name is not None and name[0] == visit.digest:
-            kept = Kept(errand.answer, data, done.prompt_tokens, done.output_tokens, done.finish)
-            self.cache.keep(name, kept)
+            self.cache.keep(name, Kept(errand.answer, data, done.text))
 
     def shadow(self, errand: Errand, visit: Visit) -> None:
         """Ask a second version the same, if a share of requests is to be; nobody waits for its answer."""
@@ -288,7 +287,7 @@ class Service:
     def report(self, visit: Visit) -> None:
         """Count a finished visit, here and on disk."""
         event = visit.event()
-        self.metrics.count(event)
+        self.metrics.count(event, visit.cached_tokens)
         records.finished(event, visit.request, visit.key)
         if self._capture is not None and visit.asked:
             self._clerk.submit(self._capture.offer, event, visit.request, visit.asked, visit.text)

@@ -143,6 +143,8 @@ class Side:
     errors: int
     """Answered with a status of 500 or more."""
     error_rate: float
+    timed: int
+    """Requests that `first_token` tells of: none that were given again, from the cache."""
     first_token: dict[str, float]
     """Seconds to the first token, waiting included: p50, p95, p99."""
     per_token: dict[str, float]
@@ -205,9 +207,9 @@ def judge(base: Side, other: Side, shadow: Side) -> tuple[Verdict, list[str]]:
 
     It is worse when, to clients or as a shadow, its share of errors is more than MORE_ERRORS higher and not
     by FEW_ERRORS alone; or when, to clients, the first token at p95 or a token at p50 takes more than SLOWER
-    times as long. A p95 is judged of ENOUGH_FOR_P95 requests of each alone: of fewer it is chance. A shadow's
-    times are not judged: it has the machine to itself. Agreement is told and not judged: a new version may be
-    meant to answer otherwise.
+    times as long, of ENOUGH that were computed. A p95 is judged of ENOUGH_FOR_P95 of each alone: of fewer it
+    is chance. A shadow's times are not judged: it has the machine to itself. Agreement is told and not
+    judged: a new version may be meant to answer otherwise.
     """
     shown = [side for side in (other, shadow) if side.requests >= ENOUGH]
     if base.requests < ENOUGH or not shown:
@@ -218,9 +220,13 @@ def judge(base: Side, other: Side, shadow: Side) -> tuple[Verdict, list[str]]:
         if side.errors > FEW_ERRORS and side.error_rate > base.error_rate + MORE_ERRORS
     ]
     if other in shown:
-        if min(base.requests, other.requests) >= ENOUGH_FOR_P95:
+        timed = min(base.timed, other.timed)
+        if timed >= ENOUGH_FOR_P95:
             why += _slower("the first token", base.first_token, other.first_token, "p95")
-        why += _slower("a token", base.per_token, other.per_token, "p50")
+        if timed >= ENOUGH:
+            why += _slower("a token", base.per_token, other.per_token, "p50")
+        elif not why:
+            return "unknown", [f"fewer than {ENOUGH} requests of each version were computed"]
     return ("worse", why) if why else ("no worse", [])
 
 
@@ -247,7 +253,7 @@ def table(report: Mapping[str, Any]) -> str:
     said = (
         f"{alike['pairs']} pairs: {alike['exact']:.0%} alike, {alike['overlap']:.0%} of the words in common"
         if alike["pairs"]
-        else "no pair yet: shadows are asked only while nothing waits"
+        else "no pair yet: a shadow is asked while nobody else is, and broken off when somebody comes"
     )
     broad = [max(12, 2 + max(len(row[at]) for row in rows)) for at in (1, 2, 3)]
     lines = [
@@ -270,6 +276,7 @@ def _side(events: Iterable[RequestFinished]) -> Side:
         requests=len(seen),
         errors=errors,
         error_rate=errors / len(seen) if seen else 0.0,
+        timed=len(told),
         first_token=_quantiles([event.first_token_seconds or 0.0 for event in told]),
         per_token=_quantiles(
             [
@@ -292,8 +299,8 @@ def _quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def _slower(what: str, base: Mapping[str, float], other: Mapping[str, float], name: str) -> list[str]:
-    before, now = base.get(name, 0.0), other.get(name, 0.0)
-    if now <= before * SLOWER:
+    before, now = base.get(name), other.get(name)
+    if before is None or now is None or now <= before * SLOWER:
         return []
     return [f"{what} takes {_milliseconds(now)} at {name}, {_milliseconds(before)} before"]
 

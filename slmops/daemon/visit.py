@@ -41,6 +41,8 @@ class Visit:
     status: int = SERVER_ERROR
     """What is counted when nothing better is known by the end."""
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt, those that had been read before."""
     output_tokens: int = 0
     first_token: float | None = None
     text: str = ""
@@ -53,12 +55,12 @@ class Visit:
         if self.first_token is None and (self.output_tokens or done):
             self.first_token = time.monotonic() - self.arrived
         if isinstance(said, Done):
-            self.prompt_tokens, self.text, self.status = said.prompt_tokens, said.text, OK
+            self.prompt_tokens, self.cached_tokens = said.prompt_tokens, said.cached_tokens
+            self.text, self.status = said.text, OK
 
     def remember(self, kept: Kept) -> None:
-        """Take note of an answer that was there already."""
-        self.prompt_tokens, self.output_tokens, self.status = kept.prompt_tokens, kept.output_tokens, OK
-        self.first_token = time.monotonic() - self.arrived
+        """Take note of an answer that was there already: no token of it was read or written."""
+        self.text, self.status = kept.text, OK
 
     def event(self) -> RequestFinished:
         """Return what is kept of it."""

@@ -33,8 +33,9 @@ class RequestFinished:
     """HTTP status; 499 when the client left before the end."""
     prompt_tokens: int
     output_tokens: int
+    """None of either of an answer that was given again, from the cache."""
     first_token_seconds: float | None
-    """From arrival to the first token, waiting included; None when there was no token."""
+    """From arrival to the first token, waiting included; None when no token was computed."""
     seconds: float
     """From arrival to the end."""
     label: str = ""

@@ -313,6 +313,14 @@ def test_no_worker_outlives_the_router(parrot, run_daemon, number):
     assert ended
 
 
+def test_an_answer_that_is_given_again_is_a_sample_with_its_words(parrot, run_daemon):
+    asked = {"prompt": "abc", "max_tokens": 3, "temperature": 0}
+    with run_daemon(parrot, "--capture", "1", "--cache", "1MiB") as running, running.client() as client:
+        texts = [client.post("/v1/completions", json=asked).json()["choices"][0]["text"] for _ in range(2)]
+        running.until(lambda: len(capture.read(running.spool).samples) == len(texts))
+    assert [sample["answer"] for sample in capture.read(running.spool).samples] == texts
+
+
 def test_what_the_agent_asks_is_no_sample_of_what_users_ask(parrot, run_daemon):
     with run_daemon(parrot, "--capture", "1") as running, running.client() as client:
         for prompt, headers in (("golden", {FROM_AGENT: "1"}), ("user", {})):

@@ -103,12 +103,12 @@ def test_swaps_roll_backs_restarts_refusals_and_hits_are_counted():
     metrics.rolled_back("errors")
     metrics.restarted()
     metrics.shed()
-    metrics.hit("response")
+    metrics.hit()
     assert of(metrics, "slmops_swaps_total", result="done") == 1
     assert of(metrics, "slmops_rollbacks_total", reason="errors") == 1
     assert of(metrics, "slmops_worker_restarts_total") == 1
     assert of(metrics, "slmops_requests_shed_total") == 1
-    assert of(metrics, "slmops_cache_hits_total", kind="response") == 1
+    assert of(metrics, "slmops_cache_hits_total") == 1
 
 
 def test_series_of_a_version_that_is_gone_go_after_an_hour_and_those_of_one_that_is_here_stay():

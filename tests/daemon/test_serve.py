@@ -302,11 +302,14 @@ def test_answers_are_given_again_where_that_was_asked_for(parrot):
     assert first.json()["id"] != again.json()["id"]
     assert [said.headers["content-type"].split(";")[0] for said in streams] == ["text/event-stream"] * 2
     assert streams[0].text.count("data:") == streams[1].text.count("data:")
-    assert 'slmops_cache_hits_total{kind="answer"} 2.0' in metrics
-    counted = (
-        'slmops_requests_total{code="200",digest="000000000000",label="current",release="parrot:1.0.0"} 4.0'
-    )
-    assert counted in metrics
+    assert "slmops_cache_hits_total 2.0" in metrics
+    named = 'digest="000000000000",label="current",release="parrot:1.0.0"'
+    assert f'slmops_requests_total{{code="200",{named}}} 4.0' in metrics
+    # What is given again was not computed: it tells of no speed, and no tokens of it are counted.
+    assert f"slmops_time_to_first_token_seconds_count{{{named}}} 2.0" in metrics
+    assert f"slmops_time_per_output_token_seconds_count{{{named}}} 2.0" in metrics
+    written = 2 * first.json()["usage"]["completion_tokens"]
+    assert f'slmops_tokens_total{{{named},type="output"}} {written:.1f}' in metrics
 
 
 def test_moves_of_versions_and_ends_of_workers_are_counted(tiny, tmp_path, parrot):

@@ -1,6 +1,6 @@
 """Requests are dealt out as the weights say, stay where they were, and two versions are compared fairly."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -139,6 +139,15 @@ def test_errors_and_slowness_are_worse_and_it_is_said_which(bad, word):
 
     assert report["verdict"] == "worse"
     assert word in " ".join(report["why"])
+
+
+def test_what_was_given_again_is_no_speed_of_a_version():
+    again = replace(event("b"), first_token_seconds=None, output_tokens=0, prompt_tokens=0, seconds=0.0)
+    unlike = compared([event("a")] * 200, [again] * 190 + [event("b", each=0.02)] * 10)
+    cached = compared([replace(again, digest="a")] * 200, [event("b", each=0.02)] * 200)
+
+    assert unlike["verdict"] == cached["verdict"] == "unknown"
+    assert compared([event("a")] * 200, [again] * 170 + [event("b", each=0.02)] * 30)["verdict"] == "worse"
 
 
 def test_two_errors_are_chance_and_what_a_client_did_wrong_is_no_error():
