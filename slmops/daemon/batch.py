@@ -4,17 +4,17 @@ It drives one engine, one call a turn: a stride of prompts, or a step of all tha
 prompt begins with, and who goes for it, is decided by the `Book`, or by `Lanes` where each sequence has room
 of its own. It does not know sockets, bodies or text; time comes in by a clock.
 
-Laws: whoever came first is read first, and each bit of an errand waits its turn anew; the next prompt is
-read with those before only where it fits as a whole into the stride, not if it is to be read anew, and
-after them if they begin alike; whoever is being written waits for the others no longer than PROMPT_SECONDS,
-one stride, or one bit, at a time; what was cancelled takes no further turn; a call that fails ends those
-that were in it, and nobody else.
+Laws: whoever came first is read first, and each text that a vector is wanted of waits its turn anew; the
+next prompt is read with those before only where it fits as a whole into the stride, not if it is to be read
+anew, and after them if they begin alike; whoever is being written waits for the others no longer than
+PROMPT_SECONDS, or one stride, at a time; what was cancelled takes no further turn; a call that fails ends
+those that were in it, and nobody else.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -23,10 +23,11 @@ from slmops.daemon.generate import Piece, Writing
 from slmops.daemon.lanes import Lanes
 from slmops.daemon.prefix import ALIKE, Book, Entry, common
 from slmops.daemon.refusal import SERVER_ERROR, RefusedError
+from slmops.daemon.vectors import Vectors
 from slmops.errors import ModelError, SlmopsError
 
 PROMPT_SECONDS = 0.5
-"""Time that prompts may take between two steps of those being written."""
+"""Time that prompts and texts may take between two steps of those being written."""
 FAILURES = 3
 """Calls that fail one after the other, after which the engine is past help."""
 
@@ -44,14 +45,24 @@ class Job:
     """Where it is at work; none yet."""
 
     @property
+    def ids(self) -> Sequence[int]:
+        """Return the prompt."""
+        return self.writing.wish.ids
+
+    @property
     def whole(self) -> int:
         """Tokens of the prompt and its longest answer."""
-        return len(self.writing.wish.ids) + self.writing.wish.limit
+        return len(self.ids) + self.writing.wish.limit
 
     @property
     def left(self) -> int:
         """Tokens of the prompt that are still to be read."""
-        return len(self.writing.wish.ids) - self.read
+        return len(self.ids) - self.read
+
+    @property
+    def unread(self) -> bool:
+        """Say whether the prompt is not read at all: nothing is written after it, and it is not scored."""
+        return not self.writing.wish.limit and not self.writing.wish.scores_prompt
 
     @property
     def alone(self) -> bool:
@@ -61,20 +72,16 @@ class Job:
 
 
 class Errand(Protocol):
-    """Work that is done in bits, each in a turn of its own: vectors of texts, labels."""
-
-    @property
-    def room(self) -> int:
-        """Tokens of the pool that the next bit needs, for as long as it is done."""
+    """Work that is done in bits, each in a turn of its own: labels."""
 
     def bit(self) -> bool:
         """Do the next bit; say whether it was the last."""
 
 
-Work = Job | Errand
+Work = Job | Vectors | Errand
 T = TypeVar("T")
 Said = tuple[Work, Piece | RefusedError | None]
-"""What was said to whom: a piece, the end of an errand, or that it failed."""
+"""What was said to whom: a piece, the end of what has no pieces, or that it failed."""
 
 
 @dataclass
@@ -90,6 +97,8 @@ class Batch:
     _waiting: deque[Work] = field(default_factory=deque)
     _reading: list[Job] = field(default_factory=list)
     """Whose prompts are read, the first first."""
+    _text: Vectors | None = None
+    """Of whom a text is read; no prompt is meanwhile."""
     _writing: list[Job] = field(default_factory=list)
     _spent: float = 0.0
     """Seconds for prompts since the last step."""
@@ -106,7 +115,7 @@ class Batch:
     @property
     def active(self) -> int:
         """Requests that are here, waiting or not."""
-        return len(self._waiting) + len(self._writing) + len(self._reading)
+        return len(self._waiting) + len(self._writing) + len(self._reading) + (self._text is not None)
 
     def add(self, work: Work) -> None:
         """Take a request; it must fit into the engine's context."""
@@ -120,6 +129,8 @@ class Batch:
             if isinstance(work, Job) and work in jobs:
                 jobs.remove(work)
                 self._keep(work.sequence)
+        if work is self._text:
+            self._leave(self._text)
 
     def turn(self) -> list[Said]:
         """Make one call to the engine, if there is anything to do; return what is to be said now.
@@ -129,7 +140,7 @@ class Batch:
         if self._writing and self._spent >= PROMPT_SECONDS:
             return self._step()
         start = self.now()
-        said = self._read() if self._reading else self._begin()
+        said = self._go_on() if self._reading or self._text else self._begin()
         if said is not None:
             self._spent += self.now() - start
             return said
@@ -140,31 +151,38 @@ class Batch:
         if not self._waiting or len(self._writing) >= self.engine.slots:
             return None
         work = self._waiting[0]
-        if not isinstance(work, Job):
-            return self._run(work)
-        wish = work.writing.wish
-        if not wish.limit and not wish.scores_prompt:
+        assert isinstance(work, Job | Vectors)  # noqa: S101 - errands need no engine
+        if isinstance(work, Job) and work.unread:
             self._waiting.popleft()
             return [(work, work.writing.unwritten())]
         entry = self._entry(work)
         if entry is None:
             return None
         self._let_in(work, entry)
-        return self._read()
+        return self._go_on()
 
-    def _entry(self, job: Job) -> Entry | None:
-        """Return how a job can be let in; None: not now."""
-        wish = job.writing.wish
-        return self._book.entry(wish.ids, job.whole, anew=wish.anew or wish.scores_prompt)
+    def _go_on(self) -> list[Said]:
+        """Read on in what was begun."""
+        return self._embed(self._text) if self._text else self._read()
 
-    def _let_in(self, job: Job, entry: Entry) -> None:
+    def _entry(self, work: Job | Vectors) -> Entry | None:
+        """Return how a request can be let in; None: not now. What a text comes to, no other has kept."""
+        if isinstance(work, Vectors):
+            return self._book.entry((), work.whole, anew=False)
+        wish = work.writing.wish
+        return self._book.entry(wish.ids, work.whole, anew=wish.anew or wish.scores_prompt)
+
+    def _let_in(self, work: Job | Vectors, entry: Entry) -> None:
         """Give the first of those who wait its sequence."""
         self._waiting.popleft()
-        self._reading.append(job)
-        job.sequence, job.read = entry.target, self._taken(entry)
-        job.cached = job.read
-        self._book.begin(entry.target, job.writing.wish.ids, job.whole, entry.source, job.read)
+        work.sequence, work.read = entry.target, self._taken(entry)
+        self._book.begin(entry.target, work.ids, work.whole, entry.source, work.read)
         self._throw(entry.thrown)
+        if isinstance(work, Job):
+            work.cached = work.read
+            self._reading.append(work)
+        else:
+            self._text = work
 
     def _taken(self, entry: Entry) -> int:
         """Have a sequence begin as `entry` says; return how many tokens it has."""
@@ -201,6 +219,28 @@ class Batch:
                     said.append(self._fail(job, error))
         return said
 
+    def _embed(self, work: Vectors) -> list[Said]:
+        """Read a stride of a text; of one that ends nothing is kept, and the next one waits its turn anew."""
+        ids = work.ids[work.read : work.read + self.engine.outputs]
+        try:
+            states = self._called(lambda: self.engine.embed(work.sequence, ids))
+        except ModelError as error:
+            self._leave(work)
+            return [(work, _refusal(error))]
+        self._book.add(work.sequence, ids)
+        if not work.hear(len(ids), states):
+            return []
+        self._leave(work)
+        if work.done:
+            return [(work, None)]
+        self._waiting.append(work)
+        return []
+
+    def _leave(self, work: Vectors) -> None:
+        """Have a text go, read to its end or not."""
+        self._text = None
+        self._throw((work.sequence,))
+
     def _parts(self) -> list[Part]:
         """Return what is read now, for as long as there is room in the stride of those who may join."""
         room, parts = self.engine.stride, list[Part]()
@@ -208,8 +248,8 @@ class Batch:
             if not room or (at == len(self._reading) and not self._joins(room)):
                 break
             job = self._reading[at]
-            ids, scores = job.writing.wish.ids, job.writing.wish.scores_prompt
-            stride = ids[job.read : job.read + (1 if scores else room)]
+            scores = job.writing.wish.scores_prompt
+            stride = job.ids[job.read : job.read + (1 if scores else room)]
             parts.append(Part(job.sequence, stride, scores or len(stride) == job.left))
             room -= len(stride)
             if job.alone:
@@ -224,7 +264,7 @@ class Batch:
         if len(self._writing) + len(self._reading) >= self.engine.slots:
             return False
         entry = self._entry(job)
-        if entry is None or len(job.writing.wish.ids) - entry.shared > room:
+        if entry is None or len(job.ids) - entry.shared > room:
             return False
         if self._most_alike(job) >= entry.shared + ALIKE:
             return False
@@ -233,8 +273,7 @@ class Batch:
 
     def _most_alike(self, job: Job) -> int:
         """Return how many tokens a prompt could begin with, once those that are being read are read."""
-        ids = job.writing.wish.ids
-        return max(common(other.writing.wish.ids, ids, len(ids) - 1) for other in self._reading)
+        return max(common(other.ids, job.ids, len(job.ids) - 1) for other in self._reading)
 
     def _step(self) -> list[Said]:
         """Let everybody who is being written go on by one token."""
@@ -254,15 +293,16 @@ class Batch:
         """Have those that are written lie side by side, where that saves computing."""
         if not isinstance(self._book, Lanes) or len(self._writing) < 2:  # noqa: PLR2004 - one has no gaps
             return
+        at_work: list[Job | Vectors] = [*self._writing, *self._reading, *([self._text] if self._text else [])]
         for one, other in list(self._book.closing()):
             try:
                 self.engine.exchange(one, other)
             except ModelError as error:
                 raise EngineLostError(str(error)) from error
             self._book.exchange(one, other)
-            for job in (*self._writing, *self._reading):
-                if job.sequence == one:
-                    job.sequence = other
+            for work in at_work:
+                if work.sequence == one:
+                    work.sequence = other
 
     def _hear(self, job: Job, logits: Logits | None) -> Said:
         """Tell an answer its logits; return its next piece."""
@@ -279,24 +319,6 @@ class Batch:
         self._writing.remove(job)
         self._keep(job.sequence)
         return job, piece
-
-    def _run(self, errand: Errand) -> list[Said] | None:
-        """Do a bit of an errand, which is first; None: there is no room for it now."""
-        if errand.room:
-            thrown = self._book.room(errand.room)
-            if thrown is None:
-                return None
-            self._throw(thrown)
-        try:
-            if not self._called(errand.bit):
-                # The next bit is behind those who wait: many texts do not hold up one question.
-                self._waiting.rotate(-1)
-                return []
-        except (ModelError, RefusedError) as error:
-            self._waiting.popleft()
-            return [(errand, _refusal(error))]
-        self._waiting.popleft()
-        return [(errand, None)]
 
     def _called(self, call: Callable[[], T]) -> T:
         """Call the engine; raise ModelError when it failed, for good when it fails every time."""
@@ -333,7 +355,7 @@ class Batch:
 
 @dataclass
 class Errands:
-    """Requests to what writes nothing: each errand is done to its end, in the order they came."""
+    """Requests to what writes nothing: whoever came first is first, and each bit waits its turn anew."""
 
     steps: int = 0
     """Computations finished so far."""
@@ -355,18 +377,17 @@ class Errands:
 
     def turn(self) -> list[Said]:
         """Do a bit of what is first; return what is to be said now."""
-        errand = self._waiting[0]
-        assert not isinstance(errand, Job)  # noqa: S101 - there is no engine for one
-        said: RefusedError | None = None
+        errand = self._waiting.popleft()
+        assert not isinstance(errand, Job | Vectors)  # noqa: S101 - there is no engine for one
+        self.steps += 1
         try:
-            if not errand.bit():
-                return []
+            if errand.bit():
+                return [(errand, None)]
         except (ModelError, RefusedError) as error:
-            said = _refusal(error)
-        finally:
-            self.steps += 1
-        self._waiting.popleft()
-        return [(errand, said)]
+            return [(errand, _refusal(error))]
+        # Many texts do not hold up one.
+        self._waiting.append(errand)
+        return []
 
 
 class EngineLostError(Exception):

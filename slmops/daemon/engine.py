@@ -16,6 +16,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slmops.daemon.vectors import States
+
 Logits = NDArray[np.float32]
 """One number per token of the vocabulary."""
 
@@ -79,6 +81,14 @@ class Engine(Protocol):
         """Most ids that `read` takes at once."""
 
     @property
+    def outputs(self) -> int:
+        """Most ids that `embed` takes at once."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of a text's vector; 0 where the model cannot tell what a text means."""
+
+    @property
     def parts(self) -> int:
         """Most parts that `read` takes at once; 1 where nothing is won by several."""
 
@@ -113,8 +123,8 @@ class Engine(Protocol):
         Raise ModelError when that fails; both are lost then.
         """
 
-    def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Return what a text of 1 to `context` ids means, as a vector of length one.
+    def embed(self, sequence: int, ids: Sequence[int]) -> States:
+        """Append 1 to `outputs` ids to a sequence; return the sum of what they come to.
 
-        The pool must have room for them. Raise RefusedError where the model cannot tell.
+        Raise ModelError as `read` does.
         """

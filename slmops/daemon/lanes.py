@@ -35,11 +35,6 @@ class Lanes:
     _working: set[int] = field(default_factory=set)
 
     @property
-    def at_work(self) -> list[int]:
-        """Return the sequences at work."""
-        return sorted(self._working)
-
-    @property
     def kept(self) -> list[int]:
         """Return the sequences that are kept, the least recently used first."""
         return [sequence for sequence in self._held if sequence not in self._working]
@@ -62,13 +57,6 @@ class Lanes:
         if source != target and shared < max(ALIKE, self.read(source) // COPIED):
             return Entry(target, None, 0, ())
         return Entry(target, source, shared, ())
-
-    def room(self, count: int) -> tuple[int, ...] | None:
-        """Return which kept sequences go so that one is free for `count` tokens; None: not now."""
-        entry = self.entry((), count, anew=True)
-        if entry is None:
-            return None
-        return (entry.target,) if entry.target in self._held else ()
 
     def begin(self, target: int, prompt: Sequence[int], _whole: int, source: int | None, shared: int) -> None:
         """Note that `target` is at work on `prompt`, and that `shared` tokens of it came from `source`."""

@@ -27,6 +27,7 @@ from slmops.daemon.deep import deep
 from slmops.daemon.engine import Logits, Part, Shape
 from slmops.daemon.refusal import BAD_REQUEST, RefusedError
 from slmops.daemon.rows import Rows
+from slmops.daemon.vectors import States
 from slmops.errors import ModelError
 
 if TYPE_CHECKING:
@@ -106,15 +107,15 @@ class LlamaEngine:
         self.sequences = self.parts = shape.slots
         if not self.apart and not self._has_state:
             self.sequences *= 2
-        self._outputs = max(self.sequences, EMBEDDED)
+        self.outputs = max(self.sequences, EMBEDDED)
         """Rows of output there is room for."""
         self._pointer = self._context(model.pointer, shape.threads)
         if model.adapter:
             self._put_on(model.adapter)
         self._memory = llama_cpp.llama_get_memory(self._pointer)
-        self._hidden: int = llama_cpp.llama_model_n_embd_out(model.pointer)
+        self.width: int = llama_cpp.llama_model_n_embd_out(model.pointer)
         self._lengths = [0] * self.sequences
-        self._rows = Rows(max(self.stride, self._outputs))
+        self._rows = Rows(max(self.stride, self.outputs))
         self._seen: dict[tuple[int, int], NDArray[np.float32]] = {}
         """Rows that llama.cpp wrote, by the address where they begin and their width; it seldom moves."""
 
@@ -122,9 +123,9 @@ class LlamaEngine:
         wanted = llama_cpp.llama_context_default_params()
         wanted.n_ctx = self.pool
         wanted.kv_unified = not self.apart
-        wanted.n_batch = wanted.n_ubatch = max(self.stride, self._outputs)
+        wanted.n_batch = wanted.n_ubatch = max(self.stride, self.outputs)
         # Fewer outputs than sequences it does not take: it aborts.
-        wanted.n_seq_max, wanted.n_outputs_max = self.sequences, self._outputs
+        wanted.n_seq_max, wanted.n_outputs_max = self.sequences, self.outputs
         wanted.n_threads = wanted.n_threads_batch = threads
         wanted.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
         wanted.no_perf = True
@@ -223,32 +224,28 @@ class LlamaEngine:
         where = state.ctypes.data_as(BYTES)
         return bool(llama_cpp.llama_state_seq_set_data(self._pointer, where, state.size, sequence))
 
-    def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """See `Engine`: the mean of the last layer's states.
+    def embed(self, sequence: int, ids: Sequence[int]) -> States:
+        """See `Engine`: the last layer's states.
 
         As many are read at a time as there is room for rows of output: more would be memory that nobody
         planned.
         """
-        sequence, rows = self._lengths.index(0), self._rows
-        total = np.zeros(self._hidden, np.float64)
+        rows, count, start = self._rows, len(ids), self._lengths[sequence]
+        rows.tokens[:count] = ids
+        rows.positions[:count] = np.arange(start, start + count)
+        rows.sequences[:count] = sequence
+        rows.wanted[:count] = 1
         llama_cpp.llama_set_embeddings(self._pointer, True)
         try:
-            for start in range(0, len(ids), self._outputs):
-                some = ids[start : start + self._outputs]
-                rows.tokens[: len(some)] = some
-                rows.positions[: len(some)] = np.arange(start, start + len(some))
-                rows.sequences[: len(some)] = sequence
-                rows.wanted[: len(some)] = 1
-                self._decode(len(some))
-                self._lengths[sequence] += len(some)
-                total += self._table(llama_cpp.llama_get_embeddings, self._hidden)[: len(some)].sum(axis=0)
+            self._decode(count)
         finally:
             llama_cpp.llama_set_embeddings(self._pointer, False)
-            self.keep(sequence, 0)
-        length = float(np.linalg.norm(total))
-        if not np.isfinite(length):
+        self._lengths[sequence] += count
+        states = self._table(llama_cpp.llama_get_embeddings, self.width)[:count]
+        total: States = states.sum(axis=0).astype(np.float64)
+        if not np.isfinite(total).all():
             raise ModelError("the model computes states that are not numbers: its weights are broken")
-        return (total / (length or 1.0)).astype(np.float32)
+        return total
 
     def _decode(self, count: int) -> None:
         self._rows.batch.n_tokens = count
@@ -260,8 +257,8 @@ class LlamaEngine:
         """Return the rows of output, those that the last call wrote first."""
         address = ctypes.addressof(find(self._pointer).contents)
         if (address, width) not in self._seen:
-            room = (ctypes.c_float * (self._outputs * width)).from_address(address)
-            self._seen = {(address, width): np.ctypeslib.as_array(room).reshape(self._outputs, width)}
+            room = (ctypes.c_float * (self.outputs * width)).from_address(address)
+            self._seen = {(address, width): np.ctypeslib.as_array(room).reshape(self.outputs, width)}
         return self._seen[address, width]
 
 

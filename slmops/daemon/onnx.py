@@ -26,7 +26,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from slmops.daemon.engine import Logits, Part, Shape
-from slmops.daemon.refusal import BAD_REQUEST, RefusedError
+from slmops.daemon.vectors import States
 from slmops.errors import ModelError
 
 ERROR_LEVEL = 3
@@ -57,6 +57,7 @@ class OnnxEngine:
     """An `Engine` over an ONNX graph; keys and values stay on ONNX Runtime's side between steps."""
 
     apart, copies, parts = False, True, 1
+    outputs = width = 0
 
     def __init__(self, file: Path, shape: Shape) -> None:
         """Load `file`; raise ModelError when it does not load or is not such a decoder."""
@@ -125,9 +126,9 @@ class OnnxEngine:
         """Raise ModelError: sequences share a pool here, where places are nothing."""
         raise ModelError(f"{one} and {other} have no places to change")
 
-    def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Raise RefusedError: the graph says nothing but logits."""
-        raise RefusedError(BAD_REQUEST, f"this model has no embeddings, of {len(ids)} tokens or any other")
+    def embed(self, sequence: int, ids: Sequence[int]) -> States:
+        """Raise ModelError: the graph says nothing but logits."""
+        raise ModelError(f"{len(ids)} tokens, read into {sequence}, come to nothing but logits")
 
     def _claim(self, count: int) -> None:
         """Raise ModelError when the pool has no room for `count` more tokens."""

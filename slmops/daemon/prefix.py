@@ -106,11 +106,6 @@ class Book:
         free = next(one for one in range(self.sequences) if one not in self._held)
         return Entry(free, source, shared, tuple(thrown))
 
-    def room(self, count: int) -> tuple[int, ...] | None:
-        """Return which kept sequences go to make room for `count` tokens in a free one; None: not now."""
-        entry = self.entry((), count, anew=False)
-        return None if entry is None else entry.thrown
-
     def begin(self, target: int, prompt: Sequence[int], whole: int, source: int | None, shared: int) -> None:
         """Note that `target` is at work on `prompt`, and that `shared` tokens of it came from `source`."""
         spans = list[tuple[int, int]]()

@@ -17,11 +17,11 @@ from slmops.artifact.description import Description
 from slmops.daemon import answer, api, constrain, protocol
 from slmops.daemon.batch import Job, Work
 from slmops.daemon.chat import chat_ids, completion_ids
-from slmops.daemon.engine import Engine
 from slmops.daemon.generate import Piece, Wish
 from slmops.daemon.load import Model
 from slmops.daemon.refusal import BAD_REQUEST, RefusedError
 from slmops.daemon.tools import Calls
+from slmops.daemon.vectors import Vectors
 
 if TYPE_CHECKING:
     from slmops.daemon.classifier import Classifier
@@ -41,40 +41,12 @@ class Order:
 
 
 @dataclass(eq=False)
-class Vectors:
-    """The errand to make vectors of texts, one text a bit."""
-
-    engine: Engine
-    texts: list[list[int]]
-    dimensions: int | None = None
-    """How many the client expects; there is but one number of them."""
-    found: list[list[float]] = field(default_factory=list)
-
-    @property
-    def room(self) -> int:
-        """See `Errand`."""
-        return len(self.texts[len(self.found)])
-
-    def bit(self) -> bool:
-        """See `Errand`."""
-        vector = self.engine.embed(self.texts[len(self.found)])
-        if self.dimensions not in {None, len(vector)}:
-            message = (
-                f"dimensions: expected {len(vector)}, as this model's vectors have, got {self.dimensions}"
-            )
-            raise RefusedError(BAD_REQUEST, message, reason="invalid_value", param="dimensions")
-        self.found.append(vector.tolist())
-        return len(self.found) == len(self.texts)
-
-
-@dataclass(eq=False)
 class Labels:
     """The errand to label texts, one text a bit."""
 
     scores: Iterator[list[float]]
     count: int
     found: list[list[float]] = field(default_factory=list)
-    room: int = 0
 
     def bit(self) -> bool:
         """See `Errand`."""
@@ -135,7 +107,7 @@ class Clerk:
         if not isinstance(self._model, Model):
             return ("classify",)
         chat: tuple[protocol.Kind, ...] = ("chat",) if self._model.template else ()
-        vectors: tuple[protocol.Kind, ...] = ("embeddings",) if self._description.format == "gguf" else ()
+        vectors: tuple[protocol.Kind, ...] = ("embeddings",) if self._model.engine.width else ()
         return (*chat, "completion", *vectors)
 
     def ready(self, seconds: float) -> protocol.Ready:
@@ -218,23 +190,31 @@ class Clerk:
         )
 
     def _embed(self, ask: protocol.Ask, asked: api.EmbeddingsRequest, model: Model) -> Order:
+        width = model.engine.width
+        if not width:
+            raise RefusedError(BAD_REQUEST, "this model has no embeddings: it says nothing but logits")
+        if asked.dimensions not in {None, width}:
+            message = f"dimensions: expected {width}, as this model's vectors have, got {asked.dimensions}"
+            raise RefusedError(BAD_REQUEST, message, reason="invalid_value", param="dimensions")
         texts = [
             model.vocabulary.encode(each, begin=True, controls=False) if isinstance(each, str) else each
             for each in asked.inputs
         ]
+        if not all(texts):
+            raise RefusedError(BAD_REQUEST, "input: a text has no tokens", reason="invalid_value")
         longest = max(map(len, texts))
         if longest > self._description.context:
             raise self._too_long(longest, "the context")
-        errand, tokens = Vectors(model.engine, texts, asked.dimensions), sum(map(len, texts))
+        vectors, tokens = Vectors(texts), sum(map(len, texts))
 
         def tell(_said: Piece | None) -> Word:
             packed = asked.encoding_format == "base64"
             body = answer.embedded(
-                errand.found, release=self._description.reference, tokens=tokens, packed=packed
+                vectors.found, release=self._description.reference, tokens=tokens, packed=packed
             )
             return _done(ask, body, tokens)
 
-        return Order(ask.id, errand, tell)
+        return Order(ask.id, vectors, tell)
 
     def _label(self, ask: protocol.Ask, asked: api.ClassifyRequest, model: Classifier) -> Order:
         texts = [model.ids(text) for text in asked.texts]

@@ -12,6 +12,7 @@ from slmops.daemon.generate import Wish, Writing
 from slmops.daemon.prefix import ALIKE
 from slmops.daemon.refusal import RefusedError
 from slmops.daemon.sampling import Sampling
+from slmops.daemon.vectors import Vectors
 from slmops.errors import ModelError
 
 VOCABULARY = 7
@@ -23,6 +24,7 @@ class Abacus:
     def __init__(self, *, context=60, pool=60, slots=3, stride=4, copies=False, apart=False, parts=1):
         self.context, self.pool, self.slots, self.stride, self.parts = context, pool, slots, stride, parts
         self.apart, self.copies, self.vocabulary = apart, copies or apart, VOCABULARY
+        self.outputs, self.width = 3, VOCABULARY
         self.sequences = slots if apart else 2 * slots
         if apart:
             self.pool = slots * context
@@ -60,10 +62,12 @@ class Abacus:
         assert len(self.lines[one]) + len(self.lines[other]) <= self.context
         self.lines[one], self.lines[other] = self.lines[other], self.lines[one]
 
-    def embed(self, ids):
-        self._call(("embed", len(ids)))
-        assert self.used + len(ids) <= self.pool
-        return np.array(ids, np.float32)
+    def embed(self, sequence, ids):
+        assert 1 <= len(ids) <= self.outputs
+        self._call(("embed", sequence, len(ids)))
+        start = len(self.lines[sequence])
+        self._add(sequence, ids)
+        return sums(ids, start)
 
     @property
     def used(self):
@@ -85,6 +89,15 @@ class Abacus:
 
 def following(ids):
     return sum(at * token + 1 for at, token in enumerate(ids, 1)) % VOCABULARY
+
+
+def sums(ids, start=0):
+    """What tokens come to: each more the later it stands, so that any mistake changes it."""
+    return sum(at * np.eye(VOCABULARY)[token] for at, token in enumerate(ids, start + 1))
+
+
+def vector(text):
+    return (sums(text) / np.linalg.norm(sums(text))).astype(np.float32).tolist()
 
 
 def expected(prompt, limit):
@@ -116,12 +129,18 @@ def drained(batch):
     return said
 
 
+def ran(batch, turns):
+    """Let a batch take some turns; return what was said."""
+    return [each for _ in range(turns) if batch.active for each in batch.turn()]
+
+
 def text(pieces):
     return "".join(piece.text for piece in pieces)
 
 
 ids = st.lists(st.integers(1, 2), min_size=1, max_size=30)
 asks = st.tuples(ids, st.integers(1, 20), st.booleans(), st.integers(0, 6))
+texts = st.tuples(st.lists(ids, min_size=1, max_size=3), st.integers(0, 6))
 
 
 engines = st.builds(
@@ -170,6 +189,30 @@ def test_those_who_leave_take_nobody_with_them(asked, engine, data):
         if made not in gone:
             assert text(said[made]) == expected(prompt, limit)
     assert running.active == 0
+
+
+@settings(max_examples=200)
+@given(st.lists(asks | texts, min_size=1, max_size=8), engines, st.data())
+def test_vectors_are_the_same_whoever_asks_and_leaves_beside_them(asked, engine, data):
+    running, said = batch(engine), []
+    works = [Vectors(each[0]) if len(each) == 2 else job(*each[:2], anew=each[2]) for each in asked]
+    for work, each in zip(works, asked, strict=True):
+        running.add(work)
+        said += ran(running, each[-1])
+    leaving = data.draw(st.sets(st.sampled_from(works)))
+    for work in leaving:
+        said += ran(running, 1)
+        running.cancel(work)
+    after = ran(running, 10_000)
+    assert running.active == 0
+    assert not leaving & {work for work, _ in after}
+    for work in set(works) - leaving:
+        words = [words for one, words in said + after if one is work]
+        if isinstance(work, Job):
+            assert text(words) == expected(work.ids, work.writing.wish.limit)
+        else:
+            assert words == [None]
+            assert work.found == [pytest.approx(vector(one)) for one in work.texts]
 
 
 def test_prompts_are_read_one_after_the_other_and_then_all_go_on_together():
@@ -249,6 +292,49 @@ def test_a_long_prompt_lets_the_others_go_on_in_between():
         kinds.append(engine.calls[-1][0])
     reads = [at for at, kind in enumerate(kinds) if kind == "read"][2:]
     assert all("step" in kinds[one:other] for one, other in itertools.pairwise(reads))
+
+
+def test_a_long_text_lets_the_others_go_on_in_between():
+    engine, seconds = Abacus(slots=2, pool=100, context=100), itertools.count(step=PROMPT_SECONDS)
+    running = batch(engine, lambda: next(seconds))
+    talker = next(list(ids) for ids in itertools.product((1, 2), repeat=8) if len(expected(ids, 20)) == 20)
+    running.add(job(talker, limit=20))
+    running.add(Vectors([[2] * 40]))
+    while running.active:
+        running.turn()
+    kinds = [call[0] for call in engine.calls]
+    strides = [at for at, kind in enumerate(kinds) if kind == "embed"]
+    assert len(strides) == 14
+    assert all("step" in kinds[one:other] for one, other in itertools.pairwise(strides))
+
+
+def test_who_leaves_in_the_midst_of_a_text_has_no_more_of_it_read():
+    engine = Abacus()
+    running = batch(engine)
+    leaving, staying = Vectors([[1] * 9]), job([2] * 3, limit=2)
+    for work in (leaving, staying):
+        running.add(work)
+    running.turn()
+    running.cancel(leaving)
+    said = drained(running)
+    assert [call[0] for call in engine.calls].count("embed") == 1
+    assert list(said) == [staying]
+    assert not engine.lines[0] or engine.lines[0][0] == [2]
+
+
+def test_a_text_that_cannot_be_read_is_nobody_elses_loss():
+    engine = Abacus()
+    running = batch(engine)
+    broken, fine = Vectors([[1] * 9]), Vectors([[1, 2]])
+    for work in (broken, fine):
+        running.add(work)
+    running.turn()
+    engine.broken = True
+    ((failed, refusal),) = running.turn()
+    engine.broken = False
+    assert (failed, refusal.status) == (broken, 500)
+    assert drained(running) == {fine: [None]}
+    assert fine.found == [pytest.approx(vector([1, 2]))]
 
 
 def test_what_begins_alike_is_read_once():
@@ -374,47 +460,48 @@ def test_numbers_that_are_none_end_the_one_answer_they_are_of():
     assert "not numbers" in str(said)
 
 
-class Sums:
-    """An errand in two bits."""
-
-    room = 8
-
-    def __init__(self, engine):
-        self._engine, self.found = engine, []
-
-    def bit(self):
-        self.found.append(self._engine.embed([1] * self.room))
-        return len(self.found) == 2
-
-
-def test_an_errand_takes_its_turns_among_the_others_and_its_room_from_what_is_kept():
+def test_a_text_takes_its_turn_among_the_others_and_its_room_from_what_is_kept():
     engine = Abacus(pool=20, context=20)
     running = batch(engine)
-    first, errand, last = job([1] * 10, limit=2), Sums(engine), job([2] * 10, limit=2)
-    for work in (first, errand, last):
+    first, vectors, last = job([1] * 10, limit=2), Vectors([[1] * 18, [2] * 20]), job([2] * 10, limit=2)
+    for work in (first, vectors, last):
         running.add(work)
     said = drained(running)
-    assert said[errand] == [None]
+    assert said[vectors] == [None]
     assert text(said[last]) == expected([2] * 10, 2)
 
 
-def test_who_comes_after_a_long_errand_does_not_wait_for_its_end():
+def test_who_comes_after_many_texts_waits_for_one():
     engine = Abacus()
     running = batch(engine)
-    errand, question = Sums(engine), job([2] * 3, limit=2)
-    running.add(errand)
+    vectors, question = Vectors([[1] * 3, [1] * 3]), job([2] * 3, limit=2)
+    running.add(vectors)
     running.add(question)
     running.turn()
     assert [work for work, _ in running.turn()] == [question]
-    assert len(errand.found) == 1
+    assert len(vectors.found) == 1
 
 
-def test_without_an_engine_errands_are_done_one_after_the_other():
-    engine = Abacus()
+class Countdown:
+    """An errand in some bits, which may fail at its end."""
+
+    def __init__(self, bits, *, fails=False):
+        self.bits, self.fails = bits, fails
+
+    def bit(self):
+        self.bits -= 1
+        if self.fails and not self.bits:
+            raise ModelError("it does not compute")
+        return not self.bits
+
+
+def test_without_an_engine_errands_take_turns():
     running = Errands()
-    errands = [Sums(engine), Sums(engine)]
-    for errand in errands:
+    long, gone, short, failing = Countdown(5), Countdown(1), Countdown(2), Countdown(3, fails=True)
+    for errand in (long, gone, short, failing):
         running.add(errand)
-    running.cancel(errands[0])
-    assert drained(running) == {errands[1]: [None]}
-    assert running.steps == 2
+    running.cancel(gone)
+    said = drained(running)
+    assert list(said) == [short, failing, long]
+    assert (said[short], said[long], said[failing][0].status) == ([None], [None], 500)
+    assert running.steps == 10

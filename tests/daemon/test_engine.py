@@ -2,6 +2,7 @@
 
 import json
 
+import llama_cpp
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from slmops.daemon.describe import read
 from slmops.daemon.engine import Part, Shape
 from slmops.daemon.llama import LlamaEngine, LlamaModel
 from slmops.daemon.load import Want, load
-from slmops.daemon.refusal import RefusedError
+from slmops.daemon.vectors import Vectors
 
 CONTEXT = 128
 
@@ -40,6 +41,32 @@ def read_all(engine, sequence, ids):
         stride = ids[at : at + engine.stride]
         (logits,) = engine.read([Part(sequence, stride, at + len(stride) == len(ids))])
     return logits.copy()
+
+
+def vector_of(engine, ids, *, between=lambda: None):
+    """The vector of a text, read in strides into a sequence that is empty afterwards."""
+    vectors, whole = Vectors([ids]), False
+    while not whole:
+        stride = ids[vectors.read : vectors.read + engine.outputs]
+        whole = vectors.hear(len(stride), engine.embed(1, stride))
+        between()
+    engine.keep(1, 0)
+    return np.array(vectors.found[0], np.float32)
+
+
+def plain_states(file, ids):
+    """What llama.cpp by itself computes of ids in one go."""
+    model, wanted = LlamaModel(file), llama_cpp.llama_context_default_params()
+    wanted.n_ctx = wanted.n_batch = wanted.n_ubatch = CONTEXT
+    wanted.pooling_type, wanted.embeddings, wanted.n_threads = llama_cpp.LLAMA_POOLING_TYPE_NONE, True, 1
+    context = llama_cpp.llama_init_from_model(model.pointer, wanted)
+    tokens = (llama_cpp.llama_token * len(ids))(*ids)
+    assert llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, len(ids))) == 0
+    found = llama_cpp.llama_get_embeddings(context)
+    states = np.ctypeslib.as_array(found, (len(ids), llama_cpp.llama_model_n_embd_out(model.pointer))).copy()
+    llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model.pointer)
+    return states
 
 
 def test_an_engine_says_how_much_it_holds(engine):
@@ -155,24 +182,37 @@ def test_the_whole_pool_can_be_used(engine):
     read_all(engine, 2, some(CONTEXT))
 
 
-def test_texts_that_mean_alike_have_like_vectors(engine, folder):
-    if folder.joinpath("model.onnx").exists():
-        with pytest.raises(RefusedError, match="no embeddings"):
-            engine.embed(some(4))
-        return
+def test_texts_that_mean_alike_have_like_vectors(engine):
+    if not engine.width:
+        pytest.skip("its graph says logits alone")
     text = some(50)
     read_all(engine, 0, some(20))
-    vector, near, far = (engine.embed(ids) for ids in (text, [*text[:-1], 4], some(50, 8)))
+    vector, near, far = (vector_of(engine, ids) for ids in (text, [*text[:-1], 4], some(50, 8)))
     assert np.linalg.norm(vector) == pytest.approx(1)
     assert vector @ near > vector @ far
-    assert np.array_equal(engine.embed(text), vector)
+    assert np.array_equal(vector_of(engine, text), vector)
     # It left nothing behind.
     assert read_all(engine, 1, some(CONTEXT - 20)).shape == (320,)
 
 
+@pytest.mark.parametrize("length", [1, 15, 16, 17, CONTEXT])
+def test_a_vector_is_the_mean_of_llama_cpps_own_states_however_the_text_was_cut(folder, engine, length):
+    if not engine.width:
+        pytest.skip("its graph says logits alone")
+    text = some(length)
+    mean = np.mean(plain_states(folder / "model.gguf", text), axis=0)
+    expected = mean / np.linalg.norm(mean)
+    assert vector_of(engine, text) == pytest.approx(expected, abs=1e-3)
+    if length < CONTEXT or engine.apart:
+        # Also where an answer is being written in between.
+        read_all(engine, 0, some(9))
+        found = vector_of(engine, text, between=lambda: engine.step([(0, 5)]))
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_vector_is_the_mean_of_what_each_token_comes_to(tiny, tmp_path):
     made = tiny.make_artifact(tmp_path / "parrot", "gguf", tiny.parrot_weights(), context=CONTEXT)
-    vector = engine_of(made).embed([7, 8, 7, 9] * 10)
+    vector = vector_of(engine_of(made), [7, 8, 7, 9] * 10)
     # The parrot's states are its tokens.
     assert {int(at) for at in np.argsort(-vector)[:3]} == {7, 8, 9}
     assert vector[7] == pytest.approx(2 * vector[8], rel=1e-3)

@@ -50,7 +50,7 @@ def test_whatever_comes_and_goes_what_is_at_work_stays_and_what_is_shared_was_th
         for sequence in sorted(working)[:ends]:
             lanes.end(sequence)
             working.discard(sequence)
-        assert set(lanes.at_work) == working
+        assert set(lanes.kept) == set(texts) - working
         assert all(lanes.read(sequence) == len(text) for sequence, text in texts.items())
 
 
@@ -65,7 +65,7 @@ def test_those_at_work_come_to_lie_side_by_side_with_as_few_moves_as_can_be(work
     pairs = list(lanes.closing())
     for one, other in pairs:
         lanes.exchange(one, other)
-    there = lanes.at_work
+    there = sorted(set(range(10)) - set(lanes.kept))
     assert not there or there == list(range(there[0], there[0] + len(working)))
     windows = [set(range(start, start + len(working))) for start in range(11 - len(working))]
     assert len(pairs) == min(len(working - window) for window in windows)
@@ -117,10 +117,9 @@ def test_the_least_recently_used_goes_first():
 
 def test_a_text_gets_an_empty_sequence_and_only_then():
     lanes = Lanes(CONTEXT, 2)
-    assert lanes.room(5) == ()
-    for start in range(2):
-        begun(lanes, [start] * 5)
-    assert lanes.room(5) is None
+    assert begun(lanes, [], 5) == (0, 0)
+    assert begun(lanes, [], 5) == (1, 0)
+    assert begun(lanes, [], 5) is None
     lanes.end(1)
-    assert lanes.room(5) == (1,)
-    assert lanes.room(CONTEXT + 1) is None
+    assert begun(lanes, [], CONTEXT + 1) is None
+    assert begun(lanes, [], 5) == (1, 0)

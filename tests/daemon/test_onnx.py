@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from slmops.daemon.engine import Part, Shape
 from slmops.daemon.onnx import SHORT, OnnxEngine, companies
-from slmops.daemon.refusal import RefusedError
 from slmops.errors import ModelError
 
 CONTEXT, STRIDE, SLOTS, CLOSE = 300, 32, 4, 1e-4
@@ -145,8 +144,10 @@ def test_the_pool_bounds_the_tokens_of_all_sequences(files):
 
 
 def test_a_decoder_has_no_embeddings(files):
-    with pytest.raises(RefusedError, match="no embeddings"):
-        opened(files["rows"]).embed([1, 2])
+    engine = opened(files["rows"])
+    assert engine.width == 0
+    with pytest.raises(ModelError, match="nothing but logits"):
+        engine.embed(0, [1, 2])
 
 
 @given(st.dictionaries(st.integers(0, 15), st.integers(0, 4000), min_size=1), st.booleans())

@@ -208,6 +208,25 @@ def test_texts_become_vectors(line, parrot):
     assert done.prompt_tokens == body(done)["usage"]["prompt_tokens"] == 5
 
 
+def test_a_long_text_is_read_bit_by_bit_and_no_further_once_nobody_wants_it(line):
+    if "embeddings" not in line.ready.kinds:
+        pytest.skip("its graph says logits alone")
+
+    def pulse():
+        line.say(Ping())
+        while not isinstance(said := line.hear(), Pulse):
+            pass
+        return said
+
+    before, number = pulse(), line.ask("embeddings", input=[[7] * ENDLESS])
+    while (now := pulse()).steps < before.steps + 3:
+        assert not (now.steps > before.steps and now.active == 0)
+    assert now.active == 1
+    line.say(Cancel(id=number))
+    line.answer("completion", prompt="x", max_tokens=1)
+    assert not pulse().busy
+
+
 def test_nothing_of_what_is_asked_is_written_to_the_log(line):
     line.refusal("completion", json.dumps({"prompt": PRIVATE, "nonsense": PRIVATE}).encode())
     line.answer("completion", prompt=PRIVATE, max_tokens=3)
