@@ -4,9 +4,9 @@ Pure. Two ways are known: JSON between <tool_call> and </tool_call> (Qwen, Herme
 JSON alone (Llama 3, and whoever's marks are control tokens, which are no text). It does not know tokens,
 templates or how an answer is told.
 
-Laws: however the text was cut, the same text and the same calls are read from it; no mark is ever text;
-what was begun as a call and is none is text, its marks left out; JSON alone is a call only where it names
-a function that was offered.
+Laws: however the text was cut, the same text and the same calls are read from it; no mark is ever text; a
+mark in a string of a call is part of the string; what was begun as a call and is none is text, its marks left
+out, and ends at the first of them; JSON alone is a call only where it names a function that was offered.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _MARK = re.compile(f"{OPEN}|{CLOSE}")
+_STRING_OR_MARK = re.compile(rf'"(?:[^"\\]++|\\.)*+"|"|{OPEN}|{CLOSE}', re.DOTALL)
+"""A string of JSON, the beginning of one that does not end, or a mark."""
 _BETWEEN = re.compile(r"[\s;,]*")
 """What may stand between two calls that are JSON alone."""
 
@@ -49,8 +51,12 @@ class Calls:
     def push(self, text: str) -> tuple[str, list[Call]]:
         """Take more text; return what of it is certainly text, and the calls that are whole now."""
         self._held += text
+        return self._read(last=False)
+
+    def _read(self, *, last: bool) -> tuple[str, list[Call]]:
+        """Return what is certain; `last` says that no more comes."""
         said, calls = list[str](), list[Call]()
-        while mark := _MARK.search(self._held):
+        while mark := self._mark(last=last):
             before, self._held, self._begun = self._held[: mark.start()], self._held[mark.end() :], True
             if self._inside:
                 self._close(before, said, calls)
@@ -66,20 +72,38 @@ class Calls:
 
     def flush(self) -> tuple[str, list[Call]]:
         """Take the end; return what is left, as `push` does."""
+        text, calls = self._read(last=True)
         held, self._held = self._held, ""
-        said, calls = list[str](), list[Call]()
+        said = [text]
         if self._inside:
-            self._close(held[: len(held) - _overlap(held)], said, calls)
+            self._close(_unmarked(held), said, calls)
             return "".join(said), calls
-        calls = [] if self._begun else self._alone(held)
-        return ("" if calls or (self._found and held.isspace()) else held), calls
+        alone = [] if self._begun else self._alone(held)
+        if not alone and not (self._found and held.isspace()):
+            said.append(held)
+        return "".join(said), [*calls, *alone]
+
+    def _mark(self, *, last: bool) -> re.Match[str] | None:
+        """Return the first mark of what is held: in no string, if a call goes so far; else of all."""
+        first = _MARK.search(self._held)
+        if first is None or not (self._inside or self._alone_so_far()):
+            return first
+        end = _outside_strings(self._held)
+        if end is None and not last:
+            return None
+        if self._inside:
+            called = _called(self._held[: end.start()] if end else _unmarked(self._held)) is not None
+        else:
+            called = end is None and bool(self._alone(self._held))
+        return end if called else first
 
     def _close(self, inside: str, said: list[str], calls: list[Call]) -> None:
-        try:
-            calls.append(_call(json.loads(inside, strict=False, parse_constant=_no_number)))
-            self._found = True
-        except (ValueError, RecursionError):
+        call = _called(inside)
+        if call is None:
             said.append(inside)
+        else:
+            calls.append(call)
+            self._found = True
 
     def _alone_so_far(self) -> bool:
         """Say whether all there was may be the beginning of calls that are JSON alone."""
@@ -97,6 +121,26 @@ class Calls:
         except (ValueError, RecursionError):
             return []
         return calls if all(call.name in self._names for call in calls) else []
+
+
+def _called(inside: str) -> Call | None:
+    """Return the call that a text is, if it is one."""
+    try:
+        return _call(json.loads(inside, strict=False, parse_constant=_no_number))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _outside_strings(text: str) -> re.Match[str] | None:
+    """Return the first mark that is in no string, as JSON has them."""
+    found = (each for each in _STRING_OR_MARK.finditer(text) if each[0] == '"' or each[0][0] == "<")
+    first = next(found, None)
+    return first if first and first[0] != '"' else None
+
+
+def _unmarked(text: str) -> str:
+    """Return a text that has ended without the mark that it may have begun last."""
+    return text[: len(text) - _overlap(text)]
 
 
 def _call(said: Any) -> Call:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slmops.daemon.tools import CLOSE, OPEN, Call, Calls
@@ -27,6 +27,9 @@ FRAGMENTS = [
     "]",
     ", ",
     '"',
+    "\\",
+    '{"name": "clock", "arguments": {"say": "',
+    '"}}',
     "é",
 ]
 written = st.lists(st.sampled_from(FRAGMENTS), max_size=12)
@@ -67,6 +70,10 @@ def read(*pieces):
             [],
         ),
         ("{" * 2000, "{" * 2000, []),
+        # A string that nobody ends takes no call away, and nothing of the text but marks.
+        (f'{OPEN}{{"name": "x}}{CLOSE} Hm. {OPEN}{ULM}{CLOSE}', '{"name": "x} Hm.', [WEATHER]),
+        (f'{OPEN}{{"name": 3, "x": "{CLOSE}"}}{CLOSE}', '{"name": 3, "x": ""}', []),
+        (f'{{"answer": "{OPEN}"}} Hm.', '{"answer": ""} Hm.', []),
     ],
 )
 def test_calls_are_read_as_models_write_them(text, said, calls):
@@ -92,7 +99,7 @@ def test_however_the_text_was_cut_the_same_is_read(fragments, data):
     assert read(*pieces) == read(text)
 
 
-@given(fragments=st.lists(st.sampled_from([OPEN, CLOSE, ULM, LLAMA, "Hm. ", "\n", "{"]), max_size=8))
+@given(fragments=st.lists(st.sampled_from([*FRAGMENTS[:2], *FRAGMENTS[5:]]), max_size=12))
 def test_no_mark_that_was_written_is_text(fragments):
     said, _ = read("".join(fragments))
     assert OPEN not in said
@@ -110,11 +117,28 @@ def test_text_is_told_as_soon_as_it_is_no_mark():
     assert calls.push("b>") == (" <b>", [])
 
 
-@given(arguments=st.dictionaries(st.text(), st.text() | st.integers() | st.booleans() | st.none()))
-def test_what_was_called_with_is_what_was_written(arguments):
-    written = json.dumps({"name": "clock", "arguments": arguments})
-    # A mark within a call ends it: so models write, and no text tells the two apart.
-    assume(OPEN not in written)
-    assume(CLOSE not in written)
-    said, (call,) = read(written)
-    assert (said, json.loads(call.arguments)) == ("", arguments)
+marked = st.lists(st.sampled_from([OPEN, CLOSE, '"', "\\", "<", "/", ">", "\n", "{", "é"])).map("".join)
+strings = st.text() | marked
+
+
+@pytest.mark.parametrize("form", ["{0}", "{1}{0}{2}", "{1}\n{0}\n{2}\n", "{1}{0}", "Hm. {1}{0}{2}{1}{0}{2}"])
+@given(
+    arguments=st.dictionaries(strings, strings | st.lists(strings) | st.integers() | st.none()),
+    ascii_only=st.booleans(),
+    cut=st.integers(1, 30),
+)
+def test_what_was_called_with_is_what_was_written_whatever_marks_are_in_it(form, arguments, ascii_only, cut):
+    call = json.dumps({"name": "clock", "arguments": arguments}, ensure_ascii=ascii_only)
+    written = form.format(call, OPEN, CLOSE)
+    said, calls = read(*(written[at : at + cut] for at in range(0, len(written), cut)))
+    assert said == ("Hm." if form.startswith("Hm.") else "")
+    assert [(call.name, json.loads(call.arguments)) for call in calls] == [("clock", arguments)] * max(
+        1, form.count("{0}")
+    )
+
+
+def test_a_call_is_told_as_soon_as_it_is_whole_whatever_it_speaks_of():
+    calls = Calls(["weather"])
+    xml = '{"name": "weather", "arguments": {"city": "</tool_call>"}}'
+    assert calls.push(f"{OPEN}{xml}") == ("", [])
+    assert calls.push(f"{CLOSE} So.") == (" So.", [Call("weather", '{"city": "</tool_call>"}')])
