@@ -21,9 +21,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from slmops.daemon.overhear import Ear
 from slmops.daemon.protocol import (
     Ask,
     Cancel,
@@ -240,18 +242,19 @@ class Worker:
         ours, its = socket.socketpair()
         with its, ExitStack() as undo:
             undo.enter_context(ours)
-            words = [*_python(), "-m", "slmops.daemon.work", *self._words(its.fileno())]
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=_environment(),
-                pass_fds=[its.fileno()],
-            )
+            words, ear = [*_python(), "-m", "slmops.daemon.work", *self._words(its.fileno())], Ear()
+            with ear.mouth() as mouth:
+                process = await asyncio.create_subprocess_exec(
+                    *words,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=mouth,
+                    env=_environment(),
+                    pass_fds=[its.fileno()],
+                )
             undo.pop_all()
-        self.pid = process.pid
-        self._relaying = asyncio.ensure_future(self._relay(process))
+        self.pid, self._ear = process.pid, ear
+        ear.listen(partial(self._note, process.pid))
         self._told = asyncio.get_running_loop().create_future()
         try:
             _, self._line = await asyncio.get_running_loop().create_connection(
@@ -285,15 +288,12 @@ class Worker:
             with suppress(ProcessLookupError):
                 process.kill()
         await process.wait()
-        await asyncio.wait({self._relaying}, timeout=1.0)
+        await self._ear.close()
 
-    async def _relay(self, process: asyncio.subprocess.Process) -> None:
+    def _note(self, pid: int, line: str) -> None:
         """Pass on what the worker writes, and remember the end of it."""
-        assert process.stderr is not None  # noqa: S101 - it was asked for
-        while line := await _line_of(process.stderr):
-            said = line.decode("utf-8", "replace").rstrip()
-            self.words.append(said)
-            log.info("%s", said, extra={"pid": process.pid})
+        self.words.append(line)
+        log.info("%s", line, extra={"pid": pid})
 
     def _hear(self, said: ToRouter) -> None:
         if isinstance(said, Piece | Done | Refused):
@@ -341,14 +341,6 @@ class Worker:
             *(("--pool", str(plan.pool)) if plan.pool else ()),
             *(("--adopt", plan.adopt) if plan.adopt else ()),
         ]
-
-
-async def _line_of(stream: asyncio.StreamReader) -> bytes:
-    """Return the next line; of one that is too long, what of it there is room for."""
-    try:
-        return await stream.readline()
-    except ValueError:
-        return b"(a line too long to keep)\n"
 
 
 def _python() -> Sequence[str]:

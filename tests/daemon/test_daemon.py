@@ -277,6 +277,16 @@ def test_a_stream_whose_worker_ends_says_so_and_the_next_request_is_answered(par
     assert after.json()["choices"][0]["text"] == "yz"
 
 
+def test_who_keeps_a_workers_log_open_holds_up_nobody_who_ends_the_worker(parrot, run_daemon):
+    with (
+        run_daemon(parrot) as running,
+        running.client(),
+        # As a child does that the worker left behind.
+        Path(f"/proc/{worker_of(running)}/fd/2").open("wb"),
+    ):
+        assert running.stop() == 0
+
+
 def test_ctrl_c_lets_running_requests_finish(parrot, run_daemon):
     ask = {"prompt": "x", "max_tokens": 500, "stream": True}
     with run_daemon(parrot) as running, running.client() as http:
