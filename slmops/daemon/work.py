@@ -151,6 +151,9 @@ def main() -> int:
     # Ctrl-C reaches the whole terminal; the router ends us when it has finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stand_back()
+    # Else two threads of llama.cpp that give up together each start a debugger, and wait for the other's
+    # for ever: neither they nor their debuggers end, and what these hold open stays open.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     if options.adopt:
         # By a process without what computes here: that is half the memory.
         at = sys.orig_argv.index("-m") + 1

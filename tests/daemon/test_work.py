@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -263,3 +265,21 @@ def test_a_model_that_does_not_load_is_told_of_and_ends_the_worker(tiny, tmp_pat
         assert "model.gguf does not load" in failed.message
         assert failed.code == "SLM-MODEL"
         assert line.process.wait(30) == 1
+
+
+def test_a_model_that_llama_cpp_gives_up_on_ends_the_worker_by_itself_and_the_log_says_why(tiny, tmp_path):
+    made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights())
+    model = made / "model.gguf"
+    data = bytearray(model.read_bytes())
+    name = b"llama.attention.layer_norm_rms_epsilon"
+    struct.pack_into("<f", data, data.index(name) + len(name) + 4, -1.0)
+    model.write_bytes(data)
+
+    # Both threads give up: one by one they would start a debugger that holds open what the other waits for.
+    with worker(made, tmp_path, "--threads", 2) as line:
+        ended = line.process.wait(60)
+        said = line.log.read_text().splitlines()
+
+    assert ended == -signal.SIGABRT
+    assert said
+    assert [words for words in said if "GGML_ASSERT" not in words] == []
