@@ -33,6 +33,8 @@ LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 HEAD_END: Final = b"\r\n\r\n"
 OK: Final = 200
 SHOWN: Final = 300
+PATIENCE: Final = 240.0
+"""Seconds for a whole answer; a server that gives none shall be told of, not waited for."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,11 @@ class Client(asyncio.Protocol):
         except OSError as error:
             return self._got(time.monotonic(), str(error))
         cast("asyncio.Transport", self._transport).write(request)
-        await self._over
+        done, _ = await asyncio.wait({self._over}, timeout=PATIENCE)
+        if not done:
+            cast("asyncio.Transport", self._transport).abort()
+            await self._over
+            return self._got(time.monotonic(), f"no end within {PATIENCE:g} s")
         if self.lost and not fresh and not self._parts:
             # The server closed a connection that lay idle: every client begins anew then.
             return await self.ask(at, request)
