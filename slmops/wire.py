@@ -32,6 +32,8 @@ CHUNK_DIGITS = 32
 """Hexadecimal digits of a chunk's sha256 that are compared; at the end the whole file's counts."""
 FROM_AGENT = "x-slmops-agent"
 """HTTP header of what the agent asks its daemon, as golden prompts: no sample of what users ask."""
+PASSAGE = "SLMOPS_PASSAGE"
+"""Names to a router where it takes up idle connections of the one before, and where it leaves its own."""
 DISK_RESERVE = 64 << 20
 """Bytes of disk that a device keeps free for its system: the operator looks first, the agent insists."""
 

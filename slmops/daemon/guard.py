@@ -5,7 +5,9 @@ seconds, and no request's meaning. Nothing here runs when an event is sent and i
 
 Laws: from its first byte a request is whole within `request` seconds, or is answered 408; who takes nothing
 of his answer for `reader` seconds is cut off; one connection more than `connections` is answered 503, those
-through the admin socket never; through that one come the owner and root alone.
+through the admin socket never; through that one come the owner and root alone. A server that ends leaves each
+connection, as soon as nothing is under way there, to the one that follows; where none does, its last answer
+says so, and whoever is about to ask is waited for.
 """
 
 from __future__ import annotations
@@ -14,19 +16,24 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from slmops.daemon import listen
+from slmops.daemon.passage import Passage
 
 LATE, BUSY = 408, 503
 FAREWELL = 2.0
 """Seconds in which who is turned away may read why."""
 RETRY_SECONDS = 1
+CLOSE = (b"connection", b"close")
 PHRASES = {LATE: "Request Timeout", BUSY: "Service Unavailable"}
 log = logging.getLogger("slmops.daemon")
 
@@ -41,6 +48,8 @@ class Limits:
     """Within which a reader must take something of what waits for him."""
     idle: float = 75.0
     """Between an answer and the next request of its connection."""
+    last_call: float = 0.5
+    """In which a server that ends, and that nobody follows, still hears a request over an idle connection."""
     connections: int = 512
 
 
@@ -55,7 +64,7 @@ class Turned:
 
 
 def config(
-    app: ASGIApp, admin: frozenset[str], *, limits: Limits, turned: Turned, graceful: float
+    app: ASGIApp, admin: frozenset[str], *, limits: Limits, turned: Turned, graceful: float, passage: Passage
 ) -> uvicorn.Config:
     """Return how uvicorn serves `app`; `admin` are the names of the admin sockets, `graceful` is in seconds.
 
@@ -64,7 +73,7 @@ def config(
     # h11 and not httptools: it costs 3 us more an event, and a device need not carry a compiled parser.
     return uvicorn.Config(
         app,
-        http=_guarding(admin, limits, turned),
+        http=_guarding(admin, limits, turned, passage),
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -79,9 +88,40 @@ def config(
     )
 
 
-def _guarding(admin: frozenset[str], limits: Limits, turned: Turned) -> type[asyncio.Protocol]:
+async def take_up(lines: Iterable[socket.socket], server: uvicorn.Server) -> None:
+    """Go on with connections that the server before left."""
+
+    def made() -> asyncio.Protocol:
+        config = server.config
+        protocol: _Guarded = config.http_protocol_class(  # type: ignore[assignment, call-arg]
+            config=config, server_state=server.server_state, app_state=server.lifespan.state
+        )
+        protocol.lay_idle = True
+        return protocol
+
+    for line in lines:
+        with suppress(OSError):
+            await asyncio.get_running_loop().connect_accepted_socket(made, line)
+
+
+async def accept_no_more(doors: Iterable[socket.socket]) -> None:
+    """Leave who connects from now on at the doors, and let those in who were accepted.
+
+    A connection is a task of the loop's before it is the server's: one that the end of the server finds in
+    between would be lost.
+    """
+    loop = asyncio.get_running_loop()
+    for door in doors:
+        loop.remove_reader(door)
+    for _ in ("its transport is made", "its protocol is"):
+        await asyncio.sleep(0)
+
+
+def _guarding(
+    admin: frozenset[str], limits: Limits, turned: Turned, passage: Passage
+) -> type[asyncio.Protocol]:
     class Guarded(_Guarded):
-        _admin, _limits, _turned = admin, limits, turned
+        _admin, _limits, _turned, _passage = admin, limits, turned, passage
 
     return Guarded
 
@@ -92,6 +132,10 @@ class _Guarded(H11Protocol):
     _admin: frozenset[str]
     _limits: Limits
     _turned: Turned
+    _passage: Passage
+    lay_idle = False
+    """It was a server's before this one."""
+    _ending = False
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
     _dismissed = False
@@ -110,13 +154,24 @@ class _Guarded(H11Protocol):
         elif via != "admin" and len(self.connections) > self._limits.connections:
             self._turned.busy += 1
             self._dismiss(BUSY, "too many connections")
+        elif self.lay_idle:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         else:
             self._await_request()
+
+    def shutdown(self) -> None:
+        """End here, as soon as nothing is under way; uvicorn calls it."""
+        self._ending = True
+        self._announce_end()
+        self._move_on()
 
     def data_received(self, data: bytes) -> None:
         if self._dismissed:
             return
         super().data_received(data)
+        self._announce_end()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.more_body or cycle.response_complete:
             self._await_request()
@@ -129,6 +184,7 @@ class _Guarded(H11Protocol):
         if cycle is not None and cycle.more_body and not self.transport.is_closing():
             # The next request came before this answer was over, and not all of it.
             self._await_request()
+        self._move_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._request_is_whole()
@@ -142,6 +198,34 @@ class _Guarded(H11Protocol):
     def resume_writing(self) -> None:
         self._reader_took_all()
         super().resume_writing()
+        self._move_on()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Say whether nothing of a request is here, and nothing of an answer."""
+        states = {self.conn.our_state, self.conn.their_state}
+        waits = self.conn.trailing_data[0] or self.transport.get_write_buffer_size()
+        return states == {h11.IDLE} and not waits and not self._dismissed
+
+    def _announce_end(self) -> None:
+        """Have an answer say that the connection ends with it, where no server goes on with that."""
+        cycle: RequestResponseCycle | None = self.cycle
+        last = self._ending and not self._passage
+        if last and cycle is not None and CLOSE not in cycle.default_headers:
+            cycle.default_headers = [*cycle.default_headers, CLOSE]
+
+    def _move_on(self) -> None:
+        """Leave the connection to the next server once it lies idle in one that ends; else end it soon."""
+        if not self._ending or self.transport.is_closing() or not self._is_idle:
+            return
+        if self._passage.leave(self.transport.get_extra_info("socket").fileno()):
+            self.transport.close()
+        else:
+            self.loop.call_later(self._limits.last_call, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        if self._is_idle:
+            self.transport.close()
 
     def _via(self, sock: socket.socket) -> str:
         if sock.family != socket.AF_UNIX:

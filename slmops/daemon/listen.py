@@ -29,7 +29,8 @@ FIRST = 3
 NAMES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 LONGEST = 107
 """Bytes that a Unix socket's path may have."""
-BACKLOG = 128
+BACKLOG = 512
+"""Connections that may wait to be accepted, as many as may be open."""
 SHARED, OWN = 0o660, 0o600
 SILENT_MS = 60_000
 """How long what was sent may go unacknowledged, or find no room, before the kernel ends the connection."""

@@ -27,6 +27,7 @@ from slmops.daemon.enact import Bounds
 from slmops.daemon.journal import Journal
 from slmops.daemon.listen import Listener
 from slmops.daemon.notify import Notifier
+from slmops.daemon.passage import Passage
 from slmops.daemon.serve import application
 from slmops.daemon.service import Service, Settings
 from slmops.daemon.swap import Swap
@@ -53,7 +54,7 @@ class Server(uvicorn.Server):
     ) -> None:
         self.failure: BaseException | None = None
         self._options, self._service, self._swap, self._doors = options, service, swap, doors
-        self._notifier = Notifier()
+        self._notifier, self._passage = Notifier(), Passage()
         self._tasks: list[asyncio.Task[None]] = []
         door = Door(options.keys, options.cors)
         app = Admission(application(service, admin.routes(service, swap)), door)
@@ -61,7 +62,12 @@ class Server(uvicorn.Server):
         service.turned_away = lambda: {**asdict(turned), "wrong_key": door.failures}
         super().__init__(
             guard.config(
-                app, listen.admin_names(doors), limits=limits, turned=turned, graceful=options.drain + 1
+                app,
+                listen.admin_names(doors),
+                limits=limits,
+                turned=turned,
+                graceful=options.drain + 1,
+                passage=self._passage,
             )
         )
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,7 +76,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, say where, and begin to load."""
+        left = self._passage.take()
         await super().startup(sockets)
+        await guard.take_up(left, self)
         self._tell_port()
         for door in self._doors:
             log.info("listening on %s (%s)", door.name, door.door)
@@ -84,10 +92,12 @@ class Server(uvicorn.Server):
         log.info("stopping")
         self._notifier.stopping()
         end = asyncio.get_running_loop().call_later(self._options.drain, self._give_up)
+        await guard.accept_no_more(sockets or [])
         await super().shutdown(sockets)
         end.cancel()
         for task in self._tasks:
             task.cancel()
+        self._passage.close()
         await self._swap.end()
         await self._service.close()
 

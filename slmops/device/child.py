@@ -6,13 +6,14 @@ with exec and must still know its child.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 from slmops.device import runtimes
 from slmops.device.places import Places, read_json, write_json
+from slmops.wire import PASSAGE
 
 DRAIN = 10.0
 """Seconds a daemon has to finish what it is answering."""
@@ -30,7 +32,7 @@ LETTERS = 200
 NOT_STARTED = 127
 """The exit code of a daemon whose program does not start, as a shell has it."""
 FIRST_HANDED = 3
-"""The descriptor that a process is handed its listening socket at, as systemd does."""
+"""The descriptor that a process is handed its listening socket at, as systemd does; the passage's follow."""
 FLAGS = ("slots", "pool", "seats", "max_pause", "cache", "capture", "cors", "memory_limit")
 """Of the settings under `daemon`, those that the router takes as flags."""
 _OTHERS = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
@@ -61,16 +63,18 @@ def way(places: Places, config: dict[str, Any]) -> str:
     return json.dumps(said, sort_keys=True)
 
 
-def start(places: Places, config: dict[str, Any], slot: str, since: float, door: int | None) -> Child:
+def start(
+    places: Places, config: dict[str, Any], slot: str, since: float, handed: Sequence[int] = ()
+) -> Child:
     """Start the router on a slot, in a session of its own, its output going to the log.
 
     `config` holds `runtime` (argv of a Python), `port`, `runtime_slot` where it runs from a bundle, and
-    `daemon`, its flags. `door` is the descriptor of the socket it answers on; without one a daemon of before
-    is started, which binds the port itself. Raise OSError when the bundle is not there, a SlmopsError when it
-    has rotted; a program that does not start ends with NOT_STARTED.
+    `daemon`, its flags. `handed` are the descriptors of the socket it answers on and of the passage; without
+    them a daemon of before is started, which binds the port itself. Raise OSError when the bundle is not
+    there, a SlmopsError when it has rotted; a program that does not start ends with NOT_STARTED.
     """
     bound_log(places)
-    if door is None and places.port.exists():
+    if not handed and places.port.exists():
         places.port.unlink()
     words = [
         *runtimes.python_words(places, config),
@@ -80,15 +84,15 @@ def start(places: Places, config: dict[str, Any], slot: str, since: float, door:
         *("--port-file", str(places.port)),
         *("--spool", str(places.spool)),
         *("--digest", f"sha256:{slot}"),
-        *(() if door is None else _flags(places, config.get("daemon") or {})),
+        *(_flags(places, config.get("daemon") or {}) if handed else ()),
     ]
     environment = runtimes.environment(places, config)
     with places.log.open("ab", buffering=0) as log:
         # A disk that is full takes no line; what is served must not wait for that.
         with suppress(OSError):
             log.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} starting slot {slot[:12]}\n".encode())
-        pid = _spawn(words, environment, places.root, log.fileno(), door)
-    return Child(pid, slot, since, time.monotonic(), way(places, config), steered=door is not None)
+        pid = _spawn(words, environment, places.root, log.fileno(), handed)
+    return Child(pid, slot, since, time.monotonic(), way(places, config), steered=bool(handed))
 
 
 def _flags(places: Places, said: Mapping[str, Any]) -> Iterator[str]:
@@ -106,7 +110,7 @@ def _flags(places: Places, said: Mapping[str, Any]) -> Iterator[str]:
         yield from ("--keys", str(places.keys))
 
 
-def _spawn(words: list[str], environment: dict[str, str], cwd: Path, log: int, door: int | None) -> int:
+def _spawn(words: list[str], environment: dict[str, str], cwd: Path, log: int, handed: Sequence[int]) -> int:
     """Start a program; it is told its own process id, as who is handed a socket expects."""
     heard = {name: said for name, said in environment.items() if not name.startswith(_OTHERS)}
     pid = os.fork()
@@ -115,9 +119,10 @@ def _spawn(words: list[str], environment: dict[str, str], cwd: Path, log: int, d
     try:
         os.setsid()
         os.fchdir(os.open(str(cwd), os.O_RDONLY))
-        _stand(log, door)
-        if door is not None:
+        _stand(log, handed)
+        if handed:
             heard.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="api")
+            heard[PASSAGE] = " ".join(str(FIRST_HANDED + each) for each in range(1, len(handed)))
         # The supervisor waits for signals that it blocks, and a blocked mask outlives exec.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -128,15 +133,15 @@ def _spawn(words: list[str], environment: dict[str, str], cwd: Path, log: int, d
         os._exit(NOT_STARTED)
 
 
-def _stand(log: int, door: int | None) -> None:
+def _stand(log: int, handed: Sequence[int]) -> None:
     """Put the descriptors where a daemon looks for them."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
-    if door == FIRST_HANDED:
-        os.set_inheritable(door, True)
-    elif door is not None:
-        os.dup2(door, FIRST_HANDED)
+    # Aside first: one may lie where another belongs.
+    aside = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, FIRST_HANDED + len(handed)) for each in handed]
+    for target, source in enumerate(aside, FIRST_HANDED):
+        os.dup2(source, target)
 
 
 def reap(child: Child) -> int | None:

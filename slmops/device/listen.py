@@ -15,6 +15,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from slmops.device import passage
+from slmops.device.passage import Passage
 from slmops.device.places import Places, write
 
 HELD = "SLMOPS_SUPERVISOR_SOCKET"
@@ -33,6 +35,7 @@ class Listener:
 
     def __init__(self, places: Places) -> None:
         """Take over what the process before held."""
+        self.passage = Passage()
         self._places = places
         self._at: tuple[str, int] | None = None
         self._socket: socket.socket | None = None
@@ -42,8 +45,11 @@ class Listener:
             os.set_inheritable(int(descriptor), False)
             self._at, self._socket = (host, int(port)), socket.socket(fileno=int(descriptor))
 
-    def open(self, host: str, port: int) -> int:
-        """Return the descriptor of the socket that listens there; raise OSError where none can."""
+    def open(self, host: str, port: int) -> list[int]:
+        """Return what a router is handed: descriptors of the socket that listens there and of the passage.
+
+        Raise OSError where none can listen there.
+        """
         if self._socket is None or self._at != (host, port):
             self.close()
             self._socket, self._at = _bound(host, port), (host, port)
@@ -51,32 +57,29 @@ class Listener:
             # Whoever cannot read it asks in vain; what is served must not wait for a full disk.
             with suppress(OSError):
                 write(self._places.port, f"{number}\n".encode())
-        return self._socket.fileno()
+        return [self._socket.fileno(), *self.passage.open()]
 
     def close(self) -> None:
-        """Let the port go."""
+        """Let the port go, and who came by it."""
+        self.passage.close()
         if self._socket is not None:
             self._socket.close()
             with suppress(OSError):
                 self._places.port.unlink()
         self._socket, self._at = None, None
 
-    def hand_over(self) -> None:
-        """Keep the socket for the process that this one becomes."""
+    def hand_over(self, agent: Path) -> None:
+        """Keep the socket for the agent that this process becomes."""
         if self._socket is not None and self._at is not None:
             os.set_inheritable(self._socket.fileno(), True)
             os.environ[HELD] = f"{self._socket.fileno()} {self._at[1]} {self._at[0]}"
+            if _has(agent, passage.OURS):
+                self.passage.hand_over()
 
 
 def knows_sockets(agent: Path) -> bool:
     """Say whether an agent takes up a socket that is handed over; one of before would leave it unheard."""
-    import zipfile  # noqa: PLC0415 - asked once in an agent's life
-
-    try:
-        with zipfile.ZipFile(str(agent)) as archive:
-            return OURS in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+    return _has(agent, OURS)
 
 
 def is_loopback(host: str) -> bool:
@@ -88,6 +91,16 @@ def is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(ipaddress.ip_address(str(each).partition("%")[0]).is_loopback for each in found)
+
+
+def _has(agent: Path, file: str) -> bool:
+    import zipfile  # noqa: PLC0415 - asked once in an agent's life
+
+    try:
+        with zipfile.ZipFile(str(agent)) as archive:
+            return file in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -107,9 +107,8 @@ class _Watch:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.introduced = False
-        self.listener = Listener(places)
+        self.listener, self.pilot = Listener(places), Pilot(places)
         self.child = children.recall(places)
-        self.pilot = Pilot(places)
         self.plain = ""
         """The way of a daemon of before, which cannot be steered."""
         said = read_json(places.daemon) or {} if self.child else {}
@@ -159,7 +158,7 @@ class _Watch:
             self._stop()
             self.listener.close()
         self._remember()
-        self.listener.hand_over()
+        self.listener.hand_over(self.places.agent_link)
 
     def _introduce(self, agent: str) -> None:
         """Say which process this is, once the disk takes it."""
@@ -250,6 +249,7 @@ class _Watch:
     def _count_workers(self, standing: Standing) -> None:
         """Take note of how often the worker of the standing's slot has ended."""
         if self.pilot.status is not None and standing.slot is not None:
+            self.listener.passage.clear()
             seen = steer.version(self.pilot.status, standing.slot)
             count = int(seen.get("crashes") or 0) if seen.get("resident") else 0
             if self.died_before is None:
@@ -269,13 +269,13 @@ class _Watch:
             return
         self.pilot.forget()
         try:
-            door = None
+            handed: list[int] = []
             if self.plain == children.way(self.places, config):
                 self.listener.close()
             else:
                 host = (config.get("daemon") or {}).get("host")
-                door = self.listener.open(host or LOOPBACK, config["port"])
-            self.child = children.start(self.places, config, slot, standing.since, door)
+                handed = self.listener.open(host or LOOPBACK, config["port"])
+            self.child = children.start(self.places, config, slot, standing.since, handed)
         except (OSError, KeyError, IntegrityError) as error:
             self._log(f"the daemon cannot be started: {error}")
             self._count_end(children.NOT_STARTED, lived=0.0, standing=standing)

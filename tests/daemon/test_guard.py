@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from slmops.daemon import guard, listen
+from slmops.daemon.passage import Passage
 
 EVENT = b"x" * 65536
 
@@ -36,7 +37,7 @@ async def echo(scope, receive, send):
 class Serving:
     """A server in a thread of its own."""
 
-    def __init__(self, folder, **limits):
+    def __init__(self, folder, graceful=1, **limits):
         self.turned = guard.Turned()
         self.listeners = listen.gather(
             "127.0.0.1", 0, unix=folder / "api.sock", admin=folder / "run" / "admin.sock", environ={}
@@ -46,7 +47,8 @@ class Serving:
             listen.admin_names(self.listeners),
             limits=guard.Limits(**limits),
             turned=self.turned,
-            graceful=1,
+            graceful=graceful,
+            passage=Passage({}),
         )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([each.sock for each in self.listeners],))
@@ -62,6 +64,10 @@ class Serving:
         client.connect(sock.getsockname())
         return client
 
+    @property
+    def listening(self):
+        return any(each.is_serving() for each in self.server.servers)
+
     def __exit__(self, *_):
         self.server.should_exit = True
         self.thread.join()
@@ -73,8 +79,8 @@ class Serving:
 def serve(tmp_path):
     with ExitStack() as stack:
 
-        def start(**limits):
-            return stack.enter_context(Serving(tmp_path, **limits))
+        def start(**said):
+            return stack.enter_context(Serving(tmp_path, **said))
 
         yield start
 
@@ -89,6 +95,15 @@ def answer(client):
     found = b""
     while data := client.recv(65536):
         found += data
+    return found
+
+
+def whole(client):
+    """Ask, and return the answer, whose end does not end the line."""
+    client.sendall(request())
+    found = b""
+    while not found.endswith(b"0\r\n\r\n"):
+        found += client.recv(1000)
     return found
 
 
@@ -145,10 +160,7 @@ def test_a_second_request_on_the_same_line_has_a_deadline_of_its_own(serve):
     serving = serve(request=0.2)
 
     with serving.connect() as client:
-        client.sendall(request())
-        first = b""
-        while not first.endswith(b"0\r\n\r\n"):
-            first += client.recv(1000)
+        first = whole(client)
         said = closing(client, b"POST / HTTP/1.1\r\nhost: l")
 
     assert first.startswith(b"HTTP/1.1 200 ")
@@ -238,3 +250,31 @@ def test_a_head_without_an_end_is_refused(serve):
         said = closing(client, b"GET / HTTP/1.1\r\nhost: localhost\r\na: " + b"b" * 70_000)
 
     assert said.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_server_that_ends_and_that_nobody_follows_hears_who_is_about_to_ask_and_says_it_is_the_last(
+    serve,
+):
+    serving = serve(graceful=60, last_call=60.0)
+    with serving.connect() as used, serving.connect() as fresh, serving.connect() as slow:
+        assert whole(used).startswith(b"HTTP/1.1 200 ")
+        slow.sendall(request(body=b"12345")[:-2])
+        serving.server.should_exit = True
+        while serving.listening:
+            threading.Event().wait(0.02)
+
+        slow.sendall(b"45")
+        said = [answer(slow), *(closing(each, request()) for each in (used, fresh))]
+
+    assert [each[:13] for each in said] == [b"HTTP/1.1 200 "] * 3
+    assert all(b"connection: close" in each for each in said)
+    assert serving.turned == guard.Turned()
+
+
+def test_a_server_that_ends_closes_connections_over_which_nobody_asks(serve):
+    serving = serve(last_call=0.01)
+    with serving.connect() as used, serving.connect() as fresh:
+        assert whole(used).startswith(b"HTTP/1.1 200 ")
+        serving.server.should_exit = True
+
+        assert [answer(used), answer(fresh)] == [b"", b""]

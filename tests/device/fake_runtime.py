@@ -8,8 +8,9 @@ that code; `silent`, never to be ready; `refuses`, to answer 503; `scores`, the 
 that is echoed (without it, it tells none, like a daemon of before); `pause`, seconds before each word of an
 answer; `spools`, statuses of requests that others are said to have made; `dies_at`, a prompt at which its
 worker ends, only once where `dies` says so; `odd`, what it says in place of an answer; `keeps_its_mask`, to
-leave blocked what was blocked when it was started; `elder`, to be a daemon of before, that knows no admin
-socket and serves one artifact. Standard library only, so that it is up in no time.
+leave blocked what was blocked when it was started; `leaves`, to leave who is connected in the passage when it
+ends; `elder`, to be a daemon of before, that knows no admin socket and serves one artifact. Standard library
+only, so that it is up in no time.
 """
 
 import json
@@ -26,7 +27,7 @@ from pathlib import Path
 WORDS = [word for word in sys.argv[3:] if word != "--steered"]
 OPTIONS = dict(zip(WORDS[::2], WORDS[1::2], strict=True))
 ELDER = "--admin" not in OPTIONS
-LABELS, VERSIONS = {}, {}
+LABELS, VERSIONS, LINES = {}, {}, []
 
 
 class Version:
@@ -199,6 +200,7 @@ class Server(ThreadingHTTPServer):
 
     def get_request(self):
         line, _ = self.socket.accept()
+        LINES.append(line)
         return line, ("", 0)
 
     def handle_error(self, request, client_address):
@@ -247,6 +249,15 @@ def admin():
     return made
 
 
+def leave(*_signal):
+    """End, and leave to the next router who is connected."""
+    passage = socket.socket(fileno=int(os.environ["SLMOPS_PASSAGE"].split()[1]))
+    for line in LINES:
+        if line.fileno() >= 0:
+            socket.send_fds(passage, [b"."], [line.fileno()])
+    os._exit(0)
+
+
 FIRST = Version(OPTIONS["--digest"], OPTIONS["--artifact"])
 if FIRST.model.get("elder") and not ELDER:
     sys.exit(2)
@@ -258,4 +269,6 @@ if not ELDER:
     threading.Thread(target=Server(admin()).serve_forever, daemon=True).start()
 if not FIRST.model.get("keeps_its_mask"):
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+if FIRST.model.get("leaves"):
+    signal.signal(signal.SIGTERM, leave)
 Server(api()).serve_forever()

@@ -39,7 +39,7 @@ def blocked():
 def test_a_daemon_hears_sigterm_though_its_supervisor_does_not(places, tmp_path, until):
     script = tmp_path / "daemon.py"
     script.write_text(DAEMON)
-    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0, None)
+    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0)
     until((places.root / "ready").exists)
 
     children.stop(child)
@@ -63,7 +63,7 @@ def running(group):
 def test_what_a_daemon_that_ended_by_itself_leaves_behind_goes_too(places, tmp_path, until):
     script = tmp_path / "daemon.py"
     script.write_text(STRAY)
-    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0, None)
+    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0)
 
     until(lambda: children.reap(child) is not None)
 
@@ -87,7 +87,7 @@ def test_a_daemon_starts_though_the_disk_takes_no_line_of_its_log(places, tmp_pa
     script = tmp_path / "daemon.py"
     script.write_text(DAEMON)
 
-    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0, None)
+    child = children.start(places, {"runtime": [sys.executable, str(script)], "port": 0}, "a" * 64, 0.0)
 
     until((places.root / "ready").exists)
     children.stop(child)

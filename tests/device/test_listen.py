@@ -1,5 +1,6 @@
 """The port of a device is held whoever answers at it, and the router is asked by its keeper."""
 
+import io
 import json
 import os
 import socket
@@ -8,7 +9,7 @@ import zipfile
 
 import pytest
 
-from slmops.device import admin, ready
+from slmops.device import admin, passage, ready
 from slmops.device.admin import Errand
 from slmops.device.listen import HELD, LOOPBACK, Listener, is_loopback, knows_sockets
 from slmops.fleet.agent_bundle import bundle
@@ -55,20 +56,68 @@ def test_a_port_that_is_somebody_elses_is_an_error(listener):
         listener.open(LOOPBACK, other.getsockname()[1])
 
 
-def test_what_is_handed_over_is_taken_up_by_the_next_and_is_no_ones_childs(places, listener):
-    number = listener.open(LOOPBACK, 0)
+def test_what_is_handed_over_is_taken_up_by_the_next_and_is_no_ones_childs(places, listener, tmp_path):
+    numbers = listener.open(LOOPBACK, 0)
     port = reachable(places)
-    listener.hand_over()
-    assert os.get_inheritable(number)
+    listener.hand_over(agent(tmp_path, "now"))
+    assert all(map(os.get_inheritable, numbers))
 
     taken = Listener(places)
 
-    assert HELD not in os.environ
-    assert not os.get_inheritable(number)
-    assert taken.open(LOOPBACK, 0) == number
+    assert not {HELD, passage.HELD} & set(os.environ)
+    assert not any(map(os.get_inheritable, numbers))
+    assert taken.open(LOOPBACK, 0) == numbers
     assert reachable(places) == port
-    # They hold one descriptor between them, which is closed once.
+    detach(taken)
+
+
+def test_an_agent_of_before_the_passage_is_handed_the_socket_alone(places, listener, tmp_path):
+    door, *ends = listener.open(LOOPBACK, 0)
+
+    listener.hand_over(agent(tmp_path, "before the passage"))
+
+    assert [os.get_inheritable(each) for each in (door, *ends)] == [True, False, False]
+    assert passage.HELD not in os.environ
+    taken = Listener(places)
+    assert taken.open(LOOPBACK, 0)[0] == door
+    taken.passage.close()
+    detach(taken)
+
+
+def test_what_lies_in_the_passage_is_ended_with_it_or_where_nobody_takes_it(listener):
+    with socket.create_server((LOOPBACK, 0)) as server:
+        for end in (listener.passage.clear, listener.close):
+            _, _, there = listener.open(LOOPBACK, 0)
+            client = socket.create_connection(server.getsockname(), 5)
+            line, _ = server.accept()
+            with client, line, socket.socket(fileno=os.dup(there)) as leaving:
+                socket.send_fds(leaving, [b"."], [line.fileno()])
+                line.close()
+                client.settimeout(0.1)
+                with pytest.raises(TimeoutError):
+                    client.recv(1)
+                leaving.close()
+
+                end()
+
+                assert client.recv(1) == b""
+
+
+def agent(folder, name):
+    """An agent's archive, as it is now, or without the file of the passage."""
+    file = folder / f"{name}.pyz"
+    with zipfile.ZipFile(io.BytesIO(bundle().data)) as whole, zipfile.ZipFile(file, "w") as archive:
+        for each in whole.namelist():
+            if name == "now" or each != passage.OURS:
+                archive.writestr(each, whole.read(each))
+    return file
+
+
+def detach(taken):
+    """Two hold one descriptor here, which is closed once."""
     taken._socket.detach()
+    for end in taken.passage._ends:
+        end.detach()
 
 
 def test_a_socket_is_left_to_an_agent_that_takes_it_up_and_to_none_of_before(tmp_path):

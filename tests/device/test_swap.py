@@ -180,6 +180,22 @@ def test_other_flags_replace_the_router_and_nobody_is_refused_meanwhile(device, 
 
 
 @pytest.mark.journey
+def test_who_is_left_to_a_router_that_takes_nobody_up_is_told_so(device, shop):
+    parcel = shop.release(leaves=True)
+    device.commit(parcel)
+    port = int(device.places.port.read_text())
+    with socket.create_connection(("127.0.0.1", port), 30) as line:
+        line.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert line.recv(1000).startswith(b"HTTP/1.1 200")
+        device.enroll(daemon={"slots": 2})
+
+        device.commit(parcel)
+
+        while line.recv(1000):
+            pass
+
+
+@pytest.mark.journey
 def test_a_daemon_of_before_is_served_from_as_it_always_was_and_a_newer_one_follows_it(device, shop):
     first, second, third = shop.release(elder=True), shop.release("1.1.0", elder=True), shop.release("1.2.0")
     device.commit(first)

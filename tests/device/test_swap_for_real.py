@@ -74,16 +74,27 @@ def device(box):
 
 def answer(device, timeout=60.0):
     """Ask as an application does; return status and answer."""
-    line = http.client.HTTPConnection("127.0.0.1", int(device.places.port.read_text()), timeout=timeout)
+    line = connect(device, timeout)
     try:
-        line.request(
-            "POST", "/v1/chat/completions", json.dumps(QUESTION), {"Content-Type": "application/json"}
-        )
-        said = line.getresponse()
-        body = json.loads(said.read())
-        return said.status, body["choices"][0]["message"]["content"] if said.status == 200 else body
+        return asked(line)
     finally:
         line.close()
+
+
+def connect(device, timeout=60.0):
+    """A connection that is never made anew: what is lost over it is lost."""
+    line = http.client.HTTPConnection("127.0.0.1", int(device.places.port.read_text()), timeout=timeout)
+    line.connect()
+    line.auto_open = 0
+    return line
+
+
+def asked(line):
+    """Ask over a connection; return status and answer."""
+    line.request("POST", "/v1/chat/completions", json.dumps(QUESTION), {"Content-Type": "application/json"})
+    said = line.getresponse()
+    body = json.loads(said.read())
+    return said.status, body["choices"][0]["message"]["content"] if said.status == 200 else body
 
 
 class Load:
@@ -101,20 +112,23 @@ class Load:
 
 
 @contextmanager
-def load(device, clients=4):
-    """Have applications ask all the while."""
+def load(device, clients=4, *, keep=False):
+    """Have applications ask all the while, each over a connection of its own if they `keep` one."""
     seen, over = Load(), threading.Event()
 
     def ask():
+        line = connect(device) if keep else None
         while not over.is_set():
             began = time.monotonic()
             try:
-                told = answer(device)
+                told = answer(device) if line is None else asked(line)
             except (OSError, http.client.HTTPException) as error:
                 told = repr(error)
             seen.seconds.append(time.monotonic() - began)
             if told != (200, SENTENCE):
                 seen.failed.append(told)
+        if line is not None:
+            line.close()
 
     threads = [threading.Thread(target=ask) for _ in range(clients)]
     for thread in threads:
@@ -172,6 +186,39 @@ def test_an_operator_who_goes_back_under_load_costs_no_request(device, releases)
 
     assert (back["outcome"], back["standing"]["slot"]) == ("pass", first.slot)
     assert seen.failed == []
+
+
+def test_other_settings_replace_the_router_and_cost_no_request(device, releases):
+    parcel = releases("1.0.0")
+    device.commit(parcel)
+    routers, idle = {device.daemon()}, connect(device)
+    assert asked(idle) == (200, SENTENCE)
+
+    with load(device, 2) as anew, load(device, 2, keep=True) as kept:
+        for slots in (2, 3):
+            device.enroll(runtime=[sys.executable], daemon={"slots": slots})
+            device.commit(parcel)
+            routers.add(device.daemon())
+
+    assert len(routers) == 3
+    assert (anew.failed, kept.failed) == ([], [])
+    assert asked(idle) == (200, SENTENCE)
+    idle.close()
+
+
+def test_a_newer_agent_goes_on_with_the_connections_of_the_router_that_it_replaces(device, releases, until):
+    parcel = releases("1.0.0")
+    device.commit(parcel)
+    router, idle, newer = device.daemon(), connect(device), device.newer_agent()
+    device.ask("hello", agent=newer)
+    until(lambda: device.supervised_by() == f"agent/{newer.name}")
+
+    device.enroll(runtime=[sys.executable], daemon={"slots": 2})
+    device.commit(parcel)
+
+    assert device.daemon() != router
+    assert asked(idle) == (200, SENTENCE)
+    idle.close()
 
 
 @pytest.mark.parametrize("whom", ["router", "worker", "supervisor"])
