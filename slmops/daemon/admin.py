@@ -4,6 +4,7 @@ It reads bodies and writes answers; who may ask is seen to before (`admit`), wha
 
 Laws: what is so already is answered 200 with `changed` false; a refusal has OpenAI's shape and says what
 would help: 404 no such version, 409 it does not fit how things stand, 422 it does not load, 503 not now.
+Where a keeper steers the versions nobody else changes them, who would only see it undone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from slmops.daemon import api, traffic
+from slmops.daemon.enact import conflict
 from slmops.daemon.refusal import NOT_FOUND, NOT_READY, RefusedError
 from slmops.daemon.service import Service
 from slmops.daemon.swap import Swap
@@ -98,6 +100,13 @@ class Office:
 
     service: Service
     swap: Swap
+
+    def require_keeper(self, request: Request) -> None:
+        """Raise RefusedError (409) for who is not the keeper that steers the versions, if one does."""
+        if self.swap.steered and not request.scope["state"].get("keeper"):
+            message = "this device's agent decides which versions it has, and would undo this"
+            remedy = "ask it by `slmops rollback` or `slmops deploy`, as its operator"
+            raise conflict(message, "steered", remedy)
 
     async def status(self, _body: Body) -> Record:
         """Tell how the daemon stands: labels, versions, requests, memory."""
@@ -236,14 +245,14 @@ B = TypeVar("B", bound=Body)
 def routes(service: Service, swap: Swap) -> list[Route]:
     """Return the routes, for the application."""
     office = Office(service, swap)
-    post = partial(Route, methods=["POST"])
+    post, steering = partial(Route, methods=["POST"]), partial(_asked, before=office.require_keeper)
     return [
         Route(f"{ROOT}/status", _asked(office.status, Body)),
-        post(f"{ROOT}/load", _asked(office.load, Load)),
-        post(f"{ROOT}/gate", _asked(office.gate, Gate)),
-        post(f"{ROOT}/promote", _asked(office.promote, Promote)),
-        post(f"{ROOT}/rollback", _asked(office.roll_back, RollBack)),
-        post(f"{ROOT}/drop", _asked(office.drop, Drop)),
+        post(f"{ROOT}/load", steering(office.load, Load)),
+        post(f"{ROOT}/gate", steering(office.gate, Gate)),
+        post(f"{ROOT}/promote", steering(office.promote, Promote)),
+        post(f"{ROOT}/rollback", steering(office.roll_back, RollBack)),
+        post(f"{ROOT}/drop", steering(office.drop, Drop)),
         post(f"{ROOT}/drain", _asked(office.drain, Drain)),
         Route(f"{ROOT}/traffic", _asked(office.report, Body)),
         post(f"{ROOT}/traffic", _asked(office.deal, dict)),
@@ -251,14 +260,17 @@ def routes(service: Service, swap: Swap) -> list[Route]:
 
 
 def _asked(
-    verb: Callable[[Any], Awaitable[Record]], kind: type[Any]
+    verb: Callable[[Any], Awaitable[Record]],
+    kind: type[Any],
+    before: Callable[[Request], None] = lambda _request: None,
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return the handler that reads a body of that kind, does the verb and tells what came of it.
 
-    A verb that was begun is done to its end, whether its client stays or not.
+    A verb that was begun is done to its end, whether its client stays or not; `before` may refuse it.
     """
 
     async def answer(request: Request) -> Response:
+        before(request)
         body = api.parse(kind, await read_body(request) or b"{}")
         try:
             said = await asyncio.shield(asyncio.ensure_future(verb(body)))

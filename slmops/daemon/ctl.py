@@ -38,7 +38,10 @@ A new version, step by step (each can be repeated, and says so when nothing is l
   slmopsd ctl promote      requests that name no version go to it from now on
   slmopsd ctl rollback     if it is worse after all: the version before serves again, at once
 """
-REMEDIES = {"not_allowed": f"{PROGRAM} gate"}
+REMEDIES = {
+    "not_allowed": f"{PROGRAM} gate",
+    "steered": "slmops rollback FLEET.yaml, or slmops deploy FLEET.yaml, on the operator's machine",
+}
 """What to do about a refusal, by its code."""
 VERSION = "a label (current, previous, candidate), a digest, or its first 12 digits"
 

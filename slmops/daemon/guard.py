@@ -68,7 +68,8 @@ def config(
 ) -> uvicorn.Config:
     """Return how uvicorn serves `app`; `admin` are the names of the admin sockets, `graceful` is in seconds.
 
-    A request's scope has `state["via"]`: "tcp", "unix" or "admin".
+    A request's scope has `state["via"]`: "tcp", "unix" or "admin"; and `state["keeper"]`: whether who asks is
+    who started this process.
     """
     # h11 and not httptools: it costs 3 us more an event, and a device need not carry a compiled parser.
     return uvicorn.Config(
@@ -144,7 +145,8 @@ class _Guarded(H11Protocol):
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         via = self._via(sock)
-        self.app_state = {**self.app_state, "via": via}
+        keeper = via == "admin" and listen.is_parent(sock)
+        self.app_state = {**self.app_state, "via": via, "keeper": keeper}
         # So that it is known as soon as something waits for its reader.
         transport.set_write_buffer_limits(high=0)
         if via == "admin" and not listen.is_owner(sock):

@@ -14,6 +14,7 @@ import ipaddress
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterable, MutableMapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -168,13 +169,23 @@ def refuse_open(listeners: Iterable[Listener], keys_file: Path | None) -> None:
 
 def is_owner(sock: socket.socket) -> bool:
     """Say whether the process at the other end of a Unix socket is this user's, or root's."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], "little") in {0, os.geteuid()}
+    return _peer(sock)[1] in {0, os.geteuid()}
+
+
+def is_parent(sock: socket.socket) -> bool:
+    """Say whether the process at the other end of a Unix socket is the one that started this one."""
+    return _peer(sock)[0] == os.getppid()
 
 
 def admin_names(listeners: Iterable[Listener]) -> frozenset[str]:
     """Return the names of the admin sockets, by which a connection is known to have come through one."""
     return frozenset(listener.name for listener in listeners if listener.door == "admin")
+
+
+def _peer(sock: socket.socket) -> tuple[int, int]:
+    """Return process and user at the other end of a Unix socket, as they were when it connected."""
+    process, user, _group = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return process, user
 
 
 def _handed(number: int, door: Door) -> Listener:

@@ -64,6 +64,11 @@ class Swap:
         """Return where the versions stand."""
         return self._hand.state
 
+    @property
+    def steered(self) -> bool:
+        """Say whether a keeper moves the labels, and undoes what others do to them."""
+        return self._hand.steered
+
     async def begin(self, folder: Path | None = None, digest: str = "") -> None:
         """Serve what the journal says was current, else previous, else what is given: who gives it vouches.
 

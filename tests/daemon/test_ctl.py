@@ -1,6 +1,8 @@
 """What `ctl` says and how it ends, against a real router where one is needed."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -151,3 +153,30 @@ def test_help_names_every_verb(capsys):
         "report",
     ):
         assert f"    {verb} " in said
+
+
+def test_where_an_agent_steers_the_versions_nobody_else_moves_them(tiny, models, tmp_path):
+    place = tmp_path / "admin.sock"
+    with tiny.daemon(models[0], tmp_path, "--digest", GIVEN, "--admin", place, "--steered") as running:
+        with running.client():
+            words = (["rollback"], ["load", models[1]], ["promote"], ["gate", "current"], ["drop", "current"])
+            others = [_by_another(place, *each) for each in words]
+            assert {(each.returncode, each.stderr) for each in others} == {(1, STEERED)}
+            status = _by_another(place, "status")
+
+        # This process started the router: it is the one that steers.
+        assert ctl.call(place, "POST", "load", {"folder": str(models[1]), "digest": NEXT})["changed"]
+        assert ctl.call(place, "GET", "status")["labels"] == {"current": GIVEN, "candidate": NEXT}
+    assert status.returncode == 0
+
+
+STEERED = (
+    "this device's agent decides which versions it has, and would undo this: ask it by `slmops rollback` or "
+    "`slmops deploy`, as its operator\n"
+    "next: slmops rollback FLEET.yaml, or slmops deploy FLEET.yaml, on the operator's machine\n"
+)
+
+
+def _by_another(place, *words):
+    said = [sys.executable, "-m", "slmops.daemon", "ctl", *map(str, words), "--admin", str(place)]
+    return subprocess.run(said, capture_output=True, text=True, check=False)

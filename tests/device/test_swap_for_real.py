@@ -221,6 +221,19 @@ def test_a_newer_agent_goes_on_with_the_connections_of_the_router_that_it_replac
     idle.close()
 
 
+def test_an_operator_at_the_device_is_told_who_moves_its_versions(device, releases, until):
+    first, second = releases("1.0.0"), releases("1.1.0")
+    device.commit(first)
+    device.commit(second)
+
+    refused = until(admin.Errand(device.places, "rollback", {}).look)
+
+    assert (refused.status, refused.said["error"]["code"]) == (409, "steered")
+
+    assert admin.status(device.places)["labels"]["current"] == f"sha256:{second.slot}"
+    assert device.serves() == second.slot
+
+
 @pytest.mark.parametrize("whom", ["router", "worker", "supervisor"])
 @pytest.mark.parametrize("when", ["committed", "on trial", "proved"])
 def test_whoever_is_killed_whenever_a_gated_version_answers_again(device, releases, until, when, whom):
