@@ -104,6 +104,7 @@ class FakeFleet:
             device,
             current=here.slot == self.slot and here.trial is None and one.healthy,
             quarantined="it failed here too often" if shunned else "",
+            brought_by=self._brought_by(here),
             went_back_at=failure.get("at") if self._is_to_blame(failure) else None,
         )
 
@@ -170,6 +171,11 @@ class FakeFleet:
     def _is_to_blame(self, failure: dict[str, Any]) -> bool:
         return failure.get("slot") == self.slot and failure.get("code") not in OPERATOR_GONE
 
+    def _brought_by(self, here: Standing) -> str | None:
+        moved = here.moved or {}
+        committed = here.slot == self.slot and here.trial is None and moved.get("kind") == "activated"
+        return moved.get("rollout") if committed else None
+
     def _stage(self, one: FakeDevice) -> bool:
         one.staged.add(self.slot)
         return True
@@ -180,7 +186,9 @@ class FakeFleet:
         if (one.standing.slot, one.standing.trial) == (self.slot, None):
             raise AssertionError("a device that has the release is worked on again")
         terms = {"after": 3, "seconds": 86400.0}
-        one.write("activated", slot=self.slot, boot=BOOT, deadline=0.0, quarantine=terms)
+        one.write(
+            "activated", slot=self.slot, boot=BOOT, deadline=0.0, quarantine=terms, rollout=self.by.rollout
+        )
         if self.outcome == "pass" and not one.fails:
             one.write("proved", slot=self.slot, boot=BOOT, deadline=0.0)
             return True

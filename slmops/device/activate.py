@@ -109,6 +109,7 @@ def _put_to_the_proof(places: Places, slot: str, said: dict[str, Any]) -> Standi
         *(places, "activated", slot, said["ready_seconds"] + said["gate_seconds"] + gate.watched(said)),
         settings=settings,
         earlier=_as_it_was_run(standing, slot, settings),
+        rollout=_rollout(said),
         quarantine=said.get("quarantine"),
     )
 
@@ -166,6 +167,11 @@ def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:
     return replace(verdict, code=INCONSISTENT, message=message)
 
 
+def _rollout(said: dict[str, Any]) -> str | None:
+    """Return for which rollout something is asked; None where nobody holds the device for one."""
+    return (said.get("lease") or {}).get("rollout")
+
+
 def _begin(places: Places, kind: str, slot: str, seconds: float, **more: Any) -> Standing:
     """Write that a stage of the trial begins, and when it will have had its time."""
     deadline = time.monotonic() + seconds
@@ -215,7 +221,7 @@ def roll_back(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any
     `said` holds `slot` (the one to leave, or to run again as it was run before), `code` and `message`, and
     `lease`, by whose `rollout` what is asked twice is known.
     """
-    rollout = (said.get("lease") or {}).get("rollout")
+    rollout = _rollout(said)
     with journal.locked(places):
         standing = journal.standing(places)
         if standing.slot != said["slot"]:

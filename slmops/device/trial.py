@@ -56,6 +56,9 @@ class Standing:
     previous_settings: dict[str, Any] | None = None
     earlier: dict[str, Any] | None = None
     """How this very slot was run before, where it was changed since it came: the nearest way back."""
+    moved: dict[str, Any] | None = None
+    """What led here last: the `kind` of its record, activated or rolled_back, and which `rollout` asked for
+    it. None where an agent of before wrote it."""
     before: Standing | None = None
     """The standing a rolled-back trial returns to."""
     failure: dict[str, Any] | None = None
@@ -66,7 +69,10 @@ class Standing:
 
 ROTTEN = "ROTTEN"
 """The code of a way back from files that have rotted: no other way of running them helps."""
-COMMITTED = ("slot", "previous", "since", "settings", "previous_settings", "earlier", "failure", "restarted")
+COMMITTED = (
+    *("slot", "previous", "since", "settings", "previous_settings", "earlier", "moved", "failure"),
+    "restarted",
+)
 """What there is to say of a standing that is not on trial."""
 
 
@@ -114,6 +120,7 @@ def _activated(standing: Standing, record: dict[str, Any]) -> Standing:
         previous_settings=committed.previous_settings if again else committed.settings,
         # An agent of before kept nothing to run it from as it was run before.
         earlier=record.get("earlier") or (committed.earlier if again else None),
+        moved=_moved(record),
         before=replace(committed, failure=None),
         restarted=committed.restarted,
     )
@@ -144,15 +151,19 @@ def _rolled_back(standing: Standing, record: dict[str, Any]) -> Standing:
     if record.get("slot") != standing.slot:
         return standing
     failure = {key: record.get(key) for key in ("slot", "code", "message", "evidence", "at", "rollout")}
-    return replace(_way_back(standing, record.get("code")), since=record["at"], failure=failure)
+    return replace(_way_back(standing, record), since=record["at"], failure=failure)
 
 
-def _way_back(standing: Standing, code: str | None) -> Standing:
+def _way_back(standing: Standing, record: dict[str, Any]) -> Standing:
     if standing.trial is not None:
         return standing.before or Standing()
-    if standing.earlier is not None and code != ROTTEN:
-        return replace(standing, settings=standing.earlier, earlier=None)
-    return Standing(slot=standing.previous, settings=standing.previous_settings)
+    if standing.earlier is not None and record.get("code") != ROTTEN:
+        return replace(standing, settings=standing.earlier, earlier=None, moved=_moved(record))
+    return Standing(slot=standing.previous, settings=standing.previous_settings, moved=_moved(record))
+
+
+def _moved(record: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": record["kind"], "rollout": record.get("rollout")}
 
 
 def _forgotten(standing: Standing, record: dict[str, Any]) -> Standing:

@@ -66,6 +66,8 @@ class Finding:
     """Why it does not take this artifact for now."""
     went_back_at: float | None = None
     """When, in unix seconds, it last went back because of this very artifact."""
+    brought_by: str | None = None
+    """Which rollout has brought it what it serves of this artifact, committed; None where it does not say."""
     epoch: int = 0
     """The highest epoch of a lease that it has heard."""
     facts: DeviceFacts | None = None
@@ -172,6 +174,7 @@ def _found(
         held=frozenset(told.get("held", ())),
         quarantined=_shunned(shunned) if shunned else "",
         epoch=int((told.get("lease") or {}).get("epoch", 0)),
+        brought_by=_brought_by(standing, parcel),
         went_back_at=failure.get("at") if _is_of_the_release(failure, parcel) else None,
     )
 
@@ -179,6 +182,13 @@ def _found(
 def _is_of_the_release(failure: dict[str, Any], parcel: Parcel) -> bool:
     """Say whether a device went back because of this artifact, and not because its operator was gone."""
     return failure.get("slot") == parcel.slot and failure.get("code") not in OPERATOR_GONE
+
+
+def _brought_by(standing: dict[str, Any], parcel: Parcel) -> str | None:
+    """Return by which rollout a device serves this artifact as it does, unless it went back to that."""
+    moved = standing.get("moved") or {}
+    here = standing.get("slot") == parcel.slot and standing.get("trial") is None
+    return moved.get("rollout") if here and moved.get("kind") == "activated" else None
 
 
 def _shunned(said: dict[str, Any]) -> str:

@@ -1,5 +1,8 @@
 """What a device did while nobody drove its rollout, and whether it is to be tried again.
 
+What a rollout has brought is what the device says that this rollout brought it. To have the release, and to
+run it as the fleet file says by now, may be from before: a trial of other settings went back to that.
+
 Laws: a device that has the release, and runs it as told, is never worked on again; nothing is concluded from
 silence; every device that was left under way is left by this where it says itself that it stands; one on
 which the release failed is tried again only where a person has looked first; of a rollout that tries no more
@@ -25,22 +28,24 @@ def left_out(finding: Finding) -> list[Told]:
     return [Told(name, Event.SHUN, finding.quarantined)] if finding.quarantined else []
 
 
-def reconcile(state: State, since: float, finding: Finding, *, looked: bool, ends: bool) -> list[Event]:
-    """Return what happened to a device that history left in `state` at `since`, by what it says now.
+def reconcile(
+    state: State, since: float, finding: Finding, *, rollout: str, looked: bool, ends: bool
+) -> list[Event]:
+    """Return what happened to a device that `rollout` left in `state` at `since`, by what it says now.
 
     `looked` says that somebody paused the rollout, looked, and wants it to go on; `ends` that it is
     abandoned, or on its way back: nobody is tried again then, and whoever is on trial decides alone.
     """
     if state is State.COMMITTED:
         # A confirm forgets the failures before it, so that no clocks are compared.
-        return [Event.FALL_BACK] if _went_back(finding, 0.0) else []
+        return [Event.FALL_BACK] if _went_back(finding, 0.0, rollout) else []
     if state in ENDS - LEFT_OUT or (state in BAD and not looked):
         return []
-    if state in _TRIED and finding.has_it:
+    if state in _TRIED and finding.brought_by == rollout and (finding.current or ends):
         return [Event.FOUND_COMMITTED]
-    if state in _TRIED and _went_back(finding, since):
+    if state in _TRIED and _went_back(finding, since, rollout):
         return [Event.FALL_BACK]
-    if ends:
+    if ends and not (state in _TRIED and finding.has_it):
         return [Event.LOSE] if state in _ON_TRIAL else []
     return _again(state, finding)
 
@@ -53,5 +58,6 @@ def _again(state: State, finding: Finding) -> list[Event]:
     return [*again, *([Event.FOUND_CURRENT] if finding.has_it else [])]
 
 
-def _went_back(finding: Finding, since: float) -> bool:
-    return finding.went_back_at is not None and finding.went_back_at > since and not finding.has_it
+def _went_back(finding: Finding, since: float, rollout: str) -> bool:
+    at = finding.went_back_at
+    return at is not None and at > since and finding.brought_by != rollout

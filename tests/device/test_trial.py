@@ -52,6 +52,11 @@ def timeless(standing):
     return replace(standing, since=0.0, failure=None)
 
 
+def unmoved(standing):
+    """The standing without when, why and by whom it came about."""
+    return replace(timeless(standing), moved=None)
+
+
 def test_a_new_device_stands_nowhere():
     assert fold([]) == Standing()
 
@@ -102,8 +107,8 @@ def test_a_second_activation_within_a_trial_goes_back_to_what_was_committed():
 def test_a_committed_slot_goes_back_to_the_one_before_and_no_further():
     both = [activated("a"), proved("a"), confirmed("a"), activated("b"), proved("b"), confirmed("b")]
 
-    assert timeless(fold([*both, rolled_back("b")])) == Standing(slot="a")
-    assert timeless(fold([*both, rolled_back("b"), rolled_back("a")])) == Standing()
+    assert unmoved(fold([*both, rolled_back("b")])) == Standing(slot="a")
+    assert unmoved(fold([*both, rolled_back("b"), rolled_back("a")])) == Standing()
 
 
 def test_a_slot_that_was_changed_goes_back_to_how_it_was_run_and_then_to_the_one_before():
@@ -122,6 +127,21 @@ def test_a_slot_that_was_changed_goes_back_to_how_it_was_run_and_then_to_the_one
     assert fold([*changed, rolled_back("b", code=ROTTEN)]).slot == "a"
     # An agent of before did not write down how it was run, and kept nothing to run it from.
     assert fold([*brought("a", 1), *brought("b", 2), *brought("b", 3), rolled_back("b")]).slot == "a"
+
+
+def test_a_device_says_which_rollout_brought_it_what_it_serves_and_which_took_it_back():
+    def brought(slot, rollout):
+        return [{**activated(slot), "rollout": rollout}, proved(slot), confirmed(slot)]
+
+    blue, back = brought("a", "blue"), {**rolled_back("b"), "rollout": "grey"}
+    activation, way_back = {"kind": "activated", "rollout": "blue"}, {"kind": "rolled_back", "rollout": "grey"}
+
+    assert fold([*blue, {"kind": "restarted", "slot": "a", "at": 1.0}]).moved == activation
+    assert fold([*blue, {**activated("b"), "rollout": "red"}, rolled_back("b")]).moved == activation
+    assert fold([*blue, *brought("b", "red"), back]).moved == way_back
+    assert fold([*blue, *brought("b", "red"), back, confirmed("a"), activated("c"), rolled_back("c")]).moved == (
+        way_back
+    )
 
 
 @given(records)
