@@ -13,7 +13,7 @@ from slmops.cli.driving import Asked, roll_out
 from slmops.cli.options import FleetFile, Selector, Yes, ask_first, verb
 from slmops.cli.render import Form, Output, emit, say, table
 from slmops.cli.status import ask_all
-from slmops.cli.take_back import already_back, can, goes_back_to, take_back
+from slmops.cli.take_back import can, goes_back_to, take_back
 from slmops.errors import LockedError, PartialError, SlmopsError, UnreachableError, UsageError
 from slmops.fleet.ask_all import AT_ONCE
 from slmops.fleet.load import load_fleet
@@ -55,8 +55,6 @@ def rollback(
         )
         outcome = roll_out(whole, picked, asked)
         raise typer.Exit(outcome.exit_code if outcome is not None else 0)
-    gone = already_back(whole.name, [device.name for device in picked])
-    rows = [{**row, "way_back": None} if row["device"] in gone else row for row in rows]
     if not yes:
         shown = [(row["device"], row.get("release"), goes_back_to(row), row["health"]) for row in rows]
         table(("device", "serves", "goes back to", "health"), shown)

@@ -124,8 +124,11 @@ def _ask(device: Device, trusted: tuple[Path, ...], *, exact: bool) -> dict[str,
 def way_back(said: dict[str, Any]) -> str | None:
     """Return where a rollback leads by what a device said; None where it leads nowhere.
 
-    To the RELEASE before, or to this very one as it was RUN_BEFORE its daemon's settings changed.
+    To the RELEASE before, or to this very one as it was RUN_BEFORE its daemon's settings changed. Who was
+    taken back and brought nothing since, whoever did either, goes no further.
     """
+    if (said["standing"].get("moved") or {}).get("kind") == "rolled_back":
+        return None
     if said["standing"].get("earlier") and not (said["release"] or {}).get("damage"):
         return RUN_BEFORE
     return RELEASE if (said["previous"] or {}).get("reference") else None

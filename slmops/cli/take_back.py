@@ -7,7 +7,7 @@ further.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from threading import Event as Flag
@@ -45,25 +45,6 @@ def left(entry: Entry) -> frozenset[str] | None:
     """Return which releases a rollout went back from on purpose; None of one that was no way back."""
     said = entry.options.get("left")
     return None if said is None else frozenset(said)
-
-
-def already_back(fleet: str, devices: Iterable[str]) -> set[str]:
-    """Return which of the devices a rollback has taken back since a rollout last brought them something.
-
-    Who asks again means those that could not be reached.
-    """
-    found, open_ = set(), set(devices)
-    with closing(History(home.history())) as history:
-        for entry in (entry for entry in history.rollouts(limit=-1) if entry.fleet == fleet):
-            was_rollback = left(entry) is not None
-            end = State.RETURNED if was_rollback else State.COMMITTED
-            moved = {line.device for line in history.devices(entry.id) if line.state == end.value} & open_
-            if was_rollback:
-                found |= moved
-            open_ -= moved
-            if not open_:
-                break
-    return found
 
 
 def can(row: Row) -> bool:

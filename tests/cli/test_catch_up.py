@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from slmops.cli.status import RELEASE, RUN_BEFORE, way_back
-from slmops.cli.take_back import already_back, left, take_back
+from slmops.cli.take_back import left, take_back
 from slmops.errors import LockedError
 from slmops.fleet.load import load_fleet
 from slmops.rollout.history import History
@@ -147,21 +147,6 @@ def test_a_rollback_that_could_move_nobody_counts_for_nothing(slmops, fleet, pas
     assert (found["edge-1"]["does"], found["edge-3"]["target"]) == ("stays", "a:2")
 
 
-def test_who_has_gone_back_is_not_taken_further_until_a_rollout_has_brought_it_something(past):
-    names = ["edge-1", "edge-2", "edge-3"]
-    past("a:2", "succeeded", edge_1="committed", edge_2="committed", edge_3="committed")
-    assert already_back("plant", names) == set()
-
-    past("a:2 again", "partial", left=[], edge_1="returned", edge_2="returned", edge_3="lost")
-    past("a:2 again", "partial", left=[], edge_1="skipped", edge_2="skipped", edge_3="lost")
-    past("a:3", "went back", edge_1="returned", edge_2="went back", edge_3="waiting")
-    assert already_back("plant", names) == {"edge-1", "edge-2"}
-    assert already_back("other", names) == set()
-
-    past("a:3", "partial", edge_1="committed", edge_2="went back")
-    assert already_back("plant", names) == {"edge-2"}
-
-
 @pytest.mark.parametrize(
     ("said", "leads"),
     [
@@ -169,10 +154,12 @@ def test_who_has_gone_back_is_not_taken_further_until_a_rollout_has_brought_it_s
         ({"previous": {"reference": "a:1"}}, RELEASE),
         ({"previous": {"reference": None, "damage": "gone"}}, None),
         ({"earlier": {"port": 1}}, RUN_BEFORE),
+        ({"earlier": {"port": 1}, "moved": {"kind": "activated", "rollout": "blue"}}, RUN_BEFORE),
+        ({"previous": {"reference": "a:1"}, "moved": {"kind": "rolled_back", "rollout": None}}, None),
         ({"earlier": {"port": 1}, "release": {"damage": "rot"}, "previous": {"reference": "a:1"}}, RELEASE),
         ({"earlier": {"port": 1}, "release": {"damage": "rot"}}, None),
     ],
 )
 def test_the_way_back_leads_to_what_can_be_served(said, leads):
     whole = {"release": {"reference": "a:2"}, "previous": None} | said
-    assert way_back({**whole, "standing": {"earlier": said.get("earlier")}}) == leads
+    assert way_back({**whole, "standing": {key: said.get(key) for key in ("earlier", "moved")}}) == leads
