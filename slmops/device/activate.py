@@ -43,7 +43,7 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
     prompts, `confirm_seconds` from then to the confirmation; and `runtime_slot`, where the daemon is to run
     from a bundle; `gate`, what is asked beyond right answers; `quarantine` and `override_lock`, as `shun` and
     `heed` have them. A committed slot is proved again, not moved, unless it is to be run another way.
-    Returns {outcome, code, message, evidence, standing}.
+    Returns {outcome, code, message, evidence, standing, went_back}.
     """
     slot = said["slot"]
     if not places.slot(slot).exists():
@@ -66,16 +66,15 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
         damage.forget(places, slot)
         slots.point(places, standing)
         service.nudge(places)
-        verdict = _proved(places, slot, said, note, earlier, serving=standing.trial is None)
-        if standing.trial is None:
-            return _report(places, verdict)
-        if verdict.outcome == "pass":
-            if gate.watched(said):
-                _begin(places, "proved", slot, said["confirm_seconds"], watched=True)
-        else:
+        on_trial = standing.trial is not None
+        verdict = _proved(places, slot, said, note, earlier, serving=not on_trial)
+        fails = verdict.outcome != "pass"
+        if on_trial and fails:
             supervise.roll_back(places, verdict.code, verdict.message, _worth_keeping(verdict.evidence))
             verdict = _with_the_way_back(verdict, _settle(places, said, note))
-    return _report(places, verdict)
+        elif on_trial and gate.watched(said):
+            _begin(places, "proved", slot, said["confirm_seconds"], watched=True)
+    return {**_report(places, verdict), "went_back": on_trial and fails}
 
 
 def _require_keys(places: Places) -> None:

@@ -205,19 +205,10 @@ def _try(session: Session, parcel: Parcel, runtime: Parcel | None, terms: Terms,
         )
         tell(Told(name, Event.PASS, str(answer["message"]), told))
         return float(answer["standing"]["since"])
-    standing = answer["standing"]
-    # Who goes back to how this very slot was run before has not stayed.
-    stayed = standing["slot"] == parcel.slot and _runs_so(standing, session.link.device, runtime)
     doubtful = Event.DOUBT if answer["outcome"] == "inconclusive" else Event.FALL_BACK
-    back = Event.JAM if stayed or answer["code"] == "INCONSISTENT" else doubtful
+    back = doubtful if answer["went_back"] and answer["code"] != "INCONSISTENT" else Event.JAM
     tell(Told(name, back, str(answer["message"]), told))
     return None
-
-
-def _runs_so(standing: Mapping[str, Any], device: Device, runtime: Parcel | None) -> bool:
-    """Say whether a device runs what it serves as it was asked to."""
-    runs_from = (standing.get("settings") or {}).get("runtime_slot")
-    return runs_from == (runtime and runtime.slot) and not check.changed(standing, device)
 
 
 def _longest(strategy: Strategy) -> float:

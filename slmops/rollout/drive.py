@@ -187,9 +187,7 @@ class Drive:
         if line.wave > self.rollout.wave or state is State.COMMITTED:
             looked = self.rollout.state is machine.State.PAUSED
             since = line.entered.get(line.state, line.changed)
-            for event in reconcile(
-                state, since, finding, rollout=self.errand.uid, looked=looked, ends=ends
-            ):
+            for event in reconcile(state, since, finding, rollout=self.errand.uid, looked=looked, ends=ends):
                 self.hear(Told(line.device, event))
         elif line.wave == 0 and state is State.WAITING:
             # The driver was killed before it could say why.

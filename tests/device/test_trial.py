@@ -134,14 +134,17 @@ def test_a_device_says_which_rollout_brought_it_what_it_serves_and_which_took_it
         return [{**activated(slot), "rollout": rollout}, proved(slot), confirmed(slot)]
 
     blue, back = brought("a", "blue"), {**rolled_back("b"), "rollout": "grey"}
-    activation, way_back = {"kind": "activated", "rollout": "blue"}, {"kind": "rolled_back", "rollout": "grey"}
+    activation, way_back = (
+        {"kind": "activated", "rollout": "blue"},
+        {"kind": "rolled_back", "rollout": "grey"},
+    )
 
     assert fold([*blue, {"kind": "restarted", "slot": "a", "at": 1.0}]).moved == activation
     assert fold([*blue, {**activated("b"), "rollout": "red"}, rolled_back("b")]).moved == activation
     assert fold([*blue, *brought("b", "red"), back]).moved == way_back
-    assert fold([*blue, *brought("b", "red"), back, confirmed("a"), activated("c"), rolled_back("c")]).moved == (
-        way_back
-    )
+    assert fold(
+        [*blue, *brought("b", "red"), back, confirmed("a"), activated("c"), rolled_back("c")]
+    ).moved == (way_back)
 
 
 @given(records)

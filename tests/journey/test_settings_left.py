@@ -1,5 +1,6 @@
-"""Settings of the daemon in a rollout whose operator died: who aborts it takes back what it brought, no more."""
+"""Changed settings of the daemon where an operator dies or another one asks: the device's own word counts."""
 
+import os
 import shutil
 import signal
 import sys
@@ -9,8 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
-from _fault_bed import Bed, until  # noqa: E402 (what breaks a fleet lies with the benchmarks)
-from _person import DEVICE, ENTER  # noqa: E402
+from _fault_bed import Bed, until
+from _person import DEVICE, ENTER, Operator
+
+from slmops.device import journal
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 
@@ -59,4 +62,43 @@ def test_a_device_that_went_back_alone_is_taken_no_further_where_the_fleet_file_
     assert bed.operator("rollout", "abort", "--back", "wave", "--yes") == 5, bed.operator.said()
 
     assert bed.states() == {"edge-1": "already"}
+    assert stands(bed) == (2, {})
+
+
+def test_a_device_that_went_back_to_what_an_agent_of_before_wrote_is_not_told_as_stuck(bed):
+    target = bed.targets[0]
+    standing = target.standing()
+    silent = {key: said for key, said in standing.settings.items() if key != "daemon"}
+    with journal.locked(target.places):
+        journal.append(target.places, "restarted", slot=standing.slot, settings=silent)
+    until(target.answers)
+    # It runs what it did before: only nobody watches over it.
+    (supervisor,) = target.supervisors()
+    os.kill(supervisor, signal.SIGKILL)
+    bed.strategy(ready_timeout="5s")
+    bed.set_device("edge-1", runtime=str(bed.broken_runtime), daemon={"seats": 5})
+
+    assert bed.operator(*bed.deploy(list(bed.slots)[-1])) != 0
+
+    assert bed.states() == {"edge-1": "went back"}, bed.operator.said()
+    assert target.standing().settings == silent
+    until(target.answers)
+
+
+def test_another_operator_takes_nobody_further_back_who_was_taken_back(bed, tmp_path):
+    bed.set_device("edge-1", daemon={"seats": 5})
+    assert bed.operator(*bed.deploy(list(bed.slots)[-1])) == 0, bed.operator.said()
+    shutil.copytree(bed.home, tmp_path / "bob/home")
+    assert bed.operator("rollback", bed.fleet, "--yes") == 0, bed.operator.said()
+    assert stands(bed) == (2, {})
+
+    with Operator(tmp_path / "bob/home") as bob:
+        assert bob("rollback", bed.fleet, "--yes") == 0, bob.said()
+        assert "gone back already" in " ".join(bob.said().split())
+        assert stands(bed) == (2, {})
+
+        assert bob(*bed.deploy(list(bed.slots)[-1])) == 0, bob.said()
+    assert stands(bed) == (2, {"seats": 5})
+    # What another one brought since may go back, though this one's history says that it has.
+    assert bed.operator("rollback", bed.fleet, "--yes") == 0, bed.operator.said()
     assert stands(bed) == (2, {})
