@@ -229,17 +229,29 @@ def roll_back(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any
             return _report(places, _settle(places, said, note))
         rotten = standing.slot in damage.known(places) and going_back(standing, ROTTEN).slot is not None
         code = ROTTEN if rotten else said["code"]
-        if (
-            going_back(standing, code).slot is None
-            and standing.trial is None
-            and not said.get("even_to_none")
-        ):
-            raise DeviceError(
-                "there is no slot to go back to", remedy="Deploy the release you want with `slmops deploy`."
-            )
+        if standing.trial is None:
+            _require_way_back(places, going_back(standing, code), said, note)
         supervise.roll_back(places, code, said["message"], {}, rollout)
         verdict = _settle(places, said, note)
     return _report(places, verdict)
+
+
+def _require_way_back(places: Places, back: Standing, said: dict[str, Any], note: Note) -> None:
+    """Raise DeviceError where a committed slot would be left for nothing, or for what cannot run any more."""
+    if back.slot is None and not said.get("even_to_none"):
+        raise DeviceError(
+            "there is no slot to go back to", remedy="Deploy the release you want with `slmops deploy`."
+        )
+    runtime = (back.settings or {}).get("runtime_slot")
+    if runtime is None or (places.runtimes / runtime).is_dir():
+        return
+    if not places.slot(runtime).is_dir():
+        raise DeviceError(
+            f"the runtime {runtime[:12]} that it ran from is not on this device any more",
+            remedy="Put the fleet file back to what it said before (`runtime`, `daemon`), then bring that "
+            "with `slmops deploy FLEET.yaml --release NAME:VERSION`: it sends what a device lacks.",
+        )
+    runtimes.unpack(places, runtime, note)
 
 
 def _settle(places: Places, said: dict[str, Any], note: Note) -> Verdict:

@@ -324,6 +324,32 @@ def test_a_daemon_runs_from_its_bundle_and_the_way_back_keeps_its_own(device, sh
     assert str(places.runtimes / first) in words(device)
 
 
+def test_nobody_is_taken_back_to_a_bundle_that_is_gone(device, shop, ship):
+    places, good, first = device.places, shop.release(), ship("1.0.0")
+    device.activate(good, runtime_slot=first)
+    device.get("confirm", slot=good.slot)
+    second = ship("2.0.0")
+    device.activate(good, runtime_slot=second)
+    device.get("confirm", slot=good.slot)
+    aside = places.root / "taken"
+    places.slot(first).rename(aside)
+    slots.remove(places.runtimes / first)
+    said = {"slot": good.slot, "code": "OPERATOR", "message": "taken back", **TIMES}
+
+    refused = device.ask("roll-back", **said)
+
+    assert f"the runtime {first[:12]} that it ran from is not on this device" in refused.said["message"]
+    assert "slmops deploy" in refused.said["remedy"]
+    assert device.serves() == good.slot
+    assert str(places.runtimes / second) in words(device)
+
+    # What only has to be unpacked again is.
+    aside.rename(places.slot(first))
+    assert device.get("roll-back", **said)["outcome"] == "pass"
+    assert device.serves() == good.slot
+    assert str(places.runtimes / first) in words(device)
+
+
 def test_a_bundle_that_does_not_fit_leaves_what_serves_alone(device, shop, ship):
     good = shop.release()
     device.commit(good)
