@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
+from slmops import way
 from slmops.device import (
     boots,
     damage,
@@ -19,7 +20,6 @@ from slmops.device import (
     service,
     shun,
     slots,
-    steer,
     supervise,
     talk,
     trust,
@@ -117,7 +117,7 @@ def _runs_so(standing: Standing, settings: dict[str, Any]) -> bool:
     """Say whether what serves is run so; where an agent of before did not say how, from the same runtime."""
     if standing.settings is None:
         return settings["runtime_slot"] is None
-    return steer.way(standing.settings) == steer.way(settings)
+    return not way.differing(standing.settings, settings)
 
 
 def _as_it_was_run(standing: Standing, slot: str, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -149,13 +149,7 @@ def _proved(
 
 
 def _settings(places: Places, said: dict[str, Any]) -> dict[str, Any]:
-    config = places.read_config()
-    return {
-        "runtime": config["runtime"],
-        "runtime_slot": said.get("runtime_slot"),
-        "port": config["port"],
-        "daemon": config.get("daemon") or {},
-    }
+    return way.kept(places.read_config(), said.get("runtime_slot"))
 
 
 def _with_the_way_back(verdict: Verdict, settled: Verdict) -> Verdict:

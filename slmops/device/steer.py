@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slmops.device.trial import Standing
+from slmops.way import differing
 
 CURRENT, PREVIOUS, CANDIDATE = "current", "previous", "candidate"
 LOAD, GATE, PROMOTE, ROLLBACK, DROP = "load", "gate", "promote", "rollback", "drop"
@@ -38,16 +39,11 @@ def labels(standing: Standing) -> dict[str, str]:
     before = standing.before
     if standing.trial is None or before is None or before.slot in (None, standing.slot):
         return {CURRENT: standing.slot}
-    if way(standing.settings) != way(before.settings):
+    if differing(standing.settings, before.settings):
         return {CURRENT: standing.slot}
     if standing.trial.proved:
         return {CURRENT: standing.slot, PREVIOUS: str(before.slot)}
     return {CURRENT: str(before.slot), CANDIDATE: standing.slot}
-
-
-def way(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return how a slot's router is run, comparable; an agent of before wrote no flags down."""
-    return {"runtime_slot": None, "daemon": {}, **(settings or {})}
 
 
 def following(status: Mapping[str, Any], wanted: Mapping[str, str]) -> Verb | None:

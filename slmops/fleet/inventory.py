@@ -75,6 +75,10 @@ class Daemon(BaseModel):
     )
 
 
+IN_BYTES = ("cache", "memory_limit")
+"""Those of them that are sizes: numbers of bytes for the daemon, as 2GiB for people."""
+
+
 class Settings(BaseModel):
     """What may be said for the whole fleet, for a group, or for one device."""
 

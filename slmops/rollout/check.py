@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slmops import way
 from slmops.artifact import trust as trusts
 from slmops.artifact.runtime import Platform
 from slmops.artifact.trust import Trust
 from slmops.errors import DoesNotFitError, HostKeyError, IntegrityError, SlmopsError, UnreachableError
 from slmops.fleet import agent, glance, probe
 from slmops.fleet.agent import NoAgentError
-from slmops.fleet.inventory import Device
+from slmops.fleet.inventory import IN_BYTES, Device
 from slmops.fleet.ssh import Link
 from slmops.profile.fit import compatible
 from slmops.profile.reading import DeviceFacts
+from slmops.profile.sizes import exact_size
 from slmops.rollout.order import ModelParcel, Order, Parcel, RuntimeParcel
 from slmops.rollout.shipment import Item, Offers, shipment
 from slmops.wire import DISK_RESERVE
@@ -214,20 +216,25 @@ def kept_slots(standing: dict[str, Any]) -> tuple[str, ...]:
 def changed(standing: Mapping[str, Any], device: Device) -> tuple[str, ...]:
     """Return in which settings of the daemon a device differs from the fleet file.
 
-    In none where it does not say how it runs what it serves: an agent of before wrote no flags down.
+    In none where it does not say how it runs what it serves: an agent of before wrote no flags down. From
+    which bundle it is to run is asked apart (`_is_current`), since that is another slot.
     """
-    said, wanted = standing.get("settings") or {}, device.told
+    said = standing.get("settings") or {}
     if "daemon" not in said:
         return ()
-    runs = {"runtime": said.get("runtime"), "port": said.get("port"), **said["daemon"]}
-    is_to = {"runtime": wanted["runtime"], "port": wanted["port"], **wanted["daemon"]}
-    names = [name for name in {**runs, **is_to} if runs.get(name) != is_to.get(name)]
-    return tuple(f"{name} {_setting(runs.get(name))} -> {_setting(is_to.get(name))}" for name in names)
+    wanted = way.kept(device.told, said.get("runtime_slot"))
+    return tuple(
+        f"{name} {_setting(name, runs)} -> {_setting(name, is_to)}"
+        for name, (runs, is_to) in way.differing(said, wanted).items()
+    )
 
 
-def _setting(value: Any) -> str:
+def _setting(name: str, value: Any) -> str:
+    """Return a setting as the fleet file has it."""
     if isinstance(value, list):
         return " ".join(map(str, value)) or "none"
+    if name in IN_BYTES and isinstance(value, int) and value >= 0:
+        return exact_size(value)
     return "default" if value is None else str(value)
 
 

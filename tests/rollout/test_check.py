@@ -61,6 +61,8 @@ def test_how_a_device_runs_its_daemon_is_held_against_the_fleet_file():
     asked = {"runtime": ["python3"], "port": 11435, "daemon": device.daemon}
     assert changed({"settings": asked}, device) == ()
     assert changed({"settings": {**asked, "runtime": ["/opt/py"]}}, device) == ("runtime /opt/py -> python3",)
+    limited = replace(device, daemon={**device.daemon, "memory_limit": 2 << 30, "cache": 1500})
+    assert changed({"settings": asked}, limited) == ("memory_limit default -> 2GiB", "cache default -> 1.5kB")
     for silent in ({}, {"settings": None}, {"settings": {"port": 1}}):
         assert changed(silent, device) == ()
 
