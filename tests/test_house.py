@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,17 @@ def test_every_room_is_on_the_map():
     rooms = {path.parent.name for path in FILES if path.parent != ROOT}
 
     assert {room for room in rooms if f"    {room} " not in (ROOT / "__init__.py").read_text()} == set()
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig):
+    folders = {part for path in TESTS for part in path.relative_to(TOP).parts[:-1]}
+
+    assert [
+        folder
+        for folder in folders
+        for passed in pytestconfig.getini("norecursedirs")
+        if fnmatch(folder, passed)
+    ] == []
 
 
 @pytest.mark.parametrize("path", TESTS, ids=within)
