@@ -30,6 +30,15 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
+def pytest_collection_modifyitems(items):
+    """Put files with journeys first, whole journeys before all.
+
+    Of what is shared between processes, little is left to do when one of them finds no more files.
+    """
+    walked = {item.path for item in items if item.get_closest_marker("journey")}
+    items.sort(key=lambda item: (item.path.parent.name != "journey", item.path not in walked))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _hypothesis_has_read_its_modules():
     """Read a module of Hypothesis that it reads late.
