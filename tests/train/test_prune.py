@@ -147,10 +147,10 @@ def test_a_cut_model_of_every_family_loads_and_its_gguf_and_onnx_compute_the_sam
     assert_same(loaded(out, architecture), load_weights(cut))
     quantize_gguf(cut, "F32", tmp_path / "model.gguf")
     quantize_onnx(cut, "F32", tmp_path / "model.onnx")
-    for name in ("model.gguf", "model.onnx"):
-        (tmp_path / "tokenizer.json").write_bytes((out / "tokenizer.json").read_bytes())
-        (measured,) = measure_many(cut, [tmp_path / name], tokens=192)
-        assert measured.kl_mean < 1e-5, name
+    (tmp_path / "tokenizer.json").write_bytes((out / "tokenizer.json").read_bytes())
+    files = [tmp_path / "model.gguf", tmp_path / "model.onnx"]
+    for file, measured in zip(files, measure_many(cut, files, tokens=192), strict=True):
+        assert measured.kl_mean < 1e-5, file.name
 
 
 @pytest.mark.journey
