@@ -293,22 +293,21 @@ def test_a_file_beyond_what_32_bits_count_is_taken_to_its_size_and_no_further(pl
 
 
 @pytest.mark.journey
-def test_the_last_byte_of_a_huge_file_counts(places, tmp_path):
+def test_the_last_byte_of_a_huge_file_counts(places):
     """The file is a hole but for its end, so it takes no room."""
-    huge, size = tmp_path / "huge", (4 << 30) + 1
-    with huge.open("wb") as file:
-        file.truncate(size - 1)
-        file.seek(0, os.SEEK_END)
-        file.write(b"!")
-    arrival = Arrival(places, blob=Blob(WEIGHT_TYPE, digests.of_file(huge), size))
+    size = (4 << 30) + 1
+    # As sha256sum says of four GiB of zeros and a "!".
+    digest = "sha256:3e9f7d9f4b73e7a67d43d21ce5365877daf3fbd487515fad61fb8dd3496bd225"
+    arrival = Arrival(places, blob=Blob(WEIGHT_TYPE, digest, size))
     with arrival.part.open("wb") as file:
         file.truncate(size - 1)
 
+    assert arrival.take(size - 1, size, b"!")["whole"]
+    # What was read of it once is in memory still, and is read again in half the time.
+    arrival.place.rename(arrival.part)
+    os.truncate(arrival.part, size - 1)
     with pytest.raises(IntegrityError, match="thrown away"):
         arrival.take(size - 1, size, b"?")
-    with arrival.part.open("wb") as file:
-        file.truncate(size - 1)
-    assert arrival.take(size - 1, size, b"!")["whole"]
 
 
 def test_a_pipe_is_read_through_one_buffer():
