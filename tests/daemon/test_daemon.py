@@ -222,7 +222,7 @@ def test_a_stop_lets_running_requests_finish(parrot, run_daemon):
 @pytest.mark.journey
 def test_a_stop_does_not_wait_for_a_client_that_does_not_read(parrot, run_daemon):
     ask = {"prompt": "x", "max_tokens": 32_000, "stream": True}
-    with run_daemon(parrot) as running, running.client() as http:
+    with run_daemon(parrot, "--drain", "1") as running, running.client() as http:
         with http.stream("POST", "/v1/completions", json=ask) as stream:
             lines = stream.iter_lines()
             next(lines)
