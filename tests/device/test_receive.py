@@ -293,6 +293,7 @@ def test_a_file_beyond_what_32_bits_count_is_taken_to_its_size_and_no_further(pl
 
 
 @pytest.mark.journey
+@pytest.mark.timeout(600)
 def test_the_last_byte_of_a_huge_file_counts(places):
     """The file is a hole but for its end, so it takes no room."""
     size = (4 << 30) + 1
