@@ -129,8 +129,10 @@ def export(
             sys.stdout.write(_prometheus(gathered.seen(devices)))
             return
         lines = _events(gathered, devices) if form is Sort.JSONL else gathered.samples(devices)
-        for line in lines:
-            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        written = [sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n") for line in lines]
+    if not written:
+        pull = "pull --samples" if form is Sort.SAMPLES else "pull"
+        say(f"Nothing was fetched: slmops telemetry {pull} FLEET.yaml")
 
 
 def _captures(device: Device) -> bool:

@@ -44,13 +44,16 @@ class Classifier:
                 remedy="Build it with `slmops quantize`.",
             )
         self._vocabulary, self._context, self.labels = vocabulary, context, tuple(labels)
-        count = self._logits([self.ids("")]).shape[1]
+        # By some token, not by an empty text: not every tokenizer puts anything around that.
+        count = self._logits([[0]]).shape[1]
         if count != len(labels):
             raise ModelError(f"{file.name} has {count} labels, its description names {len(labels)}")
 
     def ids(self, text: str) -> list[int]:
-        """Return the token ids of `text`; raise RefusedError when they are more than the model can read."""
+        """Return the token ids of `text`; raise RefusedError for none, or more than the model can read."""
         ids = self._vocabulary.encode(text, begin=True, controls=False)
+        if not ids:
+            raise RefusedError(BAD_REQUEST, "input: a text has no tokens", reason="invalid_value")
         if len(ids) > self._context:
             raise RefusedError(
                 BAD_REQUEST,

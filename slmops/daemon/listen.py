@@ -30,6 +30,7 @@ FIRST = 3
 NAMES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 LONGEST = 107
 """Bytes that a Unix socket's path may have."""
+PORTS = 65535
 BACKLOG = 512
 """Connections that may wait to be accepted, as many as may be open."""
 SHARED, OWN = 0o660, 0o600
@@ -119,6 +120,7 @@ def inherited(environ: MutableMapping[str, str]) -> list[Listener]:
 
 def tcp(host: str, port: int) -> socket.socket:
     """Bind a TCP socket; `host` is a name or an address, port 0 any free one. Raise UsageError."""
+    check_port(port)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with ExitStack() as stack:
@@ -128,8 +130,17 @@ def tcp(host: str, port: int) -> socket.socket:
             sock.listen(BACKLOG)
             stack.pop_all()
     except OSError as error:
-        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}",
+            remedy="Say an address of this machine as --host, and as --port one that is free; 0 is any.",
+        ) from error
     return _patient(sock)
+
+
+def check_port(port: int) -> None:
+    """Raise UsageError for a number that no port has: the system would take it modulo 65536."""
+    if not 0 <= port <= PORTS:
+        raise UsageError(f"{port} is no port", remedy=f"Say a --port of 0 to {PORTS}; 0 is any free one.")
 
 
 def bind_unix(path: Path, mode: int) -> socket.socket:
@@ -150,7 +161,10 @@ def bind_unix(path: Path, mode: int) -> socket.socket:
         sock.bind(str(path))
     except OSError as error:
         sock.close()
-        raise UsageError(f"cannot listen on {path}: {error.strerror or error}") from error
+        raise UsageError(
+            f"cannot listen on {path}: {error.strerror or error}",
+            remedy="Give a path in a folder that is there and that you may write to.",
+        ) from error
     finally:
         os.umask(mask)
     sock.listen(BACKLOG)
@@ -163,7 +177,7 @@ def refuse_open(listeners: Iterable[Listener], keys_file: Path | None) -> None:
     if far and not _has_keys(keys_file):
         raise UsageError(
             f"{far[0].name} can be reached from other machines, and there are no keys",
-            remedy="python -m slmops.daemon keys create --file FILE --name NAME, then --keys FILE.",
+            remedy="slmopsd keys create --file FILE --name NAME, then --keys FILE.",
         )
 
 
@@ -216,9 +230,14 @@ def _clear(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"cannot listen on {path}: {error.strerror}") from error
     if not stat.S_ISSOCK(kind):
-        raise UsageError(f"cannot listen on {path}: it is there and is no socket")
+        raise UsageError(
+            f"cannot listen on {path}: it is there and is no socket", remedy="Give another path."
+        )
     if _is_served(path):
-        raise UsageError(f"cannot listen on {path}: somebody else does")
+        raise UsageError(
+            f"cannot listen on {path}: somebody else does",
+            remedy="End the daemon that does, or give another path.",
+        )
     path.unlink(missing_ok=True)
 
 

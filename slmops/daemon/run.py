@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import shutil
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 import uvicorn
 
+from slmops import __version__
 from slmops import digest as digests
 from slmops.daemon import admin, describe, guard, listen, records
 from slmops.daemon.admit import Admission, Door
@@ -154,23 +156,19 @@ def main(words: Sequence[str]) -> int:
     records.begin(options.log)
     try:
         return _serve(options)
-    except (SlmopsError, OSError) as error:
-        remedy = error.remedy if isinstance(error, SlmopsError) else ""
-        sys.stderr.write(f"slmops.daemon: {error}\n" + (f"next: {remedy}\n" if remedy else ""))
+    except SlmopsError as error:
+        sys.stderr.write(f"slmopsd: {error}\n" + (f"next: {error.remedy}\n" if error.remedy else ""))
         return 1
 
 
 def _serve(options: argparse.Namespace) -> int:
-    if options.digest:
-        digests.parse(options.digest)
-    if options.capture and options.spool is None:
-        raise UsageError("--capture keeps samples beside the spool: say --spool DIR too")
-    if options.artifact is None and options.state is None:
-        raise UsageError("there is nothing to serve", remedy="Say --artifact FOLDER, or --state DIR.")
+    _check(options)
     journal = Journal(options.state)
     if options.artifact is not None and journal.state.current is None:
         # Nobody is told that we listen who could never be answered.
         describe.read(str(options.artifact), options.digest)
+    if options.spool is not None:
+        _make_room(options.spool)
     service = Service(_settings(options), journal)
     swap = Swap(
         service.house,
@@ -202,6 +200,28 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Raise an error for what cannot be meant, before anything is begun."""
+    if options.digest:
+        digests.parse(options.digest)
+    if options.capture and options.spool is None:
+        raise UsageError("--capture keeps samples beside the spool: say --spool DIR too")
+    if options.adopt and shutil.which(options.adopt) is None:
+        raise UsageError(
+            f"{options.adopt} is no program", remedy="Say --adopt and the path of a llama-server."
+        )
+    if options.artifact is None and options.state is None:
+        raise UsageError("there is nothing to serve", remedy="Say --artifact FOLDER, or --state DIR.")
+
+
+def _make_room(spool: Path) -> None:
+    """Say at once where telemetry cannot be kept; that keeps nobody from serving."""
+    try:
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        log.warning("no telemetry is kept: %s cannot be made: %s", spool, error.strerror)
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         plan=Plan(options.slots, options.pool, options.adopt, load=options.max_load),
@@ -223,6 +243,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     say = reading.add_argument
+    say("--version", action="version", version=f"slmopsd {__version__}")
     say("--artifact", type=Path, metavar="FOLDER", help="folder with artifact.json: the first version")
     say("--digest", default="", help="digest of the artifact; default: of its artifact.json")
     say(

@@ -15,6 +15,7 @@ import re
 import sys
 from pathlib import Path, PurePosixPath
 
+from slmops.daemon.listen import check_port
 from slmops.errors import UsageError
 
 NAME = "slmopsd"
@@ -141,6 +142,7 @@ def units(
     """
     for path in (python, artifact):
         _refuse_hidden(path)
+    check_port(port)
     if not _MEMORY.fullmatch(memory):
         raise UsageError(f"{memory!r} is no amount of memory; expected something like 2G or 80%")
     place, state = f"%t/{NAME}", f"%S/{NAME}"

@@ -11,6 +11,8 @@ from slmops.artifact import description
 from slmops.build.evaluate_classifier import evaluate_classifier
 from slmops.build.subject import find_subject
 from slmops.build.tasks import flips, read_task
+from slmops.daemon.load import describe, load
+from slmops.daemon.refusal import RefusedError
 from slmops.errors import DocumentError, ModelError, UsageError
 
 UNKNOWN = "one two\nthree four five\n"
@@ -45,6 +47,15 @@ def test_an_artifact_is_measured_against_its_source(labelling, artifact, task):
     assert sum(flips(before, now)) <= 40 * (1 - found.measured.top1) + 1e-9
     assert (found.timing.texts, found.timing.tokens, found.timing.threads) == (32, 7, 1)
     assert found.timing.text_seconds > 0 <= found.timing.text_cpu_seconds
+
+
+def test_an_artifact_whose_tokenizer_puts_nothing_around_a_text_is_served(labelling):
+    served = load(labelling.artifact, describe(labelling.artifact))
+
+    (scores,) = served.answers([served.ids("w1 w2")], lambda: False)
+    assert sum(scores) == pytest.approx(1.0)
+    with pytest.raises(RefusedError, match="no tokens"):
+        served.ids("")
 
 
 def test_labels_are_matched_by_name_wherever_they_stand(labelling, task, tmp_path):

@@ -99,6 +99,13 @@ def test_sums_are_written_out_for_prometheus(slmops, fleet):
     assert f'/edge-1",digest="{DIGEST}",release="demo:1.0.0"}} 10.0' in told
 
 
+@pytest.mark.parametrize(("form", "words"), [("jsonl", "pull FLEET"), ("samples", "pull --samples FLEET")])
+def test_where_nothing_was_fetched_it_is_said_how_to(slmops, form, words):
+    told = slmops("telemetry", "export", "--format", form)
+
+    assert (told.out, f"slmops telemetry {words}" in told.err) == ("", True)
+
+
 def test_samples_are_fetched_only_where_the_fleet_file_lets_them_be_taken(slmops, fleet):
     Capture(spool_of(fleet), 1.0).offer(event(1), "abc", "I am jo@example.org", "hello")
 

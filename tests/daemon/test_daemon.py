@@ -231,6 +231,13 @@ def test_a_stop_does_not_wait_for_a_client_that_does_not_read(parrot, run_daemon
         assert event.status in {499, 503}
 
 
+def test_telemetry_that_cannot_be_kept_keeps_nobody_from_serving_and_is_told_of(parrot, run_daemon, tmp_path):
+    (tmp_path / "file").touch()
+    with run_daemon(parrot, "--spool", tmp_path / "file" / "spool") as running, running.client() as http:
+        assert http.post("/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
+        assert "no telemetry is kept" in running.log.read_text()
+
+
 def test_a_stop_while_loading_is_a_stop(parrot, run_daemon):
     with run_daemon(parrot) as running:
         assert running.url
@@ -255,7 +262,7 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_1(tiny, tmp_path, fault
         ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert len([line for line in ended.stderr.splitlines() if line.startswith("slmops.daemon: ")]) == 1
+    assert len([line for line in ended.stderr.splitlines() if line.startswith("slmopsd: ")]) == 1
 
 
 def worker_of(running):

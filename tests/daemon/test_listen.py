@@ -65,6 +65,12 @@ def test_a_port_that_is_taken_is_an_error_in_words(doors):
         doors(port=door.port)
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_a_number_that_no_port_has_is_refused_in_words(doors, port):
+    with pytest.raises(UsageError, match=f"{port} is no port"):
+        doors(port=port)
+
+
 def test_a_unix_socket_is_opened_besides_for_owner_and_group(doors, tmp_path):
     api, unix = doors(unix=tmp_path / "api.sock")
 

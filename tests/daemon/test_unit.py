@@ -67,7 +67,9 @@ def test_what_a_unit_would_not_see_is_refused(said, message):
         units(*said)
 
 
-@pytest.mark.parametrize("more", [{"memory": "much"}, {"memory": "1G\nUser=root"}, {"host": "example.com"}])
+@pytest.mark.parametrize(
+    "more", [{"memory": "much"}, {"memory": "1G\nUser=root"}, {"host": "example.com"}, {"port": 99999}]
+)
 def test_what_is_no_value_is_refused(more):
     with pytest.raises(UsageError):
         units(PYTHON, ARTIFACT, **more)
