@@ -11,6 +11,7 @@ This file runs on devices too: standard library only, Python 3.9.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -21,7 +22,8 @@ SECONDS = 5.0
 """For a search and the start of its process: a busy board takes one or two of them to start Python."""
 FOUND, MISSING = 10, 11
 SEARCH = (
-    "import json, re, sys; pattern, text = json.load(sys.stdin); "
+    # Its own end too, should whoever asks be killed before it is.
+    "import json, re, signal, sys; pattern, text, seconds = json.load(sys.stdin); signal.alarm(seconds); "
     f"sys.exit({FOUND} if re.search(pattern, text) else {MISSING})"
 )
 SHOWN = 60
@@ -35,7 +37,7 @@ def judge(golden: Golden, answer: str, seconds: float = SECONDS) -> bool:
     pattern = str(golden.expect)
     # Neither pattern nor answer is an argument: those can be read by everybody on the machine.
     program = [sys.executable, "-I", "-S", "-c", SEARCH]
-    said = json.dumps([pattern, answer.strip()]).encode("ascii")
+    said = json.dumps([pattern, answer.strip(), math.ceil(seconds) + 1]).encode("ascii")
     try:
         ended = subprocess.run(program, input=said, timeout=seconds, capture_output=True, check=False)
     except subprocess.TimeoutExpired as error:

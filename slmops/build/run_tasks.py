@@ -11,8 +11,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from slmops.artifact import golden as goldens
 from slmops.artifact.golden import Golden
+from slmops.artifact.judge import judge
 from slmops.build.divergence import log_probabilities
 from slmops.build.isolate import Progress, isolate, silent
 from slmops.build.open_model import Model, Shape
@@ -52,7 +52,7 @@ def _run(progress: Progress, source: Source, tasks: list[Task], context: int) ->
             otherwise.append(other)
             progress(f"{name_of(source)}: {task.name}", (number + 1) / items)
         for number, question in enumerate(task.questions):
-            counted.append(goldens.passes(question, reader.answer(question)))
+            counted.append(judge(question, reader.answer(question)))
             progress(f"{name_of(source)}: {task.name}", (number + 1) / items)
         results.append(Result(task.name, task.kind, task.chance, tuple(counted), tuple(otherwise) or None))
     return results

@@ -376,18 +376,18 @@ class Errands:
             self._waiting.remove(work)
 
     def turn(self) -> list[Said]:
-        """Do a bit of what is first; return what is to be said now."""
-        errand = self._waiting.popleft()
+        """Do a bit of what is first, which is here meanwhile; return what is to be said now."""
+        errand, said = self._waiting[0], list[Said]()
         assert not isinstance(errand, Job | Vectors)  # noqa: S101 - there is no engine for one
-        self.steps += 1
         try:
             if errand.bit():
-                return [(errand, None)]
+                said = [(errand, None)]
         except (ModelError, RefusedError) as error:
-            return [(errand, _refusal(error))]
+            said = [(errand, _refusal(error))]
+        self.steps += 1
         # Many texts do not hold up one.
-        self._waiting.append(errand)
-        return []
+        self._waiting.popleft() if said else self._waiting.rotate(-1)
+        return said
 
 
 class EngineLostError(Exception):

@@ -140,7 +140,7 @@ async def _ask_all(worker: Resident, prompts: Sequence[Golden], seen: _Seen) -> 
             continue
         seen.asked += 1
         try:
-            answer = await (_score if golden.is_reference else _answer)(worker, golden, seen)
+            answer = await (_score if golden.is_reference else _wrong)(worker, golden, seen)
         except RefusedError as error:
             if error.status != SERVER_ERROR:
                 raise
@@ -156,18 +156,21 @@ async def _lengthen(worker: Resident, prompts: Sequence[Golden], seen: _Seen) ->
     await _answer(worker, replace(first, max_tokens=ENOUGH), seen)
 
 
-async def _answer(worker: Resident, golden: Golden, seen: _Seen) -> str | None:
+async def _wrong(worker: Resident, golden: Golden, seen: _Seen) -> str | None:
     """Return what was answered where that is wrong, None where it is right."""
+    answer = await _answer(worker, golden, seen)
+    return None if await asyncio.to_thread(judge, golden, answer) else answer
+
+
+async def _answer(worker: Resident, golden: Golden, seen: _Seen) -> str:
     if worker.version.description.task == CLASSIFICATION:
         said = await _said(worker, "classify", {"input": golden.question})
-        answer = str(json.loads(said.data)["data"][0]["label"])
-    else:
-        told = {"max_tokens": golden.max_tokens, "temperature": 0, "cache_prompt": False}
-        kind: Kind = "completion" if golden.messages is None else "chat"
-        question = {"prompt": golden.prompt} if golden.messages is None else {"messages": golden.messages}
-        choice = json.loads((await _said(worker, kind, {**question, **told}, seen)).data)["choices"][0]
-        answer = choice["text"] if kind == "completion" else choice["message"]["content"] or ""
-    return None if await asyncio.to_thread(judge, golden, answer) else answer
+        return str(json.loads(said.data)["data"][0]["label"])
+    told = {"max_tokens": golden.max_tokens, "temperature": 0, "cache_prompt": False}
+    kind: Kind = "completion" if golden.messages is None else "chat"
+    question = {"prompt": golden.prompt} if golden.messages is None else {"messages": golden.messages}
+    choice = json.loads((await _said(worker, kind, {**question, **told}, seen)).data)["choices"][0]
+    return str(choice["text"] if kind == "completion" else choice["message"]["content"] or "")
 
 
 async def _score(worker: Resident, golden: Golden, seen: _Seen) -> str | None:

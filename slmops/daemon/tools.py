@@ -47,6 +47,8 @@ class Calls:
         """Whether there was anything that is not held: text, or a mark."""
         self._found = False
         """Whether there was any call."""
+        self._looked = 0
+        """Letters of what is held in which no mark ends anything, whatever comes."""
 
     def push(self, text: str) -> tuple[str, list[Call]]:
         """Take more text; return what of it is certainly text, and the calls that are whole now."""
@@ -58,6 +60,7 @@ class Calls:
         said, calls = list[str](), list[Call]()
         while mark := self._mark(last=last):
             before, self._held, self._begun = self._held[: mark.start()], self._held[mark.end() :], True
+            self._looked = 0
             if self._inside:
                 self._close(before, said, calls)
             else:
@@ -68,6 +71,7 @@ class Calls:
             size = len(self._held[: len(self._held) - _overlap(self._held)].rstrip())
             said.append(self._held[:size])
             self._held, self._begun = self._held[size:], self._begun or size > 0
+            self._looked = 0
         return "".join(said), calls
 
     def flush(self) -> tuple[str, list[Call]]:
@@ -85,11 +89,16 @@ class Calls:
 
     def _mark(self, *, last: bool) -> re.Match[str] | None:
         """Return the first mark of what is held: in no string, if a call goes so far; else of all."""
+        if not last and not _MARK.search(self._held, max(0, self._looked - len(CLOSE) + 1)):
+            # It was gone through: to do so again with each piece would take ever longer.
+            self._looked = len(self._held)
+            return None
         first = _MARK.search(self._held)
         if first is None or not (self._inside or self._alone_so_far()):
             return first
         end = _outside_strings(self._held)
         if end is None and not last:
+            self._looked = len(self._held)
             return None
         if self._inside:
             called = _called(self._held[: end.start()] if end else _unmarked(self._held)) is not None

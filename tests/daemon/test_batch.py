@@ -505,3 +505,18 @@ def test_without_an_engine_errands_take_turns():
     assert list(said) == [short, failing, long]
     assert (said[short], said[long], said[failing][0].status) == ([None], [None], 500)
     assert running.steps == 10
+
+
+def test_an_errand_is_here_while_it_is_done_and_counted_when_it_was():
+    seen, running = [], Errands()
+
+    class Watching:
+        room = 0
+
+        def bit(self):
+            seen.append((running.active, running.steps))
+            return len(seen) > 1
+
+    running.add(Watching())
+    drained(running)
+    assert seen == [(1, 0), (1, 1)]

@@ -193,6 +193,19 @@ def test_a_speed_that_is_asked_for_is_measured_and_held_against_the_promise(tmp_
     assert gate(tmp_path, [WRITES], {"write": 0.001}, predicted=SLOW)[0].outcome == "pass"
 
 
+def test_an_answer_that_only_tells_a_speed_is_not_judged(tmp_path):
+    class Growing(FakeWorker):
+        def ask(self, kind, body, *rest):
+            self.answers = {"write": "a" * json.loads(body)["max_tokens"] + "!" * (len(self.asked) > 0)}
+            return super().ask(kind, body, *rest)
+
+    short = {"prompt": "write", "expect": "(a+)+$", "match": "regex", "max_tokens": 2}
+    (tmp_path / FILE_NAME).write_text(json.dumps(short), encoding="utf-8")
+    proof = asyncio.run(prove(Growing(tmp_path, {}, predicted=FAST), 60.0, 0.5))
+
+    assert (proof.outcome, proof.message) == ("inconclusive", "its speed could not be measured")
+
+
 def test_short_answers_are_lengthened_to_tell_a_speed(tmp_path):
     short = {"prompt": "write", "expect": ".", "match": "regex", "max_tokens": 2}
     proof, worker = gate(tmp_path, [short], {"write": 0.001}, speed=0.5, predicted=FAST)
