@@ -62,6 +62,8 @@ class CalledFunction(Struct, frozen=True, kw_only=True):
     name: str
     arguments: str
     """JSON, as the model wrote it."""
+    parsed_arguments: Any = None
+    """The same once more, from OpenAI's client; not read."""
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
@@ -84,6 +86,12 @@ class Assistant(Struct, frozen=True, kw_only=True, tag_field="role", tag="assist
     content: Content | None = None
     tool_calls: list[ToolCall] | None = None
     refusal: None = None
+    annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+    parsed: Any = None
+    """OpenAI's client says these four where an answer is given back as it came: the first three are empty,
+    the last is what it made of the content, and not read."""
     name: str | None = None
 
     def __post_init__(self) -> None:

@@ -35,6 +35,21 @@ def test_calls_and_their_answers_are_told_to_templates_as_values():
     assert answered == {"role": "tool", "tool_call_id": "c1", "name": "weather", "content": "rain"}
 
 
+def test_an_answer_may_be_given_back_with_all_that_openais_client_says_of_it():
+    empty = dict.fromkeys(["refusal", "audio", "function_call"], None)
+    function = {"name": "weather", "arguments": "{}", "parsed_arguments": {}}
+    call = {"id": "c1", "type": "function", "function": function}
+    said = {"role": "assistant", "content": "a", "annotations": [], "parsed": {"a": 1}, "tool_calls": [call]}
+    assert plain(said | empty) == plain({"role": "assistant", "content": "a", "tool_calls": [call]})
+
+
+@pytest.mark.parametrize("field", ["refusal", "audio", "function_call", "annotations"])
+def test_what_such_a_field_would_say_is_refused_and_not_left_out(field):
+    with pytest.raises(RefusedError) as refused:
+        chat(messages=[{"role": "assistant", "content": "a", field: [{"id": "x"}]}])
+    assert refused.value.param == f"messages[0].{field}"
+
+
 @pytest.mark.parametrize("written", ["{city", '{"city": NaN}', '{"city": "\\ud800"}'])
 def test_arguments_that_are_no_json_stay_as_they_were_written(written):
     call = {"id": "c", "function": {"name": "weather", "arguments": written}}
