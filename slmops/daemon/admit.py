@@ -18,18 +18,25 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slmops import keep_keys, keys
-from slmops.daemon.refusal import RefusedError
+from slmops.daemon import head
+from slmops.daemon.refusal import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    NOT_READY,
+    TOO_MANY,
+    UNKNOWN,
+    RefusedError,
+    error_body,
+)
 from slmops.errors import DocumentError, UsageError
 
-UNKNOWN, FORBIDDEN, TOO_MANY = 401, 403, 429
-KEY_NEEDED = "key_needed"
+KEY_NEEDED, KEYS_BROKEN = "key_needed", "keys_broken"
 ANYONE = "anyone"
 """The role of who has no key and needs none: a process of this machine, where there are no keys."""
 KEYLESS = "keyless"
@@ -95,6 +102,8 @@ class Door:
         self._stamp: object = None
         self._keys: keys.Keys | None = None
         """None: no keys are asked for."""
+        self._broken = False
+        """Which keys there are cannot be said now."""
         self._attempts: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._refresh()
 
@@ -115,6 +124,10 @@ class Door:
         if not said or scheme.lower() != "bearer":
             message = "a key is needed: Authorization: Bearer slm_..."
             raise RefusedError(UNKNOWN, message, reason=KEY_NEEDED)
+        if self._broken:
+            # No fault of who asks, and no wrong key: it is not known which ones are right.
+            message = "the daemon's file of keys is broken; its log says how"
+            raise RefusedError(NOT_READY, message, reason=KEYS_BROKEN)
         key = keys.find(self._keys, said.strip(), time.time())
         if key is None:
             raise self._wrong(peer)
@@ -123,9 +136,9 @@ class Door:
     def allow(self, caller: Caller, role: str) -> None:
         """Raise RefusedError 403 unless the caller may do what takes this role."""
         if not caller.may(role):
-            whose = (
-                f"the key {caller.name!r} has the role {caller.role}" if caller.name else "no key was said"
-            )
+            whose = f"the key {caller.name!r} has the role {caller.role}"
+            if not caller.name:
+                whose = "where there are no keys this is asked through the admin socket (--admin)"
             raise RefusedError(FORBIDDEN, f"{whose}; this takes {role}", reason="role_too_small")
 
     def from_browser(self, headers: Mapping[str, str]) -> None:
@@ -167,14 +180,14 @@ class Door:
 
     def _read(self, file: Path) -> None:
         try:
-            self._keys = keep_keys.read(file)
+            self._keys, self._broken = keep_keys.read(file), False
         except FileNotFoundError:
             if self._keys is not None:
                 log.error("%s is gone: nobody is let in", file)  # noqa: TRY400 - that it is gone says all
-                self._keys = ()
+                self._keys, self._broken = (), True
         except (DocumentError, OSError) as error:
             log.error("%s: %s: nobody is let in", file, error)  # noqa: TRY400 - no fault of the program
-            self._keys = ()
+            self._keys, self._broken = (), True
 
 
 class Admission:
@@ -192,11 +205,12 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        if origin is not None and origin in self._door.origins:
-            send = _telling(origin, send)
         try:
+            scope = head.plain(scope)
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin is not None and origin in self._door.origins:
+                send = _telling(origin, send)
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 self._door.from_browser(headers)
                 await _preflight(send)
@@ -218,7 +232,7 @@ class Admission:
         try:
             caller = self._door.who(headers, local=via == "unix" or _is_loopback(peer), peer=peer or via)
         except RefusedError as refusal:
-            if scope["path"] in BARE and refusal.reason == KEY_NEEDED:
+            if scope["path"] in BARE and refusal.reason in {KEY_NEEDED, KEYS_BROKEN}:
                 return STRANGER
             raise
         if scope["path"] not in BARE:
@@ -269,14 +283,16 @@ async def _preflight(send: Send) -> None:
 
 
 async def _refuse(refusal: RefusedError, send: Send) -> None:
-    kind = "authentication_error" if refusal.status == UNKNOWN else "permission_error"
-    error: dict[str, Any] = {"message": str(refusal), "type": kind, "code": refusal.reason, "param": None}
     fields = {"content-type": "application/json"}
     if refusal.status == UNKNOWN:
         fields["www-authenticate"] = 'Bearer realm="slmops"'
+    if refusal.status == BAD_REQUEST:
+        # Where one head is wrong nothing tells for sure where the next begins.
+        fields["connection"] = "close"
     if refusal.retry_after is not None:
         fields["retry-after"] = str(refusal.retry_after)
-    await _respond(send, refusal.status, fields, msgspec.json.encode({"error": error}))
+    said = error_body(refusal.status, str(refusal), refusal.reason)
+    await _respond(send, refusal.status, fields, msgspec.json.encode(said))
 
 
 async def _respond(send: Send, status: int, fields: dict[str, str], body: bytes) -> None:

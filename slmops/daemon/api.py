@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from slmops.daemon import complaint
 from slmops.daemon.protocol import Kind
-from slmops.daemon.refusal import BAD_REQUEST, NOT_READY, SERVER_ERROR, TOO_MANY, RefusedError
+from slmops.daemon.refusal import BAD_REQUEST, SERVER_ERROR, RefusedError, error_body
 from slmops.daemon.sampling import Sampling
 from slmops.daemon.turns import Message, NamedTool, ResponseFormat, Struct, TextFormat, Tool
 
@@ -97,6 +97,11 @@ class Request(Struct, frozen=True, kw_only=True):
         return False
 
     @property
+    def place(self) -> str:
+        """Return the field that the prompt stands in."""
+        return "prompt"
+
+    @property
     def cost(self) -> int:
         """Return how many tokens of answer are asked for, as far as the request says."""
         return self.limit({})
@@ -173,6 +178,11 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     def alternatives(self) -> int | None:
         """See `Request`."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def place(self) -> str:
+        """See `Request`."""
+        return "messages"
 
     def limit(self, defaults: dict[str, float]) -> int:
         """See `Request`; `max_completion_tokens` is the newer name."""
@@ -329,15 +339,6 @@ def parse_leniently(kind: type[S], body: bytes) -> tuple[S, list[str]]:
             ignored.append(name[:LONGEST_NAME])
 
 
-def error_body(
-    status: int, message: str, reason: str | None = None, param: str | None = None
-) -> dict[str, Any]:
-    """Return an error in OpenAI's shape; `param` is the field of the request that is to blame."""
-    kinds = {TOO_MANY: "rate_limit_error", NOT_READY: "server_error", SERVER_ERROR: "server_error"}
-    kind = kinds.get(status, "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": reason}}
-
-
 def error_event(message: str) -> bytes:
     """Return an error that came after the stream had begun."""
     return b"data: " + msgspec.json.encode(error_body(SERVER_ERROR, message)) + b"\n\n"
@@ -349,7 +350,10 @@ def _decoded(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError:
         raise
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedError(BAD_REQUEST, f"the body is not JSON: {error}", reason="invalid_json") from error
+        # msgspec says so too of half a surrogate pair that stands too near to the end for the other half.
+        early = str(error) == "Input data was truncated"
+        why = "it ends too soon, or holds half a surrogate pair" if early else error
+        raise RefusedError(BAD_REQUEST, f"the body is not JSON: {why}", reason="invalid_json") from error
 
 
 def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> RefusedError:

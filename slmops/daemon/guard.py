@@ -22,19 +22,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import h11
+import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from slmops.daemon import listen
+from slmops.daemon import head, listen
 from slmops.daemon.passage import Passage
+from slmops.daemon.refusal import BAD_REQUEST, LATE, NOT_READY, error_body
 
-LATE, BUSY = 408, 503
 FAREWELL = 2.0
 """Seconds in which who is turned away may read why."""
 RETRY_SECONDS = 1
 CLOSE = (b"connection", b"close")
-PHRASES = {LATE: "Request Timeout", BUSY: "Service Unavailable"}
+PHRASES = {BAD_REQUEST: "Bad Request", LATE: "Request Timeout", NOT_READY: "Service Unavailable"}
 log = logging.getLogger("slmops.daemon")
 
 
@@ -78,6 +79,7 @@ def config(
         ws="none",
         loop="asyncio",
         lifespan="off",
+        h11_max_incomplete_event_size=head.LONGEST,
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -155,7 +157,7 @@ class _Guarded(H11Protocol):
             transport.abort()
         elif via != "admin" and len(self.connections) > self._limits.connections:
             self._turned.busy += 1
-            self._dismiss(BUSY, "too many connections")
+            self._dismiss(NOT_READY, "too many connections", "too_many_connections")
         elif self.lay_idle:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -179,6 +181,11 @@ class _Guarded(H11Protocol):
             self._await_request()
         else:
             self._request_is_whole()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words for it
+        """Refuse what the parser made nothing of."""
+        message = f"this is no HTTP/1.1 request, or its head has more than {head.LONGEST} bytes"
+        self._dismiss(BAD_REQUEST, message, "invalid_http")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -247,11 +254,8 @@ class _Guarded(H11Protocol):
         if self.transport.is_closing():
             return
         self._turned.late += 1
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None and cycle.response_started and not cycle.response_complete:
-            self.transport.abort()
-        else:
-            self._dismiss(LATE, f"the request was not whole within {self._limits.request:g} seconds")
+        message = f"the request was not whole within {self._limits.request:g} seconds"
+        self._dismiss(LATE, message, "request_timeout")
 
     def _await_reader(self) -> None:
         waits = self.transport.get_write_buffer_size()
@@ -269,22 +273,25 @@ class _Guarded(H11Protocol):
         self._turned.stuck += 1
         self.transport.abort()
 
-    def _dismiss(self, status: int, message: str) -> None:
+    def _dismiss(self, status: int, message: str, reason: str) -> None:
         """Say why, and leave; who still sends may read it first, instead of finding the line cut."""
         self._dismissed = True
         self._request_is_whole()
         cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.response_started and (cycle.more_body or not cycle.response_complete):
+            # It has its answer, or a part of it, and would take what is said now for more of that.
+            self.transport.abort()
+            return
         if cycle is not None and not cycle.response_complete:
             # To the application the client has left.
             cycle.disconnected = True
             cycle.message_event.set()
-        body = b'{"error": {"message": "%s", "type": "server_error", "code": null, "param": null}}'
-        body %= message.encode()
+        body = msgspec.json.encode(error_body(status, message, reason))
         fields: dict[str, Any] = {
             "content-type": "application/json",
             "content-length": len(body),
             "connection": "close",
-            **({"retry-after": RETRY_SECONDS} if status == BUSY else {}),
+            **({"retry-after": RETRY_SECONDS} if status == NOT_READY else {}),
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self.transport.write(f"HTTP/1.1 {status} {PHRASES[status]}\r\n{head}\r\n".encode() + body)

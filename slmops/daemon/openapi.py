@@ -72,7 +72,7 @@ def _post(summary: str, asked: Schema, answered: str, *, streams: bool = False) 
     lenient = {
         "name": "x-slmops-lenient",
         "in": "header",
-        "description": "Whatever it says: fields that are not known are left out, not refused.",
+        "description": "1: fields that are not known are left out, not refused.",
         "schema": TEXT,
     }
     return {

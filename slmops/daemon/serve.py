@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from slmops.daemon import api, records
 from slmops.daemon.cache import Name
 from slmops.daemon.protocol import Done, Kind, Piece
-from slmops.daemon.refusal import CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedError
+from slmops.daemon.refusal import CLIENT_GONE, NOT_READY, SERVER_ERROR, RefusedError, error_body
 from slmops.daemon.relay import Errand, relay
 from slmops.daemon.service import Service
 from slmops.daemon.visit import Visit, read_body, while_there
@@ -41,6 +41,8 @@ PREFIXES: dict[Kind, str] = {
     "embeddings": "embd-",
     "classify": "clsf-",
 }
+LONGEST_PATH = 200
+"""Characters that are told of a path that is not there."""
 log = logging.getLogger("slmops.daemon")
 
 
@@ -137,7 +139,7 @@ class Front:
         service = self._service
         caller = request.scope["state"]["caller"]
         service.refuse_under_pressure()
-        asked = _read(visit.kind, await read_body(request), lenient=LENIENT in request.headers)
+        asked = _read(visit.kind, await read_body(request), lenient=request.headers.get(LENIENT) == "1")
         errand = self._errand(asked, caller.name)
         visit.key = caller.name
         if FROM_AGENT not in request.headers and service.samples(visit.request):
@@ -256,7 +258,7 @@ def application(service: Service, admin: Sequence[BaseRoute] = ()) -> Starlette:
 
 def refuse(refusal: RefusedError) -> Response:
     """Return a refusal as OpenAI's clients know it."""
-    said = api.error_body(refusal.status, str(refusal), refusal.reason, refusal.param)
+    said = error_body(refusal.status, str(refusal), refusal.reason, refusal.param)
     response = _json(said, refusal.status)
     if refusal.retry_after is not None:
         response.headers["retry-after"] = str(refusal.retry_after)
@@ -318,7 +320,9 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 async def _no_such_path(request: Request, error: Exception) -> Response:
     said = cast("HTTPException", error)
-    response = refuse(RefusedError(said.status_code, f"{request.method} {request.url.path}: {said.detail}"))
+    asked = f"{request.method} {request.url.path[:LONGEST_PATH]}"
+    reason = said.detail.lower().replace(" ", "_")
+    response = refuse(RefusedError(said.status_code, f"{asked}: {said.detail}", reason=reason))
     response.headers.update(said.headers or {})
     return response
 

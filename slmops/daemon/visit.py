@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from slmops.daemon.cache import Kept
 from slmops.daemon.protocol import Done, Piece
-from slmops.daemon.refusal import SERVER_ERROR, TOO_LARGE, RefusedError
+from slmops.daemon.refusal import SERVER_ERROR, TOO_LARGE, UNSUPPORTED, RefusedError
 from slmops.telemetry.events import RequestFinished
 
 OK = 200
@@ -79,7 +79,16 @@ class Visit:
 
 
 async def read_body(request: Request) -> bytes:
-    """Read the body; one that is too long is read to its end, so that its sender hears why, but not kept."""
+    """Read the body; one that is said to be too long is refused at once.
+
+    One that only turns out so is read to its end, so that its sender hears why, but not kept.
+    """
+    declared = int(request.headers.get("content-length", 0))
+    if declared > BODY_LIMIT:
+        raise _too_large(declared)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        message = "a body is read as it comes: Content-Encoding is not understood"
+        raise RefusedError(UNSUPPORTED, message, reason="unsupported_encoding")
     kept = bytearray()
     length = 0
     async for chunk in request.stream():
@@ -87,8 +96,13 @@ async def read_body(request: Request) -> bytes:
         if length <= BODY_LIMIT:
             kept += chunk
     if length > BODY_LIMIT:
-        raise RefusedError(TOO_LARGE, f"the body has {length} bytes; the limit is {BODY_LIMIT}")
+        raise _too_large(length)
     return bytes(kept)
+
+
+def _too_large(length: int) -> RefusedError:
+    message = f"the body has {length} bytes; the limit is {BODY_LIMIT}"
+    return RefusedError(TOO_LARGE, message, reason="body_too_large")
 
 
 async def while_there(request: Request, work: Awaitable[T]) -> T:

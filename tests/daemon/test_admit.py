@@ -82,6 +82,11 @@ def test_a_role_may_what_it_is_for(role, may):
             assert caught.value.status == 403
 
 
+def test_who_has_no_key_where_there_are_none_hears_of_the_admin_socket():
+    with pytest.raises(RefusedError, match="--admin"):
+        Door().allow(NOBODY, "operator")
+
+
 @pytest.mark.parametrize(
     ("request_line", "role"),
     [
@@ -124,8 +129,11 @@ def test_a_file_that_is_broken_or_gone_lets_nobody_in(file, key, breaking, caplo
     else:
         file.write_bytes(whole[: len(whole) // 2] if breaking == "torn" else b"")
 
-    assert refused(door, bearer(key)) == (401, "key_refused")
+    # Nobody's key is wrong, and nobody waits because of it.
+    for _ in range(ATTEMPTS + 2):
+        assert refused(door, bearer(key)) == (503, "keys_broken")
     assert refused(door, {}) == (401, "key_needed")
+    assert ask(door, path="/readyz", headers=bearer(key))[0::2] == (200, [STRANGER])
     assert "nobody is let in" in caplog.text
 
     file.write_bytes(whole)

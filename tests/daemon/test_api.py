@@ -13,11 +13,10 @@ from slmops.daemon.api import (
     ClassifyRequest,
     CompletionRequest,
     EmbeddingsRequest,
-    error_body,
     parse,
     parse_leniently,
 )
-from slmops.daemon.refusal import RefusedError
+from slmops.daemon.refusal import RefusedError, error_body
 from slmops.daemon.sampling import Sampling
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -119,6 +118,12 @@ def test_a_body_that_is_not_json_is_refused(body):
     assert refused.value.reason == "invalid_json"
 
 
+@pytest.mark.parametrize("body", [rb'{"prompt": "\ud83d"}', b'{"prompt": "'])
+def test_a_body_that_ends_too_soon_may_also_hold_half_a_character(body):
+    with pytest.raises(RefusedError, match="ends too soon, or holds half a surrogate pair"):
+        parse(CompletionRequest, body)
+
+
 def test_a_message_may_come_in_parts():
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     (message,) = chat(messages=[{"role": "user", "content": parts}]).messages
@@ -155,6 +160,15 @@ def test_stop_may_be_one_or_several(stop, stops):
 def test_errors_have_openais_shape():
     error = error_body(429, "full", "queue_full")["error"]
     assert error == {"message": "full", "type": "rate_limit_error", "param": None, "code": "queue_full"}
+    kinds = {status: error_body(status, "no")["error"]["type"] for status in (401, 403, 404, 408, 500, 503)}
+    assert kinds == {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "invalid_request_error",
+        408: "invalid_request_error",
+        500: "server_error",
+        503: "server_error",
+    }
 
 
 @pytest.mark.parametrize(("said", "texts"), [("a", ["a"]), (["a", "b"], ["a", "b"])])
@@ -179,6 +193,7 @@ def test_what_is_no_text_to_label_is_refused_naming_the_field(said):
         ({"stream_options": {}}, "stream_options"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"messages": 3}, "messages"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
     ],
 )
 def test_the_field_that_is_to_blame_is_named_by_its_place(said, param):

@@ -18,14 +18,15 @@ EVENT = b"x" * 65536
 
 
 async def echo(scope, receive, send):
-    """Say what was asked and how it came; on /flood, more than any buffer holds."""
+    """Say what was asked and how it came; on /flood, more than any buffer holds; on /early, at once."""
     length = 0
-    while (message := await receive())["type"] == "http.request":
+    while scope["path"] != "/early":
+        message = await receive()
+        if message["type"] != "http.request":
+            return
         length += len(message["body"])
         if not message["more_body"]:
             break
-    else:
-        return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     if scope["path"] == "/flood":
         for _ in range(200):
@@ -240,9 +241,33 @@ def test_another_user_does_not_come_through_the_admin_socket():
         assert serving.turned == guard.Turned(strangers=1)
 
 
-def test_what_is_no_request_is_answered_400(serve):
+CHUNKED = b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        CHUNKED + b"5\r\n12345\r\nx\r\n",
+    ],
+    ids=["garbage", "no host", "two lengths", "no chunk"],
+)
+def test_what_is_no_request_is_answered_400_in_openais_shape(serve, sent):
     with serve().connect() as client:
-        assert closing(client, b"\x16\x03\x01\x00\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+        head, _, body = closing(client, sent).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+def test_a_request_that_was_answered_before_it_was_whole_is_not_answered_twice(serve):
+    serving = serve(request=0.2)
+
+    with serving.connect() as slow, serving.connect() as wrong:
+        assert closing(slow, request("/early", body=b"12345")[:-2]).count(b"HTTP/1.1") == 1
+        assert closing(wrong, CHUNKED.replace(b"/", b"/early", 1) + b"x\r\n").count(b"HTTP/1.1") == 1
 
 
 def test_a_head_without_an_end_is_refused(serve):
@@ -278,3 +303,12 @@ def test_a_server_that_ends_closes_connections_over_which_nobody_asks(serve):
         serving.server.should_exit = True
 
         assert [answer(used), answer(fresh)] == [b"", b""]
+
+
+def test_a_head_that_comes_in_pieces_may_be_as_long_as_any(serve):
+    with serve().connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\na: " + b"b" * 40_000)
+        threading.Event().wait(0.1)
+        said = closing(client, b"b" * 20_000 + b"\r\n" + CLOSE.encode() + b"\r\n")
+
+    assert said.startswith(b"HTTP/1.1 200 ")

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from slmops.daemon.answer import Answer, Telling, embedded, labelled, usage
-from slmops.daemon.api import error_body
 from slmops.daemon.openapi import document
+from slmops.daemon.refusal import error_body
 from slmops.daemon.scores import Scored
 from slmops.daemon.tools import Calls
 

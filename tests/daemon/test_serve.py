@@ -279,11 +279,15 @@ def test_unknown_fields_are_refused_unless_the_client_can_do_without_them(parrot
     async def part(scene):
         asked = {"prompt": "x", "max_tokens": 2, "best_of": 3}
         strict = await scene.completes(**asked)
-        lenient = await scene.client.post("/v1/completions", json=asked, headers={"x-slmops-lenient": "1"})
-        return strict, lenient
+        lenient, not_so = [
+            await scene.client.post("/v1/completions", json=asked, headers={"x-slmops-lenient": said})
+            for said in ("1", "0")
+        ]
+        return strict, lenient, not_so
 
-    strict, lenient = play(part, folder=parrot)
+    strict, lenient, not_so = play(part, folder=parrot)
 
+    assert not_so.json() == strict.json()
     assert (strict.status_code, strict.json()["error"]["param"]) == (400, "best_of")
     assert lenient.json()["choices"][0]["text"] == "yz"
     assert lenient.headers["x-slmops-ignored"] == "best_of"
