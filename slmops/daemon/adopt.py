@@ -177,7 +177,7 @@ class Worker:
             raise RefusedError(BAD_REQUEST, f"an adopted llama-server is not asked for {ask.kind}")
         adopted.check(asked)
         ids = await self._prompt(server, asked, ask.body)
-        limit = self._limit(ids, asked.limit(self._description.generation))
+        limit = self._limit(ids, asked.limit(self._description.generation), asked.place)
         telling = self._telling(asked, ask)
         last = Heard("", 0, finish="length")
         if limit:
@@ -247,16 +247,17 @@ class Worker:
         ids: list[int] = (await server.ask("/tokenize", asked))["tokens"]
         return ids[1:] if len(self._begin) == 1 and ids[:2] == self._begin * 2 else ids
 
-    def _limit(self, ids: list[int], wanted: int) -> int:
+    def _limit(self, ids: list[int], wanted: int, param: str) -> int:
         """Return the most tokens of answer to a prompt; raise RefusedError when there is no room for any."""
         context = self._description.context
         if not ids:
-            raise RefusedError(BAD_REQUEST, "the prompt is empty", reason="invalid_value")
+            raise RefusedError(BAD_REQUEST, "the prompt is empty", reason="invalid_value", param=param)
         if context - len(ids) < min(1, wanted):
             raise RefusedError(
                 BAD_REQUEST,
                 f"the prompt has {len(ids)} tokens; the context, answer included, {context}",
                 reason="context_length_exceeded",
+                param=param,
             )
         return min(context - len(ids), wanted)
 

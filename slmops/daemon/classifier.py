@@ -59,6 +59,7 @@ class Classifier:
                 BAD_REQUEST,
                 f"a text has {len(ids)} tokens; the model reads at most {self._context}",
                 reason="context_length_exceeded",
+                param="input",
             )
         return ids
 

@@ -12,6 +12,18 @@ from difflib import get_close_matches
 from typing import Any
 
 ROLES = "system, developer, user, assistant or tool"
+EXPECTED = {
+    r"messages\[\d+\]\.role": ROLES,
+    r"response_format\.type": "text, json_object or json_schema",
+    r"tool_choice": "none, auto, required or a function by name",
+    r"(tools\[\d+\]|tool_choice|messages\[\d+\]\.tool_calls\[\d+\])\.type": "function",
+    r"(tools\[\d+\]\.function|tool_choice\.function|response_format\.json_schema)\.name": (
+        "1 to 64 letters, digits, dots, dashes and underscores"
+    ),
+    r"encoding_format": "float or base64",
+    r"logit_bias": "token ids, in decimal, and what is added to their logits",
+}
+"""What is taken at a place, where msgspec's words do not say it."""
 
 
 def told(message: str, fields: Collection[str]) -> str:
@@ -27,8 +39,9 @@ def told(message: str, fields: Collection[str]) -> str:
     said = message[: message.rindex(" - at `")] if place else message
     if place == "n":
         return "n: only 1 is supported"
-    if re.fullmatch(r"messages\[\d+\]\.role", place):
-        return f"{place}: expected {ROLES}: {said}"
+    expected = next((words for where, words in EXPECTED.items() if re.fullmatch(where, place)), None)
+    if expected is not None:
+        return f"{place}: expected {expected}" + ("" if "matching regex" in said else f": {said}")
     return f"{place}: {said}" if place else said
 
 
@@ -66,5 +79,5 @@ def strike(said: Any, message: str) -> bool:
 
 def _place(message: str) -> str:
     """Return where the object stands that is complained of, as in messages[0]; empty for the body."""
-    found = re.search(r" - at `(?:key in )?\$\.?([^`]*)`\Z", message)
+    found = re.search(r" - at `(?:key` in `)?\$\.?([^`]*)`\Z", message)
     return found[1] if found else ""

@@ -38,6 +38,8 @@ LONGEST_GBNF = 16384
 """Characters of one in GBNF: reading it takes time by the square of its length."""
 WHITESPACE = r"( |\n {0,16})?"
 """What may stand between the parts of JSON. A model that is unsure writes white space wherever it may."""
+STUCK = ("NoExtensionBias", "Parser Error: token")
+"""How llguidance begins to say, in words of its insides, that nothing may come next."""
 LONGEST_COMPLAINT = 400
 """Characters of what is told to be wrong with a grammar."""
 ANY_TEXT = r"""TEXT: /(.|\n)*/
@@ -49,9 +51,11 @@ ANY_OBJECT: dict[str, Any] = {"type": "object"}
 class Constraint:
     """One answer's way through a grammar."""
 
-    def __init__(self, matcher: LLMatcher, stop_ids: Sequence[int]) -> None:
+    def __init__(self, matcher: LLMatcher, stop_ids: Sequence[int], param: str) -> None:
+        """`param` is the field of the request that asks for it."""
         self._matcher = matcher
         self._stop_ids = list(stop_ids)
+        self._param = param
 
     def mask(self, logits: Logits) -> None:
         """Make what may not come next impossible, in place; raise RefusedError where nothing may."""
@@ -70,12 +74,10 @@ class Constraint:
         return bool(self._matcher.is_stopped())
 
     def _lost(self) -> RefusedError:
-        why = (
-            self._matcher.get_error().partition("\n")[0] or "no token of the model's vocabulary may come next"
-        )
-        return RefusedError(
-            BAD_REQUEST, f"the answer cannot keep to its grammar: {why}", reason="invalid_grammar"
-        )
+        why = self._matcher.get_error().partition("\n")[0]
+        if not why or why.startswith(STUCK):
+            why = "a rule of it has no end, or the model has no token for what must come next"
+        return _bad(self._param, f"the answer cannot keep to it: {why}")
 
 
 class Grammars:
@@ -127,7 +129,7 @@ class Grammars:
         matcher = deep(lambda: LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
         if matcher.is_error():
             raise _bad(param, _complaint(matcher.get_error(), param))
-        return Constraint(matcher, self._stop_ids)
+        return Constraint(matcher, self._stop_ids, param)
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:

@@ -293,7 +293,7 @@ class _Guarded(H11Protocol):
             "connection": "close",
             **({"retry-after": RETRY_SECONDS} if status == NOT_READY else {}),
         }
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self.transport.write(f"HTTP/1.1 {status} {PHRASES[status]}\r\n{head}\r\n".encode() + body)
+        said = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self.transport.write(f"HTTP/1.1 {status} {PHRASES[status]}\r\n{said}\r\n".encode() + body)
         self.transport.write_eof()
         self.loop.call_later(FAREWELL, self.transport.abort)

@@ -148,7 +148,7 @@ class Clerk:
         defaults = self._description.generation
         wish = Wish(
             ids,
-            self._limit(ids, asked.limit(defaults)),
+            self._limit(ids, asked.limit(defaults), asked.place),
             asked.sampling(defaults),
             asked.stops,
             asked.alternatives,
@@ -174,25 +174,24 @@ class Clerk:
         )
         return Order(ask.id, job, Telling(ask, job, told))
 
-    def _limit(self, ids: list[int], wanted: int) -> int:
+    def _limit(self, ids: list[int], wanted: int, param: str) -> int:
         """Return the most tokens of answer to a prompt; raise RefusedError when there is no room for any."""
         room = self._description.context - len(ids)
         if not ids:
-            raise RefusedError(BAD_REQUEST, "the prompt is empty", reason="invalid_value")
+            raise RefusedError(BAD_REQUEST, "the prompt is empty", reason="invalid_value", param=param)
         if room < min(1, wanted):
-            raise self._too_long(len(ids), "the context, answer included,")
+            raise self._too_long(len(ids), "the context, answer included,", param)
         return min(room, wanted)
 
-    def _too_long(self, count: int, what: str) -> RefusedError:
-        context = self._description.context
-        return RefusedError(
-            BAD_REQUEST, f"the prompt has {count} tokens; {what} {context}", reason="context_length_exceeded"
-        )
+    def _too_long(self, count: int, what: str, param: str) -> RefusedError:
+        message = f"the prompt has {count} tokens; {what} {self._description.context}"
+        return RefusedError(BAD_REQUEST, message, reason="context_length_exceeded", param=param)
 
     def _embed(self, ask: protocol.Ask, asked: api.EmbeddingsRequest, model: Model) -> Order:
         width = model.engine.width
         if not width:
-            raise RefusedError(BAD_REQUEST, "this model has no embeddings: it says nothing but logits")
+            message = "this model has no embeddings: it says nothing but logits"
+            raise RefusedError(BAD_REQUEST, message, reason="not_supported", param="model")
         if asked.dimensions not in {None, width}:
             message = f"dimensions: expected {width}, as this model's vectors have, got {asked.dimensions}"
             raise RefusedError(BAD_REQUEST, message, reason="invalid_value", param="dimensions")
@@ -201,10 +200,10 @@ class Clerk:
             for each in asked.inputs
         ]
         if not all(texts):
-            raise RefusedError(BAD_REQUEST, "input: a text has no tokens", reason="invalid_value")
+            raise RefusedError(BAD_REQUEST, "input: a text has no tokens", reason="invalid_value", param="input")
         longest = max(map(len, texts))
         if longest > self._description.context:
-            raise self._too_long(longest, "the context")
+            raise self._too_long(longest, "the context", "input")
         vectors, tokens = Vectors(texts), sum(map(len, texts))
 
         def tell(_said: Piece | None) -> Word:

@@ -8,6 +8,7 @@ from slmops.daemon import api, complaint
 from slmops.daemon.refusal import RefusedError
 
 TURN = {"role": "user", "content": "hi"}
+TOOL = {"type": "function", "function": {"name": "clock"}}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,23 @@ TURN = {"role": "user", "content": "hi"}
         (
             {"messages": [{**TURN, "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[0].content[0].type: only parts of type text are supported",
+        ),
+        (
+            {"response_format": {"type": "xml"}},
+            "response_format.type: expected text, json_object or json_schema: Invalid value 'xml'",
+        ),
+        (
+            {"tools": [TOOL], "tool_choice": "always"},
+            "tool_choice: expected none, auto, required or a function by name: Invalid enum value 'always'",
+        ),
+        ({"tools": [{**TOOL, "type": "x"}]}, "tools[0].type: expected function: Invalid enum value 'x'"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+            "tools[0].function.name: expected 1 to 64 letters, digits, dots, dashes and underscores",
+        ),
+        (
+            {"logit_bias": {"-1": 1}},
+            "logit_bias: expected token ids, in decimal, and what is added to their logits",
         ),
     ],
 )

@@ -175,7 +175,7 @@ def test_every_format_keeps_to_schemas_and_calls_tools(serve):
         (
             {"messages": [{"role": "user", "content": "x " * 2000}]},
             openai.BadRequestError,
-            None,
+            "messages",
             "context_length_exceeded",
         ),
         ({"logit_bias": {"5000": 1}}, openai.BadRequestError, "logit_bias", "invalid_value"),

@@ -197,6 +197,21 @@ def test_what_cannot_be_kept_to_is_refused_by_name(grammars, asked, named):
     assert refused.value.param
 
 
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        (lambda: chat(grammar="start: start"), "grammar"),
+        (lambda: chat(grammar="start: a\na: b\nb: a"), "grammar"),
+        (lambda: chat(grammar='start: "a" <|end|>'), "grammar"),
+        (lambda: formed({"enum": ["<|end|>"]}), "response_format.json_schema.schema"),
+    ],
+)
+def test_where_nothing_may_come_next_that_is_said_in_words_of_ours(vocabulary, grammars, asked, param):
+    with pytest.raises(RefusedError, match="a rule of it has no end, or the model has no token") as refused:
+        speak(vocabulary, grammars.constraint(asked()), 0)
+    assert (refused.value.param, refused.value.reason) == (param, "invalid_grammar")
+
+
 def chain(count, link, last):
     rules = {f"{at:x}": link(f"#/d/{at + 1:x}") for at in range(count)}
     return {"$ref": "#/d/0", "d": {**rules, f"{count:x}": last}}

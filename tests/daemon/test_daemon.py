@@ -52,6 +52,14 @@ def test_openais_client_chats(client, tiny):
     assert answer.usage.prompt_tokens == 6
 
 
+def test_an_answer_may_be_given_back_as_openais_client_has_it(client):
+    answer = client.chat.completions.create(model="parrot", messages=HI).choices[0].message
+    parsed = client.chat.completions.parse(model="parrot", messages=HI).choices[0].message
+    for said in (answer, answer.model_dump(), parsed, parsed.model_dump()):
+        more = client.chat.completions.create(model="parrot", messages=[*HI, said, *HI])
+        assert more.choices[0].message.content == answer.content
+
+
 def test_openais_client_streams_a_chat(client, tiny):
     chunks = list(client.chat.completions.create(model="parrot:1.0.0", messages=HI, stream=True))
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -107,7 +115,7 @@ def test_openais_client_knows_the_errors(client):
         client.completions.create(model="parrot", prompt="x", suffix="y")
     with pytest.raises(openai.BadRequestError) as long:
         client.completions.create(model="parrot", prompt="x" * 40_000)
-    assert long.value.code == "context_length_exceeded"
+    assert (long.value.code, long.value.param) == ("context_length_exceeded", "prompt")
 
 
 @pytest.mark.parametrize(
@@ -130,6 +138,63 @@ def test_what_is_not_answered_is_said_in_openais_shape(speaking, path, body, sta
     answer = speaking.http.post(path, content=body)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def spoken(running, *sent):
+    """What comes back for bytes that no client library would send."""
+    address = httpx.URL(running.url)
+    with socket.create_connection((address.host, address.port), 60) as line:
+        for each in sent:
+            line.sendall(each)
+        found = b""
+        while b"\r\n\r\n" not in found or b"}" not in found:
+            data = line.recv(65536)
+            assert data, found
+            found += data
+    head, _, body = found.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body), head.decode()
+
+
+POST = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@pytest.mark.parametrize("more", [b"", b"expect: 100-continue\r\n"])
+def test_a_body_that_is_said_to_be_too_long_is_refused_before_it_comes(speaking, more):
+    status, said, _ = spoken(speaking, POST + more + b"content-length: 9999999999\r\n\r\n")
+
+    assert (status, said["error"]["code"]) == (413, "body_too_large")
+
+
+def test_a_whole_address_is_a_path_and_a_host(speaking):
+    for path in (b"/v1/models", b"/nothing", b"/admin/v1/status"):
+        target = b"GET http://localhost%s HTTP/1.1\r\nhost: other.example\r\n\r\n" % path
+        plain = b"GET %s HTTP/1.1\r\nhost: localhost\r\n\r\n" % path
+        assert spoken(speaking, target)[:2] == spoken(speaking, plain)[:2]
+    elsewhere = spoken(speaking, b"GET http://evil.example/v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert elsewhere[1]["error"]["code"] == "host_refused"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 400, "head_too_large"),
+        (b"GET / HTTP/1.1\r\nhost: localhost\r\na: " + b"b" * 70_000 + b"\r\n\r\n", 400, "head_too_large"),
+        (
+            POST + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            400,
+            "invalid_head",
+        ),
+        (POST + b"content-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", 415, "unsupported_encoding"),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 404, "not_found"),
+        (b"GET /v1/completions HTTP/1.1\r\nhost: localhost\r\n\r\n", 405, "method_not_allowed"),
+    ],
+)
+def test_what_http_leaves_open_is_refused_with_a_code(speaking, sent, status, code):
+    refused, said, head = spoken(speaking, sent)
+
+    assert (refused, said["error"]["code"], said["error"]["type"]) == (status, code, "invalid_request_error")
+    assert len(said["error"]["message"]) < 300
+    assert ("connection: close" in head) == (status == 400)
 
 
 def test_metrics_count_what_happened(speaking):
