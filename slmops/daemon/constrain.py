@@ -111,13 +111,7 @@ class Grammars:
     def _made(self, param: str, write: Callable[[], str]) -> Constraint:
         """Return the constraint by the Lark grammar that `write` writes."""
         if not available():
-            raise RefusedError(
-                BAD_REQUEST,
-                f"{param}: this daemon cannot keep answers to a grammar: its runtime has no llguidance; "
-                "put the package into it",
-                reason="not_supported",
-                param=param,
-            )
+            raise _cannot(param, "its runtime has no llguidance; put the package into it")
         from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415  (memory: see above)
 
         limits = LLParserLimits(max_lexer_states=20_000, max_grammar_size=100_000, verbose_errors=False)
@@ -125,7 +119,10 @@ class Grammars:
         if len(lark) > LONGEST:
             raise _bad(param, f"expected at most {LONGEST} characters, got {len(lark)}")
         grammar = LLMatcher.grammar_from_lark(lark)
-        tokenizer = self._tokenizer
+        try:
+            tokenizer = self._tokenizer
+        except ValueError as error:
+            raise _cannot(param, "llguidance cannot read the model's tokenizer") from error
         matcher = deep(lambda: LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
         if matcher.is_error():
             raise _bad(param, _complaint(matcher.get_error(), param))
@@ -199,6 +196,11 @@ def _lark(grammar: str) -> str:
     # The converter raises bare Exception for rules that are missing.
     except Exception as error:
         raise _bad("grammar", f"neither Lark nor GBNF: {error}") from error
+
+
+def _cannot(param: str, why: str) -> RefusedError:
+    message = f"{param}: this daemon cannot keep answers to a grammar: {why}"
+    return RefusedError(BAD_REQUEST, message, reason="not_supported", param=param)
 
 
 def _bad(param: str, why: str) -> RefusedError:

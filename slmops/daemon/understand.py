@@ -200,7 +200,8 @@ class Clerk:
             for each in asked.inputs
         ]
         if not all(texts):
-            raise RefusedError(BAD_REQUEST, "input: a text has no tokens", reason="invalid_value", param="input")
+            message = "input: a text has no tokens"
+            raise RefusedError(BAD_REQUEST, message, reason="invalid_value", param="input")
         longest = max(map(len, texts))
         if longest > self._description.context:
             raise self._too_long(longest, "the context", "input")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
+from tokenizers import AddedToken, decoders
 
 from slmops.daemon.api import ChatRequest, CompletionRequest, parse
 from slmops.daemon.constrain import Grammars
@@ -210,6 +210,16 @@ def test_where_nothing_may_come_next_that_is_said_in_words_of_ours(vocabulary, g
     with pytest.raises(RefusedError, match="a rule of it has no end, or the model has no token") as refused:
         speak(vocabulary, grammars.constraint(asked()), 0)
     assert (refused.value.param, refused.value.reason) == (param, "invalid_grammar")
+
+
+def test_a_tokenizer_that_llguidance_does_not_know_is_no_fault_of_the_daemon(tiny):
+    tokenizer = tiny.make_tokenizer()[0]
+    tokenizer.decoder = decoders.Metaspace()
+    grammars = Grammars(JsonVocabulary(tokenizer.to_str(), "<|begin|>"), SIZE, [END])
+
+    with pytest.raises(RefusedError, match="cannot read the model's tokenizer") as refused:
+        grammars.constraint(formed(LAMP))
+    assert (refused.value.status, refused.value.reason) == (400, "not_supported")
 
 
 def chain(count, link, last):
