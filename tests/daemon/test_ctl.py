@@ -82,7 +82,7 @@ def test_a_version_goes_its_way_step_by_step_and_each_says_what_is_next(do, mode
     report = do("report")[1]
     assert "fewer than 30 requests" in report
     assert "parrot:1.0.0 aaaaaaaaaaaa" in report
-    assert "no pair yet: shadows are asked only while nothing waits" in report
+    assert "no pair yet: a shadow is asked while nobody else is" in report
     assert "current 100%" in do("split", "off")[1]
     assert f"rollback --admin {socket} (aaaaaaaaaaaa)" in do("promote")[1]
     assert do("promote") == (0, "bbbbbbbbbbbb is current already.\n", "")
