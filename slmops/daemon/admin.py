@@ -28,10 +28,10 @@ from slmops.daemon.enact import conflict
 from slmops.daemon.refusal import NOT_FOUND, NOT_READY, RefusedError
 from slmops.daemon.service import Service
 from slmops.daemon.swap import Swap
-from slmops.daemon.tend import resident_bytes
 from slmops.daemon.traffic import Comparison
 from slmops.daemon.versions import Record
 from slmops.daemon.visit import read_body
+from slmops.daemon.weigh import resident_bytes
 from slmops.errors import SlmopsError
 
 ROOT = "/admin/v1"

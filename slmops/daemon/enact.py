@@ -22,11 +22,12 @@ from slmops.daemon.describe import read
 from slmops.daemon.journal import Journal
 from slmops.daemon.refusal import NOT_READY, RefusedError
 from slmops.daemon.resident import House
-from slmops.daemon.tend import resident_bytes
 from slmops.daemon.versions import STARTER, Record, State, Version
+from slmops.daemon.weigh import resident_bytes
 from slmops.errors import ModelError, SlmopsError
 
 CONFLICT, NOT_LOADABLE = 409, 422
+SMALLER = "Free memory, or raise --memory-limit, or build a smaller type: slmops quantize --help."
 WORDS = 40
 """Last lines of a worker's log that are kept of a version that failed."""
 LONGEST = 400
@@ -47,8 +48,6 @@ class Bounds:
     slow board takes minutes for its golden prompts."""
     pool: int | None = None
     """Tokens of context for all requests of a version; by default its artifact's context."""
-    limit: int | None = None
-    """Bytes that the daemon was told to take at most."""
 
 
 class Hand:
@@ -184,17 +183,17 @@ class Hand:
         cache = said.predicted.get("kv_cache", 0.0)
         return room.promise(said.memory_bytes, cache, said.context, self.bounds.pool)
 
-    def _require_within_limit(self, version: Version) -> None:
-        """Raise ModelError where a version alone is too large for what the daemon was told.
+    def _require_room(self, version: Version, *, served: bool) -> None:
+        """Raise ModelError where a version cannot come in before any other has; `served`: see `room`.
 
-        By the artifact's word, which does not change: under the same limit it always may come in, or never.
+        By the artifact's word, which does not change: what has served always may come back, or never.
         """
-        limit, needed = self.bounds.limit, self._promised(version)
-        if limit is not None and needed > limit:
-            raise ModelError(
-                f"{version.release} needs {needed / room.MIB:.0f} MiB, and the daemon may take "
-                f"{limit / room.MIB:.0f} MiB (memory_limit)"
-            )
+        why = room.why_not(self._memory(), self._promised(version), served=served)
+        if why:
+            pool, context = self.bounds.pool, version.description.context
+            large = pool is not None and pool > context
+            remedy = f"Say a smaller --pool: its context is {context} tokens." if large else SMALLER
+            raise ModelError(f"{version.release} does not fit: {why}", remedy=remedy)
 
     async def serve(self, given: Version | None = None) -> None:
         """Load what was current, else previous, else what is given, for which who gives it vouches.
@@ -206,18 +205,21 @@ class Hand:
         order = [digest for digest in (before.current, back) if digest is not None]
         there: Mapping[str, Version] = {} if given is None else {given.digest: given}
         whys: list[str] = []
+        remedy: str | None = None
         for digest in dict.fromkeys([*order, *there]):
             try:
                 if not self.is_ready(digest):
                     version = there.get(digest) or read(before.stage(digest).folder, digest)
-                    self._require_within_limit(version)
+                    # A keeper has looked at the machine before he chose.
+                    self._require_room(version, served=self.steered or digest in order)
                     await self.open(version, must=False)
             except ModelError as error:
                 whys.append(f"{short(digest)}: {error}")
+                remedy = error.remedy
                 continue
             await self._take_over(digest, "; ".join(whys))
             return
-        raise ModelError("; ".join(whys) or "no version was given, and the journal names none")
+        raise ModelError("; ".join(whys) or "no version was given, and the journal names none", remedy=remedy)
 
     async def serve_again(self) -> None:
         """Bring back what served; raise RefusedError 503 where it does not load either."""

@@ -12,7 +12,7 @@ What there is room for now is what is left of the daemon's own limit and of the 
 
 Laws: what is refused for lack of room would not have fitted alone; more room never turns a plan into a worse
 one; current leaves only where all others have left and it does not fit even so; without a known limit
-everything fits.
+everything fits; what has served comes back where it alone could be.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Memory:
     """Bytes that the machine could still give without taking what workers have mapped."""
     residents: Mapping[str, int] = field(default_factory=dict)
     """Bytes that each resident worker would give back, by digest."""
+    total: int | None = None
+    """Bytes of the machine."""
 
     @property
     def free(self) -> int | None:
@@ -44,6 +46,11 @@ class Memory:
         left = [] if self.limit is None else [self.limit - self.used]
         left += [] if self.available is None else [self.available]
         return min(left) if left else None
+
+    @property
+    def most(self) -> int | None:
+        """Return the bytes that one version could have if nothing else ran; None where nothing bounds it."""
+        return min((bound for bound in (self.limit, self.total) if bound is not None), default=None)
 
     @property
     def told(self) -> str:
@@ -86,6 +93,18 @@ def promise(whole: int, cache: float, context: int, pool: int | None) -> int:
 def estimate(promised: int, measured: int) -> int:
     """Return the bytes that a version needs, by its artifact's word and by what was measured of it."""
     return max(promised, measured)
+
+
+def why_not(memory: Memory, needed: int, *, served: bool) -> str:
+    """Return why a version cannot come in before any other has; empty where it can.
+
+    One that has served comes back whatever else the machine does now: only what stays as it is keeps it out.
+    """
+    most = memory.most
+    if most is not None and needed > most:
+        return f"it needs {needed / MIB:.0f} MiB, and may have {most / MIB:.0f} MiB at most; {memory.told}"
+    first = plan(memory, None, needed)
+    return "" if served or first.kind != "refuse" else f"{first.why}; {memory.told}"
 
 
 def plan(memory: Memory, current: str | None, needed: int) -> Plan:

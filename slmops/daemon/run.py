@@ -175,13 +175,7 @@ def _serve(options: argparse.Namespace) -> int:
         journal,
         memory=service.memory,
         moved=service.moved,
-        bounds=Bounds(
-            options.max_load,
-            options.max_gate,
-            options.drain,
-            pool=options.pool,
-            limit=options.memory_limit,
-        ),
+        bounds=Bounds(options.max_load, options.max_gate, options.drain, pool=options.pool),
         steered=options.steered,
     )
     doors = listen.gather(

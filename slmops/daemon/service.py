@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -17,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from slmops.daemon import cache as caches
-from slmops.daemon import pressure, read_pressure, records, room, tend, versions
+from slmops.daemon import pressure, read_pressure, records, room, versions, weigh
 from slmops.daemon.api import ChatRequest, CompletionRequest
 from slmops.daemon.cache import Kept
 from slmops.daemon.desk import MAX_PAUSE, RETRY_SECONDS, SEATS, Desk
 from slmops.daemon.journal import Journal
 from slmops.daemon.keep import House
 from slmops.daemon.metrics import Metrics, Now, Resident
-from slmops.daemon.pressure import Reading
 from slmops.daemon.protocol import Done
 from slmops.daemon.refusal import NOT_FOUND, NOT_READY, SERVER_ERROR, RefusedError, WorkerLostError
 from slmops.daemon.relay import Errand
@@ -67,7 +65,7 @@ class Service:
         self.desk = Desk(settings.seats, settings.max_pause)
         self.house = House(settings.plan, self._stirred)
         self.cache = caches.Cache(settings.cache) if settings.cache else None
-        self.reading = Reading()
+        self.reading = read_pressure.read()
         self.comparison: Comparison | None = None
         """What two versions have shown since requests were shared between them."""
         self.turned_away: Callable[[], Mapping[str, int]] = dict
@@ -205,19 +203,9 @@ class Service:
             await asyncio.sleep(1.0)
 
     def memory(self) -> room.Memory:
-        """Return what there is of memory, for who plans to load another version.
-
-        To the kernel the pages of mapped weights are free for the taking. Here they are not: whoever serves
-        would read them again for each token.
-        """
-        limit, reading, workers = self.settings.memory_limit, self.reading, self.house.workers
-        sizes = {digest: tend.resident_bytes(each.pid)[0] for digest, each in workers.items()}
-        mapped = sum(tend.file_bytes(each.pid) for each in workers.values())
-        available = None if reading.available is None else max(0, reading.available - mapped)
-        if limit is not None:
-            used = sum(sizes.values()) + tend.resident_bytes(os.getpid())[0]
-            return room.Memory(limit, used, available, sizes)
-        return room.Memory(reading.limit, (reading.used or 0) + mapped, available, sizes)
+        """Return what there is of memory, for who plans to load another version."""
+        workers = {digest: worker.pid for digest, worker in self.house.workers.items()}
+        return weigh.memory(self.reading, self.settings.memory_limit, workers)
 
     def moved(self) -> None:
         """Follow the versions' journal, which has one record more."""
@@ -367,7 +355,7 @@ class Service:
         found = []
         for digest, worker in self.house.workers.items():
             said, label = worker.version.description, self.state.label(digest) or ""
-            rss, _ = tend.resident_bytes(worker.pid)
+            rss, _ = weigh.resident_bytes(worker.pid)
             found.append(
                 Resident(
                     *(said.reference, digest, label, rss, said.format, said.type, said.profile),

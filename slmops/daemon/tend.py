@@ -22,7 +22,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from slmops.daemon.overhear import Ear
@@ -358,27 +357,6 @@ def _ending(code: int | None) -> str:
     if code < 0:
         return f"it was ended by {signal.Signals(-code).name}"
     return f"it ended with {code}"
-
-
-def resident_bytes(pid: int | None) -> tuple[int, int]:
-    """Return what a process has resident now and had at its peak, in bytes; zeros where it is gone."""
-    found = _status(pid)
-    return found.get("VmRSS", 0), found.get("VmHWM", 0)
-
-
-def file_bytes(pid: int | None) -> int:
-    """Return the bytes that a process has resident of files it has mapped; zero where it is gone."""
-    return _status(pid).get("RssFile", 0)
-
-
-def _status(pid: int | None) -> dict[str, int]:
-    """Return what the kernel says of a process's memory, in bytes; nothing where it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return {}
-    found = (line.split(":", 1) for line in text.splitlines() if line.endswith(" kB"))
-    return {name: int(said.split()[0]) * 1024 for name, said in found}
 
 
 def _environment() -> dict[str, str]:

@@ -309,6 +309,25 @@ def test_a_stop_while_loading_is_a_stop(parrot, run_daemon):
         assert running.stop() == 0
 
 
+@pytest.mark.parametrize(
+    ("needs", "options", "remedy"),
+    [
+        ({"memory_bytes": 10**12}, (), "--memory-limit"),
+        ({"memory_bytes": 1 << 20}, ("--memory-limit", "1MiB"), "--memory-limit"),
+        ({"predicted": {"kv_cache": 1e9}}, ("--pool", "100000000"), "Say a smaller --pool"),
+    ],
+)
+def test_what_there_is_no_memory_for_is_not_begun(tiny, tmp_path, needs, options, remedy):
+    made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights(), **needs)
+    with tiny.daemon(made, tmp_path, *options) as running:
+        assert running.process.wait(60) == 1
+    complaint, following = running.log.read_text().splitlines()[-2:]
+    assert "parrot:1.0.0 does not fit: it needs" in complaint
+    assert following.startswith("next: ")
+    assert remedy in following
+    assert "loading" not in running.log.read_text()
+
+
 @pytest.mark.parametrize("fault", ["no folder", "no model", "cut off", "no template", "port taken"])
 def test_what_cannot_be_served_is_one_line_and_exit_code_1(tiny, tmp_path, fault):
     made = tiny.make_artifact(tmp_path / "artifact", "gguf", tiny.parrot_weights())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.daemon.room import MIB, Memory, estimate, plan, promise
+from slmops.daemon.room import MIB, Memory, estimate, plan, promise, why_not
 
 sizes = st.integers(0, 100)
 residents = st.dictionaries(st.sampled_from(["current", "previous", "spare"]), sizes)
@@ -67,6 +67,25 @@ def test_a_larger_pool_needs_its_part_more(cache, context, pool):
     needed = promise(10**7, cache, context, pool)
     assert needed == 10**7 if (pool or 0) <= context else needed >= 10**7
     assert promise(10**7, cache, context, 3 * context) == 10**7 + 3 * cache
+
+
+@given(sizes | st.none(), sizes, sizes | st.none(), sizes, sizes)
+def test_the_first_version_comes_in_as_a_later_one_would_and_one_that_served_where_it_could(
+    limit, used, available, beyond, needed
+):
+    total = None if available is None else available + beyond
+    there = Memory(limit, used, available, {}, total)
+    comes_in = needed <= min(limit if limit is not None else needed, total if total is not None else needed)
+    assert (why_not(there, needed, served=True) == "") == comes_in
+    assert (why_not(there, needed, served=False) == "") == (
+        comes_in and plan(there, None, needed).kind == "parallel"
+    )
+
+
+def test_why_the_first_version_cannot_come_in_is_told_in_numbers():
+    there = Memory(None, 0, 300 * MIB, {}, 800 * MIB)
+    assert why_not(there, 500 * MIB, served=False).startswith("it needs 500 MiB, 300 MiB are free; no limit")
+    assert "and may have 800 MiB at most" in why_not(there, 900 * MIB, served=True)
 
 
 def test_a_plan_tells_its_numbers():

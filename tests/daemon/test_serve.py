@@ -18,7 +18,8 @@ from slmops.daemon.refusal import RefusedError, WorkerLostError
 from slmops.daemon.serve import application
 from slmops.daemon.service import Service, Settings
 from slmops.daemon.swap import Swap
-from slmops.daemon.tend import Plan, file_bytes, resident_bytes
+from slmops.daemon.tend import CRASHES, Plan
+from slmops.daemon.weigh import file_bytes, resident_bytes
 from slmops.errors import ModelError
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}

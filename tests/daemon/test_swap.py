@@ -638,10 +638,11 @@ def test_where_nothing_loads_the_start_fails_and_says_why(tmp_path):
 def test_what_alone_is_larger_than_the_daemon_may_take_does_not_serve_and_what_fits_does(tmp_path):
     async def play():
         stage = Stage(tmp_path)
-        stage.swap._hand.bounds = dataclasses.replace(BOUNDS, limit=SIZE - 1)
-        with pytest.raises(ModelError, match=r"home:1.0.0 needs .* \(memory_limit\)"):
+        stage.house.limit = SIZE - 1
+        with pytest.raises(ModelError, match=r"home:1\.0\.0 does not fit: it needs") as refused_:
             await stage.swap.begin(stage.make(), A)
-        stage.swap._hand.bounds = dataclasses.replace(BOUNDS, limit=SIZE)
+        assert "--memory-limit" in refused_.value.remedy
+        stage.house.limit = SIZE
         await stage.swap.begin(stage.make(), A)
         assert stage.labels == {"current": A}
         stage.journal.close()
