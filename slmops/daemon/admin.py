@@ -89,9 +89,10 @@ class Drop(Body, frozen=True, kw_only=True):
 
 
 class Drain(Body, frozen=True, kw_only=True):
-    """Refuse new requests and wait for those under way, before the daemon is stopped."""
+    """Refuse new requests and wait for those under way, before the daemon is stopped; or take that back."""
 
     seconds: _Seconds | None = None
+    undo: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Office:
             "withdrawn": state.withdrawn,
             "versions": self._versions(),
             "paused": current is None or current.state != "ready",
+            "draining": service.desk.is_closed,
             "waiting": service.desk.waiting,
             "active": self._active,
             "traffic": service.traffic.said(),
@@ -156,11 +158,15 @@ class Office:
     async def drain(self, body: Drain) -> Record:
         """See `Drain`."""
         seconds = self.service.settings.drain if body.seconds is None else body.seconds
-        self.service.desk.close("the daemon is being drained")
+        desk = self.service.desk
+        if body.undo:
+            desk.open()
+            return {"draining": False, "active": self._active}
+        desk.close("the daemon is being drained")
         end = time.monotonic() + seconds
-        while self._active and time.monotonic() < end:  # noqa: ASYNC110 - the end of any of many workers
+        while self._active and desk.is_closed and time.monotonic() < end:  # noqa: ASYNC110 - any of many workers
             await asyncio.sleep(0.01)
-        return {"drained": self._active == 0, "active": self._active}
+        return {"draining": desk.is_closed, "drained": self._active == 0, "active": self._active}
 
     async def deal(self, said: Any) -> Record:
         """Share out the requests that name no version: {split?: {label: weight}, shadow?: {label, share}}."""

@@ -168,6 +168,8 @@ def _tell_status(told: dict[str, Any]) -> str:
     free = "unbounded" if memory["free"] is None else human_size(max(0, memory["free"])) + " free"
     paused = "; current is not ready: requests wait" if told["paused"] else ""
     lines.append(f"{told['active']} requests under way, {told['waiting']} waiting; memory {free}{paused}\n")
+    if told["draining"]:
+        lines.append(f"It is drained, and refuses requests. Take them again: {PROGRAM} drain --undo\n")
     if traffic["shadow"] or len(traffic["split"]) > 1:
         lines.append(_tell_traffic(traffic))
     return "".join(lines)
@@ -226,9 +228,12 @@ def _tell_drop(told: dict[str, Any]) -> str:
 
 
 def _tell_drain(told: dict[str, Any]) -> str:
+    if not told["draining"]:
+        return "Requests are taken again.\n"
+    back = f"Or take requests again: {PROGRAM} drain --undo\n"
     if told["drained"]:
-        return "No request is under way, and none is taken any more: stop the daemon.\n"
-    return f"{told['active']} requests are still under way; none is taken any more.\n"
+        return f"No request is under way, and none is taken any more: stop the daemon.\n{back}"
+    return f"{told['active']} requests are still under way; none is taken any more.\n{back}"
 
 
 def _tell_traffic(told: dict[str, Any]) -> str:
@@ -310,9 +315,13 @@ def _options() -> argparse.ArgumentParser:
     _version(drop, None)
     drop.add_argument("--drain", type=float, metavar="S", help="seconds for its requests that are under way")
     drain = verb(
-        "drain", "take no more requests and wait for those under way", _post("drain", "seconds"), _tell_drain
+        "drain",
+        "take no more requests and wait for those under way",
+        _post("drain", "seconds", "undo"),
+        _tell_drain,
     )
     drain.add_argument("--seconds", type=float, metavar="S", help="to wait at most")
+    drain.add_argument("--undo", action="store_true", default=None, help="take requests again")
     split = verb(
         "split", "share requests out between labels: current=9 candidate=1; off", _split, _tell_traffic
     )

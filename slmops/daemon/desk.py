@@ -77,6 +77,11 @@ class Desk:
         """How many wait for their turn."""
         return len(self._line)
 
+    @property
+    def is_closed(self) -> bool:
+        """Say whether whoever comes is refused."""
+        return self._closed is not None
+
     @asynccontextmanager
     async def turn(
         self, key: str, cost: float, target: Target, *, seated: bool = False
@@ -113,6 +118,10 @@ class Desk:
         while (one := self._line.take(lambda _one: True)) is not None:
             if not one.turn.done():
                 one.turn.set_exception(_not_now(why))
+
+    def open(self) -> None:
+        """Take again whoever comes."""
+        self._closed = None
 
     async def _wait(self, key: str, cost: float, target: Target, *, seated: bool) -> Room:
         if self._closed is not None:

@@ -116,7 +116,7 @@ class Service:
         """Return what /readyz tells: ready, labels, and of the current version release, digest, scores."""
         worker = self.current
         said: dict[str, Any] = {
-            "ready": worker is not None and worker.state == "ready",
+            "ready": worker is not None and worker.state == "ready" and not self.desk.is_closed,
             "labels": self.state.labels,
         }
         if worker is not None:

@@ -27,12 +27,24 @@ def models(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def socket(tiny, models, tmp_path_factory):
-    """The admin socket of a router that serves."""
+def router(tiny, models, tmp_path_factory):
+    """The admin socket of a router that serves, and a client of it."""
     folder = tmp_path_factory.mktemp("router")
     said = ("--digest", GIVEN, "--admin", folder / "admin.sock")
-    with tiny.daemon(models[0], folder, *said) as running, running.client():
-        yield folder / "admin.sock"
+    with tiny.daemon(models[0], folder, *said) as running, running.client() as client:
+        yield folder / "admin.sock", client
+
+
+@pytest.fixture(scope="module")
+def socket(router):
+    """Its admin socket."""
+    return router[0]
+
+
+@pytest.fixture(scope="module")
+def served(router):
+    """An HTTP client of it."""
+    return router[1]
 
 
 @pytest.fixture
@@ -66,6 +78,25 @@ def test_a_status_for_programs_is_json(do):
 
 def test_where_nothing_is_compared_a_report_says_how_to_begin(do, socket):
     assert do("report")[1].endswith(f"Begin: slmopsd ctl shadow --admin {socket} candidate 10%\n")
+
+
+def test_before_any_candidate_was_there_is_none_to_gate_or_promote(do):
+    for verb in ("gate", "promote"):
+        code, _, complaint = do(verb)
+        assert (code, "no version 'candidate'" in complaint) == (1, True)
+
+
+def test_a_daemon_that_is_drained_is_not_ready_says_so_and_can_be_filled_again(do, served, socket):
+    code, said, _ = do("drain")
+    assert (code, f"slmopsd ctl drain --admin {socket} --undo" in said) == (0, True)
+    ready = served.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert "It is drained, and refuses requests." in do("status")[1]
+    assert served.post("/v1/completions", json={"prompt": "x"}).status_code == 503
+    assert do("drain", "--undo") == (0, "Requests are taken again.\n", "")
+    assert served.get("/readyz").status_code == 200
+    assert "drained" not in do("status")[1]
+    assert served.post("/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
 
 
 def test_a_version_goes_its_way_step_by_step_and_each_says_what_is_next(do, models, socket):
