@@ -233,7 +233,7 @@ class Hand:
         if not self.state.stage(digest).gated:
             await self.say("gated", digest, must=False, by=STARTER)
         if digest == self.state.previous:
-            await self.say("rolled_back", self.state.current, must=False, why=why)
+            await self.say("rolled_back", self.state.current, must=False, why=why, reason="unloadable")
         elif digest != self.state.current:
             await self.say("promoted", digest, must=False)
 

@@ -166,7 +166,7 @@ class Service:
 
         def target() -> Worker | None:
             worker = self.house.resident(self._meant(model, wanted, label) or "")
-            if worker is not None and worker.state == "broken":
+            if worker is not None and worker.state == "broken" and not self._is_relieved(worker, wanted):
                 raise RefusedError(
                     NOT_READY,
                     f"the worker keeps ending: {worker.why}",
@@ -325,11 +325,21 @@ class Service:
             raise self._unknown(model)
         return digest
 
+    def _is_relieved(self, broken: Worker, wanted: versions.Asked) -> bool:
+        """Say whether another version is about to answer in the place of one that is broken."""
+        if wanted.version is not None or wanted.digest is not None:
+            return False
+        if broken.version.digest != self.state.current:
+            return wanted.is_open
+        spare = self.house.resident(self.state.previous or "")
+        return spare is not None and spare.state == "ready"
+
     def _count_moves(self, state: State) -> None:
         """Count what became of versions since the last record."""
         if state.current != self._before.current and self._before.current is not None:
             if state.withdrawn is not None and state.withdrawn == self._before.current:
-                self.metrics.rolled_back("rolled_back")
+                failure = state.stage(state.withdrawn).failure or {}
+                self.metrics.rolled_back(failure.get("reason", "asked"))
             else:
                 self.metrics.swapped("promoted")
         for digest, stage in state.known.items():

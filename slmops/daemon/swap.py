@@ -24,8 +24,8 @@ from slmops.daemon.describe import read
 from slmops.daemon.enact import Bounds, Hand, conflict, not_loadable, short
 from slmops.daemon.journal import Journal
 from slmops.daemon.refusal import RefusedError
-from slmops.daemon.resident import House
-from slmops.daemon.versions import ROUTER, Label, Record, State, Version, why_not_promoted
+from slmops.daemon.resident import House, Resident
+from slmops.daemon.versions import ROUTER, Label, Reason, Record, State, Version, why_not_promoted
 from slmops.errors import ModelError, SlmopsError
 
 EACH = 1.0
@@ -139,7 +139,7 @@ class Swap:
         self._settle()
         return {"digest": digest, "label": "current", "previous": self.state.previous, "changed": True}
 
-    async def roll_back(self, why: str = "") -> Record:
+    async def roll_back(self, why: str = "", reason: Reason = "asked") -> Record:
         """Make previous current again, at once where it is resident; what is rolled back is ended."""
         back, bad = self.state.previous, self.state.current
         if back is None or bad is None:
@@ -155,9 +155,9 @@ class Swap:
             still = (state.previous, state.current) == (back, bad) and self._hand.is_ready(back)
             return "" if still else "the labels have moved"
 
-        evidence = self._hand.evidence(bad)
+        said = {"why": why, "reason": reason, "evidence": self._hand.evidence(bad)}
         # A full disk keeps nobody on a bad version.
-        await self._hand.say("rolled_back", bad, must=False, unless=why_not, why=why, evidence=evidence)
+        await self._hand.say("rolled_back", bad, must=False, unless=why_not, **said)
         self._settle()
         return {"digest": back, "withdrawn": bad, "changed": True}
 
@@ -210,7 +210,7 @@ class Swap:
         await self._hand.fail(digest, f"its worker keeps ending: {worker.why}")
         if self.state.current == digest:
             if self.state.previous is not None and not self._hand.steered:
-                await self.roll_back("its worker keeps ending")
+                await self.roll_back("its worker keeps ending", "broken")
             return
         async with self._verb:
             await self.house.close(digest, 0)

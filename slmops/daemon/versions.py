@@ -37,6 +37,8 @@ from slmops.artifact.description import Description
 
 Label = Literal["current", "previous", "candidate"]
 LABELS: tuple[Label, ...] = get_args(Label)
+Reason = Literal["asked", "broken", "unloadable"]
+"""Of a rollback: somebody asked for it, the worker kept ending, or what was current loads no more."""
 Record = dict[str, Any]
 REMEMBERED = 32
 """Versions without a label that are remembered, for what was measured of them."""
@@ -343,7 +345,7 @@ def _shares(said: Any) -> list[tuple[Label, float]]:
 
 
 def _failure(record: Record) -> Record:
-    return {key: record[key] for key in ("why", "at", "evidence") if key in record}
+    return {key: record[key] for key in ("why", "reason", "at", "evidence") if key in record}
 
 
 _WHOLE = {"started": _started, "kept": _kept, "split": _split, "shadowed": _shadowed}

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import signal
+import time
 from contextlib import suppress
 
 import httpx
@@ -340,7 +341,7 @@ def test_moves_of_versions_and_ends_of_workers_are_counted(tiny, tmp_path, parro
     assert 'slmops_swaps_total{result="promoted"} 1.0' in metrics
     assert re.search(r'slmops_model_info{.*template="[0-9a-f]{12}"', metrics)
     assert 'slmops_swaps_total{result="failed"} 1.0' in metrics
-    assert 'slmops_rollbacks_total{reason="rolled_back"} 1.0' in metrics
+    assert 'slmops_rollbacks_total{reason="asked"} 1.0' in metrics
     assert "slmops_worker_restarts_total 1.0" in metrics
 
 
