@@ -88,11 +88,16 @@ class Front:
         return Response(self._service.metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def models(self, _request: Request) -> Response:
-        """GET /v1/models: the versions that are resident; the current one by its name alone."""
+        """GET /v1/models: the versions that are resident; the current one by its name alone.
+
+        Who asks before the first is there waits, as for an answer.
+        """
+        await self._service.begun()
         return _json({"object": "list", "data": self._service.models()})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{id}: one of those."""
+        await self._service.begun()
         return _json(self._service.model(request.path_params["id"]))
 
     async def openapi(self, _request: Request) -> Response:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,13 @@ class Service:
             said |= {"release": worker.version.release, "digest": worker.version.digest}
             said |= {"scores": worker.ready is not None and worker.ready.scores}
         return said
+
+    async def begun(self) -> None:
+        """Wait until there is a version to tell of, as long as requests wait for one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.max_pause):
+                while self.current is None or self.current.state == "loading":  # noqa: ASYNC110 - seldom
+                    await asyncio.sleep(0.05)
 
     def models(self) -> list[dict[str, Any]]:
         """Return what /v1/models lists: resident versions, by name alone what is, or will be, current."""

@@ -345,6 +345,50 @@ def test_moves_of_versions_and_ends_of_workers_are_counted(tiny, tmp_path, parro
     assert "slmops_worker_restarts_total 1.0" in metrics
 
 
+def test_when_current_breaks_and_previous_is_there_requests_wait_and_none_is_refused(tiny, tmp_path, parrot):
+    other = tiny.make_artifact(tmp_path / "other", "gguf", tiny.parrot_weights(), version="2.0.0")
+    second = "sha256:" + "1" * 64
+
+    async def part(scene):
+        await scene.swap.load(str(other), second)
+        await scene.swap.gate(second)
+        await scene.swap.promote(second)
+        worker = scene.service.current
+        # It ends and comes back so often that it is given up.
+        worker._ends.extend([time.monotonic()] * CRASHES)
+        os.kill(worker.pid, signal.SIGKILL)
+        await scene.until(lambda: worker.state == "broken")
+        asking = [asyncio.ensure_future(scene.completes(prompt="x", max_tokens=2)) for _ in range(3)]
+        named = await scene.completes(prompt="x", model="parrot:2.0.0")
+        watching = asyncio.ensure_future(scene.swap.watch())
+        answers = await asyncio.gather(*asking)
+        watching.cancel()
+        return answers, named, (await scene.client.get("/metrics")).text
+
+    answers, named, metrics = play(part, folder=parrot)
+
+    assert [(each.status_code, each.json()["model"]) for each in answers] == [(200, "parrot:1.0.0")] * 3
+    assert (named.status_code, named.json()["error"]["code"]) == (503, "worker_broken")
+    assert 'slmops_rollbacks_total{reason="broken"} 1.0' in metrics
+
+
+def test_who_asks_for_the_models_before_the_first_is_there_waits(parrot):
+    async def part(scene):
+        asking = asyncio.ensure_future(scene.client.get("/v1/models"))
+        await asyncio.sleep(0)
+        await scene.swap.begin(parrot, DIGEST)
+        return await asking
+
+    assert [each["id"] for each in play(part).json()["data"]] == ["parrot"]
+
+
+def test_models_are_waited_for_no_longer_than_a_request_waits():
+    async def part(scene):
+        return await scene.client.get("/v1/models")
+
+    assert play(part, max_pause=0.05).json()["data"] == []
+
+
 def test_who_is_asked_beside_hears_what_is_answered_in_one_piece_too(tiny, tmp_path, parrot):
     other = tiny.make_artifact(tmp_path / "other", "gguf", tiny.parrot_weights(), version="2.0.0")
     second = "sha256:" + "1" * 64
