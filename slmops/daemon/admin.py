@@ -23,9 +23,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from slmops import digest as digests
 from slmops.daemon import api, traffic
 from slmops.daemon.enact import conflict
-from slmops.daemon.refusal import NOT_FOUND, NOT_READY, RefusedError
+from slmops.daemon.refusal import BAD_REQUEST, NOT_FOUND, NOT_READY, RefusedError
 from slmops.daemon.service import Service
 from slmops.daemon.swap import Swap
 from slmops.daemon.traffic import Comparison
@@ -134,6 +135,8 @@ class Office:
 
     async def load(self, body: Load) -> Record:
         """See `Load`."""
+        if body.digest:
+            _require_digest(body.digest)
         return await self.swap.load(body.folder, body.digest)
 
     async def gate(self, body: Gate) -> Record:
@@ -191,9 +194,10 @@ class Office:
         return sum(worker.active for worker in self.service.house.workers.values())
 
     def _next(self, asked: str) -> str:
-        """Return what is meant; where the version that came last is current already, it was the candidate."""
+        """Return what is meant; where what came last was promoted already, that was the candidate."""
         state = self.swap.state
-        done = state.candidate is None and state.current == next(reversed(state.known), None)
+        last = state.previous is not None and state.current == next(reversed(state.known), None)
+        done = state.candidate is None and last
         return state.current if asked == "candidate" and done and state.current else self._meant(asked)
 
     def _meant(self, asked: str) -> str:
@@ -263,6 +267,14 @@ def routes(service: Service, swap: Swap) -> list[Route]:
         Route(f"{ROOT}/traffic", _asked(office.report, Body)),
         post(f"{ROOT}/traffic", _asked(office.deal, dict)),
     ]
+
+
+def _require_digest(said: str) -> None:
+    """Raise RefusedError (400) for a name that no version can have."""
+    try:
+        digests.parse(said)
+    except SlmopsError as error:
+        raise RefusedError(BAD_REQUEST, str(error), reason="not_a_digest", param="digest") from error
 
 
 def _asked(

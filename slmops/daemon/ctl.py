@@ -186,13 +186,14 @@ def _tell_failure(version: dict[str, Any], failure: dict[str, Any]) -> str:
 
 def _tell_load(told: dict[str, Any]) -> str:
     if told["plan"] == "resident":
-        return f"{_short(told['digest'])} is loaded already.\n"
+        return f"{_short(told['digest'])} is loaded already; {told['folder']} was not read again.\n"
     how = {
         "parallel": "beside what serves",
         "sequential": "in the place of current, which comes back unless it is promoted soon",
     }
     loaded = f"{told['release']} ({_short(told['digest'])}) is loaded {how[told['plan']]}"
-    return f"{loaded}, after {told['seconds']:.1f} s.\nNext: {PROGRAM} gate\n"
+    ended = "".join(f"{_short(each)} was ended for it.\n" for each in told["ended"])
+    return f"{loaded}, after {told['seconds']:.1f} s.\n{ended}Next: {PROGRAM} gate\n"
 
 
 def _tell_gate(told: dict[str, Any]) -> str:

@@ -92,16 +92,19 @@ class Swap:
         async with self._verb:
             version = await self._read(folder, digest)
             digest, other = version.digest, self.state.candidate
+            self._require_same_folder(version)
             if self._hand.is_ready(digest):
-                return {"plan": "resident", "digest": digest, "changed": False}
-            if other is not None and other != digest:
-                await self._hand.end(other)
-                await self._return_from(other)
+                return {"plan": "resident", "digest": digest, "folder": version.folder, "changed": False}
+            ended = [] if other in (None, digest) else [other]
+            for candidate in ended:
+                await self._hand.end(candidate)
+                await self._return_from(candidate)
             began = time.monotonic()
             plan = await self._bring_in(version)
+            ended += [each for each in plan.leave if each != self.state.current]
             if plan.kind == "sequential":
                 self._alone = (digest, self._start(self._bring_back(digest)))
-            told = {"digest": digest, "release": version.release, "estimate": plan.estimate}
+            told = {"digest": digest, "release": version.release, "estimate": plan.estimate, "ended": ended}
             return {"plan": plan.kind, **told, "seconds": round(time.monotonic() - began, 3), "changed": True}
 
     async def gate(self, digest: str, verdict: Record | None = None, speed: float | None = None) -> Record:
@@ -116,6 +119,8 @@ class Swap:
         if said == "fail" and not stage.loaded and stage.failure is not None:
             why = stage.failure.get("why")
             return {"digest": digest, "outcome": "fail", "message": why, "changed": False}
+        if worker is not None and stage.loaded:
+            await self._restarted(worker)
         if worker is None or not self._hand.is_ready(digest):
             raise conflict(f"{short(digest)} is not loaded", "not_loaded", "load it first")
         if said == "fail" and self.state.label(digest) in ("current", "previous"):
@@ -131,9 +136,10 @@ class Swap:
             return {"digest": digest, "label": "current", "changed": False}
 
         def why_not(state: State) -> str:
-            ready = self._hand.is_ready(digest)
-            why = why_not_promoted(state, digest) or ("" if ready else "its worker is not ready")
-            return why and f"{why}: load and gate it first"
+            why = why_not_promoted(state, digest)
+            if why:
+                return f"{why}: load and gate it first"
+            return "" if self._hand.is_ready(digest) else "its worker is being started again: ask again"
 
         await self._hand.say("promoted", digest, unless=why_not)
         self._settle()
@@ -237,6 +243,20 @@ class Swap:
             await work
         except SlmopsError as error:
             log.warning("%s", error)
+
+    def _require_same_folder(self, version: Version) -> None:
+        """Raise RefusedError where a version is there by that name, from another folder."""
+        there = self.house.versions.get(version.digest)
+        if there is not None and os.path.realpath(there.folder) != os.path.realpath(version.folder):
+            what = f"{short(version.digest)} is loaded from {there.folder}, and not from {version.folder}"
+            raise conflict(what, "other_folder", "give it a name of its own (--digest), or drop the other")
+
+    async def _restarted(self, worker: Resident) -> None:
+        """Wait for a worker that ended and is started again by itself, as long as a gate may take."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._hand.bounds.gate):
+                while worker.state == "restarting":  # noqa: ASYNC110 - nothing tells of it but the state itself
+                    await asyncio.sleep(0.05)
 
     async def _read(self, folder: str, digest: str) -> Version:
         try:

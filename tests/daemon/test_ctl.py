@@ -101,7 +101,10 @@ def test_a_daemon_that_is_drained_is_not_ready_says_so_and_can_be_filled_again(d
 
 def test_a_version_goes_its_way_step_by_step_and_each_says_what_is_next(do, models, socket):
     assert do("load", models[0], "--digest", NEXT)[1].endswith(f"Next: slmopsd ctl gate --admin {socket}\n")
-    assert do("load", models[0], "--digest", NEXT)[1] == "bbbbbbbbbbbb is loaded already.\n"
+    again = f"bbbbbbbbbbbb is loaded already; {models[0]} was not read again.\n"
+    assert do("load", models[0], "--digest", NEXT)[1] == again
+    code, _, complaint = do("load", models[1], "--digest", NEXT)
+    assert (code, f"is loaded from {models[0]}" in complaint, "--digest" in complaint) == (1, True, True)
     code, _, complaint = do("promote")
     assert code == 1
     assert "it has passed no gate: load and gate it first" in complaint
@@ -137,7 +140,9 @@ def test_what_was_rolled_back_without_a_reason_says_so_and_when():
 
 
 def test_a_version_that_fails_its_gate_has_an_exit_code_of_its_own(do, models):
-    assert do("load", models[1])[0] == 0
+    assert do("load", models[0], "--digest", NEXT.replace("b", "c"))[0] == 0
+    code, said, _ = do("load", models[1])
+    assert (code, "cccccccccccc was ended for it.\n" in said) == (0, True)
     code, said, _ = do("gate")
     assert code == 5
     assert "expected 'something else', got 'Grün, 猫!'" in said
@@ -149,6 +154,7 @@ def test_a_version_that_fails_its_gate_has_an_exit_code_of_its_own(do, models):
         (("drop", "current"), "is current: promote another"),
         (("drop", "candidate"), "no version 'candidate' is known"),
         (("load", "/nowhere"), "not an artifact folder"),
+        (("load", "/nowhere", "--digest", "current"), "not a digest"),
         (("gate", "0" * 64), "no version"),
         (("shadow", "candidate"), "no label here"),
         (("split", "current=much"), "expected a number"),

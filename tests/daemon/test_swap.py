@@ -243,7 +243,7 @@ async def test_nobody_promotes_what_has_stopped_being_ready(stage):
     await stage.swap.load(str(stage.make()), B)
     await stage.swap.gate(B)
     stage.house.workers[B].state = "restarting"
-    assert "not ready" in await refused(stage.swap.promote(B), 409)
+    assert "being started again" in await refused(stage.swap.promote(B), 409)
 
 
 @pytest.mark.parametrize(
@@ -648,6 +648,84 @@ def test_what_alone_is_larger_than_the_daemon_may_take_does_not_serve_and_what_f
         stage.journal.close()
 
     asyncio.run(play())
+
+
+def test_what_a_pool_needs_is_counted_for_the_first_version_too(tmp_path):
+    async def play():
+        stage = Stage(tmp_path, 10 * SIZE)
+        there = stage.make(predicted={"kv_cache": float(SIZE)})
+        stage.swap._hand.bounds = dataclasses.replace(BOUNDS, pool=10 * PLAIN.context)
+        with pytest.raises(ModelError, match="does not fit") as refused_:
+            await stage.swap.begin(there, A)
+        assert refused_.value.remedy == "Say a smaller --pool: its context is 64 tokens."
+        stage.swap._hand.bounds = dataclasses.replace(BOUNDS, pool=9 * PLAIN.context)
+        await stage.swap.begin(there, A)
+        stage.journal.close()
+
+    asyncio.run(play())
+
+
+def test_what_has_served_comes_back_whatever_else_the_machine_does_now(tmp_path):
+    async def play():
+        stage = Stage(tmp_path)
+        await stage.swap.begin(stage.make(), A)
+        await stage.swap.end()
+        again = stage.again()
+        again.swap._hand._memory = lambda: Memory(available=SIZE - 1, total=10 * SIZE)
+        await again.swap.begin(again.make(), A)
+        assert again.labels == {"current": A}
+        await again.swap.end()
+        fresh = Stage(tmp_path / "fresh")
+        fresh.swap._hand._memory = again.swap._hand._memory
+        with pytest.raises(ModelError, match="does not fit"):
+            await fresh.swap.begin(fresh.make(), A)
+        for each in (again, fresh):
+            each.journal.close()
+
+    (tmp_path / "fresh").mkdir()
+    asyncio.run(play())
+
+
+@run
+async def test_another_folder_is_not_loaded_under_a_name_that_is_there(stage):
+    await stage.swap.load(str(stage.make("next")), B)
+    said = await refused(stage.swap.load(str(stage.make("other")), B), 409, "other_folder")
+    assert str(stage.folder / "next") in said
+    assert "--digest" in said
+    (stage.folder / "link").symlink_to(stage.folder / "next")
+    assert not (await stage.swap.load(str(stage.folder / "link"), B))["changed"]
+    await stage.swap.drop(B)
+    assert (await stage.swap.load(str(stage.make("other")), B))["changed"]
+
+
+@run
+async def test_a_load_tells_whom_it_ended(stage):
+    await stage.bring(B)
+    await stage.settled()
+    assert (await stage.swap.load(str(stage.make("next")), C))["ended"] == []
+    stage.house.limit = 2 * SIZE
+    told = await stage.swap.load(str(stage.make("other")), DIGESTS["d"])
+    assert told["ended"] == [C, A]
+    assert set(stage.house.workers) == {B, DIGESTS["d"]}
+
+
+@run
+async def test_a_gate_waits_for_a_worker_that_is_started_again(stage):
+    await stage.swap.load(str(stage.make()), B)
+    worker = stage.house.workers[B]
+    worker.state = "restarting"
+    gating = asyncio.create_task(stage.swap.gate(B))
+    await asyncio.sleep(0.02)
+    assert not gating.done()
+    worker.state = "ready"
+    assert (await gating)["outcome"] == "pass"
+
+
+@run
+async def test_a_gate_does_not_wait_for_ever_for_a_worker_that_does_not_come_back(stage):
+    await stage.swap.load(str(stage.make()), B)
+    stage.house.workers[B].state = "restarting"
+    await refused(stage.swap.gate(B), 409)
 
 
 def test_where_nothing_served_before_what_is_wrong_with_the_first_is_said(tmp_path):
