@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MOMENT = 1.0
 """Seconds that last words are waited for."""
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""That a runtime writes whether its words go to a terminal or not."""
 
 
 class Ear:
@@ -55,7 +58,7 @@ class Ear:
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), self._pipe)
         try:
             while line := await _line_of(stream):
-                hear(line.decode("utf-8", "replace").rstrip())
+                hear(COLOURS.sub("", line.decode("utf-8", "replace")).rstrip())
         finally:
             transport.close()
 

@@ -278,14 +278,15 @@ class Worker:
             self._told.cancel()
             raise ModelError(f"{self.version.release} does not load: {self.why}")
         self.ready = self._told.result()
+        if self.crashes:
+            log.info("the worker of %s is back", self.version.release)
         self._set("ready")
         return self.ready
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         """End a process at once, if it has not ended; wait until it has, and for its last words."""
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
+            kill(process.pid)
         await process.wait()
         await self._ear.close()
 
@@ -340,6 +341,12 @@ class Worker:
             *(("--pool", str(plan.pool)) if plan.pool else ()),
             *(("--adopt", plan.adopt) if plan.adopt else ()),
         ]
+
+
+def kill(pid: int) -> None:
+    """End a process that is waited for: asyncio's own would look first, and take its end from who waits."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _python() -> Sequence[str]:

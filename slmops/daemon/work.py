@@ -148,8 +148,9 @@ class Desk:
 def main() -> int:
     """Work; return the exit code."""
     options = _options()
-    # Ctrl-C reaches the whole terminal; the router ends us when it has finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the whole terminal, `timeout` the whole group; the router ends us when it has finished.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     _stand_back()
     # Else two threads of llama.cpp that give up together each start a debugger, and wait for the other's
     # for ever: neither they nor their debuggers end, and what these hold open stays open.

@@ -378,15 +378,16 @@ def test_who_keeps_a_workers_log_open_holds_up_nobody_who_ends_the_worker(parrot
         assert running.stop() == 0
 
 
-def test_ctrl_c_lets_running_requests_finish(parrot, run_daemon):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_lets_running_requests_finish(parrot, run_daemon, number):
     ask = {"prompt": "x", "max_tokens": 500, "stream": True}
     with run_daemon(parrot) as running, running.client() as http:
         with http.stream("POST", "/v1/completions", json=ask) as stream:
             lines = stream.iter_lines()
             next(lines)
-            # A terminal tells all of its processes.
-            os.kill(worker_of(running), signal.SIGINT)
-            running.process.send_signal(signal.SIGINT)
+            # As a terminal does with Ctrl-C, and `timeout` with its group.
+            os.kill(worker_of(running), number)
+            running.process.send_signal(number)
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         assert running.process.wait(timeout=60) == 0
@@ -401,6 +402,7 @@ def test_what_a_worker_writes_is_in_the_log_in_the_logs_own_form(parrot, run_dae
         assert running.stop() == 0
     said = [json.loads(line) for line in running.log.read_text().splitlines()]
     assert any("Aborted" in line["event"] and line["pid"] == pid for line in said)
+    assert "the worker of parrot:1.0.0 is back" in [line["event"] for line in said]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -38,6 +38,12 @@ def test_every_line_is_heard_in_order_and_one_that_is_too_long_is_told_of():
     assert lines[-1] == "last, without an end"
 
 
+def test_colours_for_a_terminal_are_not_heard():
+    lines, _ = asyncio.run(heard(r"import sys; sys.stderr.write('\x1b[0;93mwarned\x1b[m of [it]')"))
+
+    assert lines == ["warned of [it]"]
+
+
 def test_who_is_left_behind_with_the_pipe_holds_nobody_up():
     async def bounded():
         return await asyncio.wait_for(heard(f"import sys; print('word', file=sys.stderr); {FOLLOWER}"), 60)
