@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,13 @@ A new version, step by step (each can be repeated, and says so when nothing is l
 """
 REMEDIES = {
     "not_allowed": f"{PROGRAM} gate",
+    "not_gated": f"{PROGRAM} gate",
+    "not_loaded": f"{PROGRAM} load FOLDER",
+    "no_previous": f"{PROGRAM} load FOLDER",
+    "other_folder": f"{PROGRAM} load FOLDER --digest sha256:...",
+    "not_a_digest": f"{PROGRAM} load FOLDER",
+    "does_not_fit": f"{PROGRAM} drop VERSION",
+    "invalid_value": f"{PROGRAM} --help",
     "steered": "slmops rollback FLEET.yaml, or slmops deploy FLEET.yaml, on the operator's machine",
 }
 """What to do about a refusal, by its code."""
@@ -144,10 +153,10 @@ def _shadow(said: argparse.Namespace) -> dict[str, Any]:
 
 
 def _number(said: str, what: str) -> float:
-    try:
-        return float(said)
-    except ValueError as error:
-        raise UsageError(f"{what}{said}: expected a number", remedy=f"See `{PROGRAM} --help`.") from error
+    with suppress(ValueError):
+        if math.isfinite(float(said)):
+            return float(said)
+    raise UsageError(f"{what}{said}: expected a number", remedy=f"See `{PROGRAM} --help`.")
 
 
 def _tell_status(told: dict[str, Any]) -> str:
@@ -314,14 +323,21 @@ def _options() -> argparse.ArgumentParser:
     back.add_argument("--why", help="kept with the version that is rolled back")
     drop = verb("drop", "end a version's worker", _post("drop", "digest", "drain"), _tell_drop)
     _version(drop, None)
-    drop.add_argument("--drain", type=float, metavar="S", help="seconds for its requests that are under way")
+    drop.add_argument(
+        "--drain",
+        type=float,
+        metavar="S",
+        help="seconds for its requests under way (default: the daemon's --drain)",
+    )
     drain = verb(
         "drain",
         "take no more requests and wait for those under way",
         _post("drain", "seconds", "undo"),
         _tell_drain,
     )
-    drain.add_argument("--seconds", type=float, metavar="S", help="to wait at most")
+    drain.add_argument(
+        "--seconds", type=float, metavar="S", help="to wait at most (default: the daemon's --drain)"
+    )
     drain.add_argument("--undo", action="store_true", default=None, help="take requests again")
     split = verb(
         "split", "share requests out between labels: current=9 candidate=1; off", _split, _tell_traffic

@@ -158,6 +158,7 @@ def test_a_version_that_fails_its_gate_has_an_exit_code_of_its_own(do, models):
         (("gate", "0" * 64), "no version"),
         (("shadow", "candidate"), "no label here"),
         (("split", "current=much"), "expected a number"),
+        (("split", "current=1", "candidate=nan"), "candidate=nan: expected a number"),
         (("split", "other=1"), "expected one of current, previous, candidate"),
     ],
 )
