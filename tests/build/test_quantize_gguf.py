@@ -203,12 +203,15 @@ def test_a_folder_that_is_not_there_is_a_typed_error(random_checkpoint, tmp_path
         quantize_gguf(random_checkpoint(num_hidden_layers=1), "Q8_0", tmp_path / "no" / "model.gguf")
 
 
-def test_a_folder_without_tokenizer_says_how_to_make_one(write_model, tmp_path):
+@pytest.mark.parametrize(("beside", "remedy"), [("tokenizer.model", "AutoTokenizer"), (None, "Copy it from")])
+def test_a_folder_without_tokenizer_says_how_to_come_by_one(write_model, tmp_path, beside, remedy):
     folder = write_model()
     (folder / "tokenizer.json").unlink()
+    if beside:
+        (folder / beside).touch()
     with pytest.raises(ModelError, match=r"no tokenizer\.json") as caught:
         quantize_gguf(open_checkpoint(folder), "Q8_0", tmp_path / "model.gguf")
-    assert "AutoTokenizer" in caught.value.remedy
+    assert remedy in caught.value.remedy
 
 
 PEAK = """
