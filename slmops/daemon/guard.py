@@ -3,11 +3,11 @@
 An HTTP protocol of uvicorn's that keeps deadlines, and the settings it is run with. It knows sockets and
 seconds, and no request's meaning. Nothing here runs when an event is sent and its reader keeps up.
 
-Laws: from its first byte a request is whole within `request` seconds, or is answered 408; who takes nothing
-of his answer for `reader` seconds is cut off; one connection more than `connections` is answered 503, those
-through the admin socket never; through that one come the owner and root alone. A server that ends leaves each
-connection, as soon as nothing is under way there, to the one that follows; where none does, its last answer
-says so, and whoever is about to ask is waited for.
+Laws: from its first byte a request is whole within `request` seconds, and within `rest` of the end of its
+server, or is answered 408; who takes nothing of his answer for `reader` seconds is cut off; one connection
+more than `connections` is answered 503, those through the admin socket never; through that one come the owner
+and root alone. A server that ends leaves each connection, as soon as nothing is under way there, to the one
+that follows; where none does, its last answer says so, and whoever is about to ask is waited for.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Limits:
     """Within which a reader must take something of what waits for him."""
     idle: float = 75.0
     """Between an answer and the next request of its connection."""
+    rest: float = 2.0
+    """In which a server that ends still hears the rest of a request: whoever follows waits for its end."""
     last_call: float = 0.5
     """In which a server that ends, and that nobody follows, still hears a request over an idle connection."""
     connections: int = 512
@@ -169,6 +171,10 @@ class _Guarded(H11Protocol):
         """End here, as soon as nothing is under way; uvicorn calls it."""
         self._ending = True
         self._announce_end()
+        if self._reading is not None:
+            self._request_is_whole()
+            if self._is_half_heard:
+                self._await_request()
         self._move_on()
 
     def data_received(self, data: bytes) -> None:
@@ -189,8 +195,7 @@ class _Guarded(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None and cycle.more_body and not self.transport.is_closing():
+        if self._is_half_heard and not self.transport.is_closing():
             # The next request came before this answer was over, and not all of it.
             self._await_request()
         self._move_on()
@@ -215,6 +220,12 @@ class _Guarded(H11Protocol):
         states = {self.conn.our_state, self.conn.their_state}
         waits = self.conn.trailing_data[0] or self.transport.get_write_buffer_size()
         return states == {h11.IDLE} and not waits and not self._dismissed
+
+    @property
+    def _is_half_heard(self) -> bool:
+        """Say whether something of a request is here, and not all of it."""
+        theirs = self.conn.their_state
+        return theirs is h11.SEND_BODY or (theirs is h11.IDLE and bool(self.conn.trailing_data[0]))
 
     def _announce_end(self) -> None:
         """Have an answer say that the connection ends with it, where no server goes on with that."""
@@ -243,19 +254,19 @@ class _Guarded(H11Protocol):
 
     def _await_request(self) -> None:
         if self._reading is None:
-            self._reading = self.loop.call_later(self._limits.request, self._late)
+            within = self._limits.rest if self._ending else self._limits.request
+            self._reading = self.loop.call_later(within, self._late, within)
 
     def _request_is_whole(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
 
-    def _late(self) -> None:
+    def _late(self, within: float) -> None:
         if self.transport.is_closing():
             return
         self._turned.late += 1
-        message = f"the request was not whole within {self._limits.request:g} seconds"
-        self._dismiss(LATE, message, "request_timeout")
+        self._dismiss(LATE, f"the request was not whole within {within:g} seconds", "request_timeout")
 
     def _await_reader(self) -> None:
         waits = self.transport.get_write_buffer_size()

@@ -168,6 +168,16 @@ def test_a_second_request_on_the_same_line_has_a_deadline_of_its_own(serve):
     assert said.startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_beginning_that_came_with_a_whole_request_has_a_deadline_too(serve):
+    serving = serve(request=0.2)
+
+    with serving.connect() as client:
+        said = closing(client, request() + b"G")
+
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in said
+
+
 def test_a_second_request_that_came_with_the_first_and_is_not_whole_has_a_deadline_too(serve):
     serving = serve(request=0.2)
 
@@ -280,7 +290,7 @@ def test_a_head_without_an_end_is_refused(serve):
 def test_a_server_that_ends_and_that_nobody_follows_hears_who_is_about_to_ask_and_says_it_is_the_last(
     serve,
 ):
-    serving = serve(graceful=60, last_call=60.0)
+    serving = serve(graceful=60, rest=60.0, last_call=60.0)
     with serving.connect() as used, serving.connect() as fresh, serving.connect() as slow:
         assert whole(used).startswith(b"HTTP/1.1 200 ")
         slow.sendall(request(body=b"12345")[:-2])
@@ -312,3 +322,24 @@ def test_a_head_that_comes_in_pieces_may_be_as_long_as_any(serve):
         said = closing(client, b"b" * 20_000 + b"\r\n" + CLOSE.encode() + b"\r\n")
 
     assert said.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "part", [b"G", request()[:-4], request(body=b"12345")[:-2]], ids=["byte", "head", "body"]
+)
+def test_a_server_that_ends_waits_for_the_rest_of_a_request_and_not_as_long_as_for_an_answer(serve, part):
+    serving = serve(graceful=600, rest=0.1)
+    with serving.connect() as used, serving.connect() as fresh:
+        whole(used)
+        for each in (used, fresh):
+            each.sendall(part)
+        # A whole round through the same server: it has heard what was sent before.
+        with serving.connect() as other:
+            closing(other, request(more=CLOSE))
+        serving.server.should_exit = True
+
+        said = [answer(used), answer(fresh)]
+
+    assert [each[:13] for each in said] == [b"HTTP/1.1 408 "] * 2
+    assert all(b"not whole within 0.1 seconds" in each for each in said)
+    assert serving.turned == guard.Turned(late=2)
