@@ -212,7 +212,8 @@ class _Guarded(H11Protocol):
     def resume_writing(self) -> None:
         self._reader_took_all()
         super().resume_writing()
-        self._move_on()
+        # Not from within the transport's own writing, which does not expect to be closed there.
+        self.loop.call_soon(self._move_on)
 
     @property
     def _is_idle(self) -> bool:

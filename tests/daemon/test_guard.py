@@ -13,12 +13,16 @@ import uvicorn
 
 from slmops.daemon import guard, listen
 from slmops.daemon.passage import Passage
+from slmops.wire import PASSAGE
 
 EVENT = b"x" * 65536
 
 
 async def echo(scope, receive, send):
-    """Say what was asked and how it came; on /flood, more than any buffer holds; on /early, at once."""
+    """Say what was asked and how it came.
+
+    On /flood and /lump that is more than any buffer holds; on /early it is said at once.
+    """
     length = 0
     while scope["path"] != "/early":
         message = await receive()
@@ -32,13 +36,14 @@ async def echo(scope, receive, send):
         for _ in range(200):
             await send({"type": "http.response.body", "body": EVENT, "more_body": True})
     said = json.dumps({"length": length, "via": scope["state"]["via"]}).encode()
+    said += 200 * EVENT if scope["path"] == "/lump" else b""
     await send({"type": "http.response.body", "body": said})
 
 
 class Serving:
     """A server in a thread of its own."""
 
-    def __init__(self, folder, graceful=1, **limits):
+    def __init__(self, folder, graceful=1, passage=None, **limits):
         self.turned = guard.Turned()
         self.listeners = listen.gather(
             "127.0.0.1", 0, unix=folder / "api.sock", admin=folder / "run" / "admin.sock", environ={}
@@ -49,7 +54,7 @@ class Serving:
             limits=guard.Limits(**limits),
             turned=self.turned,
             graceful=graceful,
-            passage=Passage({}),
+            passage=passage or Passage({}),
         )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([each.sock for each in self.listeners],))
@@ -343,3 +348,29 @@ def test_a_server_that_ends_waits_for_the_rest_of_a_request_and_not_as_long_as_f
     assert [each[:13] for each in said] == [b"HTTP/1.1 408 "] * 2
     assert all(b"not whole within 0.1 seconds" in each for each in said)
     assert serving.turned == guard.Turned(late=2)
+
+
+@pytest.mark.parametrize("path", ["/flood", "/lump"])
+def test_a_server_that_ends_leaves_a_connection_once_its_reader_took_all_of_a_long_answer(
+    serve, caplog, path
+):
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    passage = Passage({PASSAGE: f"{here.detach()} {there.detach()}"})
+    serving = serve(graceful=60, passage=passage)
+    with serving.connect() as client:
+        client.sendall(request(path))
+        said = client.recv(1000)
+        serving.server.should_exit = True
+        while serving.listening:
+            threading.Event().wait(0.02)
+
+        while not said.endswith(b"0\r\n\r\n"):
+            said += client.recv(65536)
+        serving.thread.join()
+
+        (left,) = passage.take()
+        passage.close()
+        with left:
+            assert left.getpeername() == client.getsockname()
+    assert len(said) > 200 * len(EVENT)
+    assert caplog.text == ""
