@@ -20,12 +20,12 @@ from slmops.device import (
     service,
     shun,
     slots,
-    supervise,
     talk,
     trust,
 )
 from slmops.device.bounds import Measured
 from slmops.device.gate import Verdict
+from slmops.device.go_back import go_back
 from slmops.device.places import Places
 from slmops.device.trial import ROTTEN, Standing, expired, going_back
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
@@ -70,7 +70,7 @@ def activate(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any]
         verdict = _proved(places, slot, said, note, earlier, serving=not on_trial)
         fails = verdict.outcome != "pass"
         if on_trial and fails:
-            supervise.roll_back(places, verdict.code, verdict.message, _worth_keeping(verdict.evidence))
+            go_back(places, verdict.code, verdict.message, _worth_keeping(verdict.evidence))
             verdict = _with_the_way_back(verdict, _settle(places, said, note))
         elif on_trial and gate.watched(said):
             _begin(places, "proved", slot, said["confirm_seconds"], watched=True)
@@ -225,7 +225,7 @@ def roll_back(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any
         code = ROTTEN if rotten else said["code"]
         if standing.trial is None:
             _require_way_back(places, going_back(standing, code), said, note)
-        supervise.roll_back(places, code, said["message"], {}, rollout)
+        go_back(places, code, said["message"], {}, rollout)
         verdict = _settle(places, said, note)
     return _report(places, verdict)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from slmops import digest as digests
-from slmops.device import damage, journal, leftovers, line, runtimes, service, slots, supervise, trust
+from slmops.device import damage, journal, leftovers, line, runtimes, service, slots, trust
+from slmops.device.go_back import go_back
 from slmops.device.places import Places, read_json
 from slmops.device.trial import ROTTEN, Standing, going_back
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
@@ -145,7 +146,7 @@ def _rotten(places: Places, slot: str, wrong: str) -> Finding:
 
 def _leave(places: Places, slot: str) -> None:
     """Go back from a slot that has rotted, and remove it once nothing leads to it."""
-    standing = supervise.roll_back(places, ROTTEN, "its files have rotted", {})
+    standing = go_back(places, ROTTEN, "its files have rotted", {})
     service.nudge(places)
     if slot not in slots.needed(standing):
         slots.drop(places, slot)
@@ -182,7 +183,7 @@ def _forget_missing(places: Places, slot: str) -> None:
 
 
 def _leave_missing(places: Places) -> None:
-    supervise.roll_back(places, ROTTEN, "its slot is gone", {})
+    go_back(places, ROTTEN, "its slot is gone", {})
     service.nudge(places)
 
 

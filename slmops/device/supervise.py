@@ -20,6 +20,7 @@ from typing import Any
 
 from slmops.device import boots, journal, leftovers, slots, steer
 from slmops.device import child as children
+from slmops.device.go_back import go_back
 from slmops.device.listen import LOOPBACK, Listener, knows_sockets
 from slmops.device.pilot import Pilot, Refusal
 from slmops.device.places import Places, read_json, write_json
@@ -27,8 +28,6 @@ from slmops.device.tell import Teller
 from slmops.device.trial import ROTTEN, Standing, expired, going_back
 from slmops.errors import DeviceError, IntegrityError
 
-MESSAGE = 500
-"""Letters of a message that the journal keeps: on a full disk its record must fit into what is set aside."""
 HELD_LOCK = "SLMOPS_SUPERVISOR_LOCK"
 """Names the descriptor of the lock to the process that this one becomes."""
 CRASHES = 3
@@ -317,7 +316,7 @@ class _Watch:
                     # Somebody was quicker, and may have confirmed it: look again.
                     return standing
                 evidence = {"log": children.last_words(self.places), "last_exit": self.last_exit}
-                return roll_back(self.places, code, message, evidence)
+                return go_back(self.places, code, message, evidence)
         except DeviceError:
             return standing
         except OSError:
@@ -387,14 +386,3 @@ class _Watch:
 def _after(ends: int) -> float:
     """Return when the next try is due after so many ends: half a minute later at most."""
     return time.monotonic() + min(30.0, 0.2 * (1 << min(ends, 8)))
-
-
-def roll_back(
-    places: Places, code: str, message: str, evidence: dict[str, Any], rollout: str | None = None
-) -> Standing:
-    """Go back to what served before, alone or for a `rollout`; the caller holds the device's lock."""
-    here = journal.standing(places)
-    said = {"slot": here.slot, "boot": boots.identity(), "code": code, "evidence": evidence}
-    standing = journal.append(places, "rolled_back", **said, message=message[:MESSAGE], rollout=rollout)
-    slots.point(places, standing)
-    return standing
