@@ -228,7 +228,11 @@ class _Watch:
     def _steer(self, standing: Standing, wanted: dict[str, str]) -> None:
         """Bring the router one step further; one whose version is beyond its own help is started anew."""
         may_act = time.monotonic() >= self.not_before
+        known = self.pilot.status is not None
         refusal = self.pilot.turn(wanted, BEAT if standing.trial is None else TICK, may_act=may_act)
+        if self.pilot.status is not None and not known:
+            # Before its first word it took up what lay there; from then on, what lies there is for the next.
+            self.listener.passage.clear()
         self._count_workers(standing)
         refused = refusal is not None and not refusal.broke_off
         if refusal is not None and refused:
@@ -248,7 +252,6 @@ class _Watch:
     def _count_workers(self, standing: Standing) -> None:
         """Take note of how often the worker of the standing's slot has ended."""
         if self.pilot.status is not None and standing.slot is not None:
-            self.listener.passage.clear()
             seen = steer.version(self.pilot.status, standing.slot)
             count = int(seen.get("crashes") or 0) if seen.get("resident") else 0
             if self.died_before is None:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import sys
 import threading
 import time
@@ -217,6 +218,29 @@ def test_a_newer_agent_goes_on_with_the_connections_of_the_router_that_it_replac
     device.commit(parcel)
 
     assert device.daemon() != router
+    assert asked(idle) == (200, SENTENCE)
+    idle.close()
+
+
+@contextmanager
+def half_asked(device):
+    """Have a router that ends wait for the rest of a request, which it has heard the beginning of."""
+    with socket.create_connection(("127.0.0.1", int(device.places.port.read_text())), 60) as line:
+        line.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: loc")
+        # A whole round through the same process: it has heard what was sent before.
+        assert answer(device) == (200, SENTENCE)
+        yield
+
+
+def test_connections_outlive_a_router_that_ends_by_itself(device, releases, until):
+    device.commit(releases("1.0.0"))
+    router, idle = device.daemon(), connect(device)
+    assert asked(idle) == (200, SENTENCE)
+
+    with half_asked(device):
+        os.kill(router, signal.SIGTERM)
+        until(lambda: device.daemon() not in (router, None))
+
     assert asked(idle) == (200, SENTENCE)
     idle.close()
 
