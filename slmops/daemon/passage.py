@@ -3,7 +3,7 @@
 Who starts the routers holds a pair of sockets and hands both ends to each (`wire.PASSAGE` names their
 descriptors). A router that is about to end leaves its idle connections there, as descriptors, and the next
 takes them up: whoever keeps a connection does not know that there were two routers, and what he sent
-meanwhile waits in the kernel.
+meanwhile waits in the kernel. Who holds the passage shuts it where no other router comes.
 
 Law: what cannot be left there stays with who would leave it.
 """
@@ -11,6 +11,7 @@ Law: what cannot be left there stays with who would leave it.
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -33,7 +34,10 @@ class Passage:
 
     def __bool__(self) -> bool:
         """Say whether somebody may come after this process."""
-        return bool(self._ends)
+        looks = select.poll()
+        for end in self._ends[:1]:
+            looks.register(end, select.POLLRDHUP)
+        return bool(self._ends) and not looks.poll(0)
 
     def take(self) -> list[socket.socket]:
         """Return the connections that were left by who came before."""

@@ -14,6 +14,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from slmops.device import passage
 from slmops.device.passage import Passage
@@ -50,7 +51,7 @@ class Listener:
 
         Raise OSError where none can listen there.
         """
-        if self._socket is None or self._at != (host, port):
+        if self._socket is None or not self.is_at(host, port):
             self.close()
             self._socket, self._at = _bound(host, port), (host, port)
             number = self._socket.getsockname()[1]
@@ -58,6 +59,10 @@ class Listener:
             with suppress(OSError):
                 write(self._places.port, f"{number}\n".encode())
         return [self._socket.fileno(), *self.passage.open()]
+
+    def is_at(self, host: str, port: Any) -> bool:
+        """Say whether the port that is held is this one."""
+        return self._at == (host, port)
 
     def close(self) -> None:
         """Let the port go, and who came by it."""
@@ -75,6 +80,8 @@ class Listener:
             os.environ[HELD] = f"{self._socket.fileno()} {self._at[1]} {self._at[0]}"
             if _has(agent, passage.OURS):
                 self.passage.hand_over()
+            else:
+                self.passage.close()
 
 
 def knows_sockets(agent: Path) -> bool:

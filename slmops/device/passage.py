@@ -4,7 +4,8 @@ A pair of sockets, of which each router is handed both ends: at its start it tak
 there, at its end it leaves its own. They travel as descriptors, so that what clients send meanwhile waits in
 the kernel, as who connects waits at the door. It does not know what is said over them.
 
-Laws: what no router takes is not kept; the passage outlives the supervisor's becoming a newer agent.
+Laws: what no router takes is not kept; the passage outlives the supervisor's becoming a newer agent; a router
+that nobody follows is told by it, before its end.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ class Passage:
                         os.close(number)
 
     def close(self) -> None:
-        """Let both ends go, and what lies there."""
+        """Let both ends go, and what lies there; a router that has them sees that nobody follows it."""
+        for end in self._ends[1:]:
+            # For all who hold it: what is closed here alone would still take connections there.
+            end.shutdown(socket.SHUT_WR)
+        self.clear()
         for end in self._ends:
             end.close()
         self._ends = []

@@ -146,7 +146,7 @@ class _Watch:
             resting = self.child is not None and self.read.trial is None
             told = signal.sigtimedwait(SIGNALS, QUICK if hurries else REST if resting else TICK)
             if told is not None and told.si_signo in (signal.SIGTERM, signal.SIGINT):
-                self._stop()
+                self._stop(follows=False)
                 self.listener.close()
                 self._remember()
                 return True
@@ -154,7 +154,7 @@ class _Watch:
     def hand_over(self) -> None:
         """Leave router and socket to the agent in force, or end both where it is of before there was one."""
         if not knows_sockets(self.places.agent_link):
-            self._stop()
+            self._stop(follows=False)
             self.listener.close()
         self._remember()
         self.listener.hand_over(self.places.agent_link)
@@ -176,7 +176,9 @@ class _Watch:
         config = self._config(judged)
         wanted = self._wanted(judged, config)
         if self.child is not None and self._must_end(self.child, judged, config, wanted):
-            self._stop()
+            plain = self.plain == children.way(self.places, config)
+            door = _host(config), config.get("port")
+            self._stop(follows=bool(wanted) and not plain and self.listener.is_at(*door))
         if not wanted:
             # Nobody is to wait for what is not there.
             self.listener.close()
@@ -242,7 +244,7 @@ class _Watch:
         lost = broken or self.pilot.hangs or (refused and self._is_beyond_help(standing))
         if self.child is not None and lost:
             lived = time.monotonic() - self.child.started
-            self._stop()
+            self._stop(follows=True)
             self._count_end(self.last_exit or 1, lived, standing)
 
     def _is_beyond_help(self, standing: Standing) -> bool:
@@ -275,8 +277,7 @@ class _Watch:
             if self.plain == children.way(self.places, config):
                 self.listener.close()
             else:
-                host = (config.get("daemon") or {}).get("host")
-                handed = self.listener.open(host or LOOPBACK, config["port"])
+                handed = self.listener.open(_host(config), config["port"])
             self.child = children.start(self.places, config, slot, standing.since, handed)
         except (OSError, KeyError, IntegrityError) as error:
             self._log(f"the daemon cannot be started: {error}")
@@ -361,8 +362,10 @@ class _Watch:
             self.rotten = {asked: not whole and slots.is_whole(self.places, back)}
         return self.rotten[asked]
 
-    def _stop(self) -> None:
-        """End the router."""
+    def _stop(self, *, follows: bool) -> None:
+        """End the router; one that none `follows` at the same door is told before."""
+        if not follows:
+            self.listener.passage.close()
         if self.child is not None:
             self.teller.hush()
             children.stop(self.child)
@@ -389,3 +392,8 @@ class _Watch:
 def _after(ends: int) -> float:
     """Return when the next try is due after so many ends: half a minute later at most."""
     return time.monotonic() + min(30.0, 0.2 * (1 << min(ends, 8)))
+
+
+def _host(config: dict[str, Any]) -> str:
+    """Return the address that a router so run answers at."""
+    return (config.get("daemon") or {}).get("host") or LOOPBACK

@@ -47,6 +47,10 @@ class Keeper:
                 list(map(str, [*place, *words])), pass_fds=handed, stderr=log, env={**os.environ, **said}
             )
 
+    def let_go(self):
+        """Keep nothing any more for a router to come."""
+        self._ends[1].shutdown(socket.SHUT_WR)
+
     def stop(self):
         self.router.send_signal(signal.SIGTERM)
         assert self.router.wait(90) == 0
@@ -184,6 +188,23 @@ def test_a_request_that_comes_in_parts_is_answered_by_who_heard_its_beginning(ke
     assert heard(line.sock, b'"finish_reason"').startswith(b"HTTP/1.1 200 ")
     keeper.replace()
     assert ask(line) == 200
+
+
+def test_a_router_that_is_told_that_nobody_follows_says_so_and_keeps_nobody_waiting(keeper):
+    used, line = keeper.line(), keeper.line()
+    assert [ask(used), ask(line)] == [200, 200]
+    whole = request()
+    line.sock.sendall(whole[:30])
+    # A whole round through the same process: it has heard what was sent before.
+    assert ask(keeper.line()) == 200
+    keeper.let_go()
+    keeper.router.send_signal(signal.SIGTERM)
+    assert used.sock.recv(1) == b""
+
+    line.sock.sendall(whole[30:])
+
+    assert b"connection: close" in heard(line.sock, b"\r\n\r\n")
+    keeper.stop()
 
 
 def test_many_replacements_cost_no_request_of_whoever_asks_however(keeper):

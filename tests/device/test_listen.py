@@ -9,10 +9,12 @@ import zipfile
 
 import pytest
 
+from slmops.daemon import passage as passages
 from slmops.device import admin, passage, ready
 from slmops.device.admin import Errand
 from slmops.device.listen import HELD, LOOPBACK, Listener, is_loopback, knows_sockets
 from slmops.fleet.agent_bundle import bundle
+from slmops.wire import PASSAGE
 
 
 @pytest.fixture
@@ -76,7 +78,10 @@ def test_an_agent_of_before_the_passage_is_handed_the_socket_alone(places, liste
 
     listener.hand_over(agent(tmp_path, "before the passage"))
 
-    assert [os.get_inheritable(each) for each in (door, *ends)] == [True, False, False]
+    assert os.get_inheritable(door)
+    for each in ends:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(each)
     assert passage.HELD not in os.environ
     taken = Listener(places)
     assert taken.open(LOOPBACK, 0)[0] == door
@@ -101,6 +106,28 @@ def test_what_lies_in_the_passage_is_ended_with_it_or_where_nobody_takes_it(list
                 end()
 
                 assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("at", ["its end", "another port", "an agent of before"])
+def test_a_router_whose_keeper_lets_the_passage_go_sees_that_nobody_follows(listener, tmp_path, at):
+    _, *ends = listener.open(LOOPBACK, 0)
+    router = passages.Passage({PASSAGE: " ".join(str(os.dup(each)) for each in ends)})
+    assert router
+    with socket.socket() as line:
+        assert router.leave(line.fileno())
+
+        if at == "its end":
+            listener.close()
+        elif at == "another port":
+            listener.open("0.0.0.0", 0)
+        else:
+            listener.hand_over(agent(tmp_path, "before the passage"))
+
+        assert not router
+        assert not router.leave(line.fileno())
+    assert router.take() == []
+    router.close()
+    os.environ.pop(HELD, None)
 
 
 def agent(folder, name):

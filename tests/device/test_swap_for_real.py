@@ -245,6 +245,20 @@ def test_connections_outlive_a_router_that_ends_by_itself(device, releases, unti
     idle.close()
 
 
+def test_a_supervisor_that_ends_leaves_nobody_waiting_for_a_router_that_never_comes(device, releases, until):
+    device.commit(releases("1.0.0"))
+    router, idle = device.daemon(), connect(device)
+    assert asked(idle) == (200, SENTENCE)
+
+    with half_asked(device):
+        os.kill(device.supervisor(), signal.SIGTERM)
+        ended = idle.sock.recv(1)
+
+        assert (ended, device.daemon()) == (b"", router)
+    idle.close()
+    until(lambda: device.supervisor() is None)
+
+
 def test_an_operator_at_the_device_is_told_who_moves_its_versions(device, releases, until):
     first, second = releases("1.0.0"), releases("1.1.0")
     device.commit(first)
