@@ -12,7 +12,7 @@ from typing import Any
 from slmops.device import lease as leases
 from slmops.device import quarantine
 from slmops.device.lease import Asked, Clock, Tenure
-from slmops.device.trial import Standing, fold
+from slmops.device.trial import Standing, fold, may_be_brought_by
 from slmops.errors import LockedError, QuarantinedError, UnreachableError
 from slmops.fleet.inventory import Device
 from slmops.rollout.assignment import Event
@@ -203,7 +203,7 @@ class FakeFleet:
         return True
 
     def _roll_back(self, one: FakeDevice) -> bool:
-        if one.standing.slot == self.slot:
+        if one.standing.slot == self.slot and may_be_brought_by(one.standing, self.by.rollout):
             one.write("rolled_back", slot=self.slot, code="OPERATOR", message="taken back", evidence={})
         return True
 

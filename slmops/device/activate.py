@@ -27,7 +27,7 @@ from slmops.device.bounds import Measured
 from slmops.device.gate import Verdict
 from slmops.device.go_back import go_back
 from slmops.device.places import Places
-from slmops.device.trial import ROTTEN, Standing, expired, going_back
+from slmops.device.trial import ROTTEN, Standing, expired, going_back, may_be_brought_by
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
 from slmops.telemetry import capture
 
@@ -212,7 +212,7 @@ def roll_back(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any
     """Serve again what served before, and prove it.
 
     `said` holds `slot` (the one to leave, or to run again as it was run before), `code` and `message`, and
-    `lease`, by whose `rollout` what is asked twice is known.
+    `lease`, by whose `rollout` what is asked twice is known; with `own` what that one did not bring stays.
     """
     rollout = _rollout(said)
     with journal.locked(places):
@@ -221,6 +221,8 @@ def roll_back(places: Places, said: dict[str, Any], note: Note) -> dict[str, Any
             return _report(places, Verdict("pass", "ALREADY", "the device does not serve that slot", {}))
         if rollout is not None and (standing.failure or {}).get("rollout") == rollout:
             return _report(places, _settle(places, said, note))
+        if rollout is not None and said.get("own") and not may_be_brought_by(standing, rollout):
+            return _report(places, Verdict("pass", "ALREADY", "what that rollout brought serves no more", {}))
         rotten = standing.slot in damage.known(places) and going_back(standing, ROTTEN).slot is not None
         code = ROTTEN if rotten else said["code"]
         if standing.trial is None:

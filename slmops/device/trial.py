@@ -101,6 +101,11 @@ def going_back(standing: Standing, code: str = "") -> Standing:
     return step(standing, {"kind": "rolled_back", "slot": standing.slot, "at": standing.since, "code": code})
 
 
+def may_be_brought_by(standing: Standing, rollout: str) -> bool:
+    """Say whether a rollout brought what serves, as it serves, as far as that was written down."""
+    return standing.moved in (None, {"kind": "activated", "rollout": rollout})
+
+
 def expired(standing: Standing, boot: str, now: float) -> bool:
     """Say whether an unconfirmed trial has had its time; `now` is this boot's monotonic clock."""
     trial = standing.trial

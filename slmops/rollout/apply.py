@@ -151,10 +151,10 @@ def _end(name: str, error: SlmopsError | OSError) -> Told:
 
 
 def take_back(device: Device, slot: str, terms: Terms, tell: Tell) -> None:
-    """Make a device that committed `slot` serve what it served before."""
+    """Make a device that committed `slot` serve what it served before; what others brought since stays."""
     try:
         with Link(device, terms.trusted) as link:
-            answer = go_back(link, slot, terms.strategy, lease=terms.lease, even_to_none=True)
+            answer = go_back(link, slot, terms.strategy, lease=terms.lease, own=True, even_to_none=True)
     except SlmopsError as error:
         tell(Told(device.name, Event.JAM, str(error), {"code": error.code, "remedy": error.remedy}))
         return
@@ -168,14 +168,16 @@ def go_back(
     strategy: Strategy,
     *,
     lease: Mapping[str, Any] | None = None,
+    own: bool = False,
     even_to_none: bool = False,
 ) -> dict[str, Any]:
     """Make a device that serves `slot` serve again what it served before; return what its gate found.
 
-    With `even_to_none` a device that had nothing before serves nothing again.
+    With `own` it does so only where the rollout of the `lease` brought that; with `even_to_none` a device
+    that had nothing before serves nothing again.
     """
     said = {"slot": slot, "code": "OPERATOR", "message": "taken back by the operator", **_deadlines(strategy)}
-    said |= {"even_to_none": even_to_none, "lease": lease}
+    said |= {"own": own, "even_to_none": even_to_none, "lease": lease}
     return agent.call(link, "roll-back", said, silence=_longest(strategy))
 
 

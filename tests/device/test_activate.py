@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,32 @@ def test_a_release_that_is_run_another_way_goes_back_to_how_it_was_run_once_for_
         assert stands() == (second.slot, {"seats": 4})
     device.get("roll-back", **said, lease={**lease, "epoch": 6, "rollout": "green"})
     assert stands() == (first.slot, {"seats": 4})
+
+
+@pytest.mark.journey
+def test_a_rollout_takes_back_what_it_brought_and_nothing_that_another_one_did(box, shop):
+    device, release = box, shop.release()
+    epochs = count(5)
+
+    def held(rollout):
+        return {"rollout": rollout, "epoch": next(epochs), "holder": "ann@desk", "seconds": 60}
+
+    for rollout, seats in (("red", 3), ("blue", 4), ("green", 9)):
+        device.enroll(daemon={"seats": seats})
+        lease = held(rollout)
+        device.activate(release, lease=lease)
+        device.get("confirm", slot=release.slot, lease=lease)
+    said = {"slot": release.slot, "code": "OPERATOR", "message": "taken back", "own": True}
+    said |= {"ready_seconds": 30.0, "gate_seconds": 30.0}
+
+    def back(rollout):
+        standing = (answer := device.get("roll-back", **said, lease=held(rollout)))["standing"]
+        return answer["outcome"], standing["settings"]["daemon"]
+
+    assert back("blue") == ("pass", {"seats": 9})
+    assert back("green") == ("pass", {"seats": 4})
+    for rollout in ("green", "blue"):
+        assert back(rollout) == ("pass", {"seats": 4})
 
 
 @pytest.mark.journey

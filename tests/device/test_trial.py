@@ -3,7 +3,17 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.device.trial import COMMITTED, ROTTEN, Standing, Trial, expired, fold, going_back, step
+from slmops.device.trial import (
+    COMMITTED,
+    ROTTEN,
+    Standing,
+    Trial,
+    expired,
+    fold,
+    going_back,
+    may_be_brought_by,
+    step,
+)
 
 SLOTS = ["a", "b", "c"]
 TIMES = st.floats(0, 1e6)
@@ -145,6 +155,23 @@ def test_a_device_says_which_rollout_brought_it_what_it_serves_and_which_took_it
     assert fold(
         [*blue, *brought("b", "red"), back, confirmed("a"), activated("c"), rolled_back("c")]
     ).moved == (way_back)
+
+
+def test_what_another_rollout_brought_or_took_back_is_known_as_not_this_ones():
+    def brought(slot, rollout):
+        return [{**activated(slot), "rollout": rollout}, proved(slot), confirmed(slot)]
+
+    mine, back = brought("a", "mine"), {**rolled_back("a"), "rollout": "other"}
+
+    def may_be_mine(*more):
+        return may_be_brought_by(fold([*mine, *more]), "mine")
+
+    assert may_be_mine()
+    assert may_be_mine(activated("b"), rolled_back("b"))
+    assert not may_be_mine(*brought("a", "other"))
+    assert not may_be_mine(*brought("a", None))
+    assert not may_be_mine(back)
+    assert may_be_brought_by(replace(fold(mine), moved=None), "mine")
 
 
 @given(records)
