@@ -40,11 +40,13 @@ class Passage:
         return bool(self._ends) and not looks.poll(0)
 
     def take(self) -> list[socket.socket]:
-        """Return the connections that were left by who came before."""
+        """Return the connections that were left by who came before; no process started from here has them."""
         found: list[socket.socket] = []
         with suppress(BlockingIOError):
             while self._ends and (numbers := socket.recv_fds(self._ends[0], len(NOTE), 1)[1]):
-                found += [socket.socket(fileno=number) for number in numbers]
+                for number in numbers:
+                    os.set_inheritable(number, False)
+                    found.append(socket.socket(fileno=number))
         return found
 
     def leave(self, number: int) -> bool:

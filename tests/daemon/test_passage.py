@@ -254,6 +254,7 @@ def test_the_passage_takes_what_fits_and_says_what_does_not():
     taken = passage.take()
 
     assert len(taken) == count > 100
+    assert not any(each.get_inheritable() for each in taken)
     assert passage.take() == []
     for each in taken:
         each.close()
