@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+KEPT = ("runtime", "runtime_slot", "port")
+"""What is kept beside the flags."""
+
 
 def kept(said: Mapping[str, Any], runtime_slot: str | None) -> dict[str, Any]:
     """Return the way that a device keeps, of what it was told: its Python or bundle, its port, its flags."""
@@ -24,7 +27,8 @@ def kept(said: Mapping[str, Any], runtime_slot: str | None) -> dict[str, Any]:
 def differing(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, tuple[Any, Any]]:
     """Return in which settings two ways differ, by name, each with both values; None is unsaid.
 
-    An agent of before wrote no flags down, and one before that nothing at all: nothing was said then.
+    An agent of before wrote no flags down, and one before that nothing at all: nothing was said then. What
+    one of later keeps besides is not compared: who does not know it cannot change it.
     """
     here, there = _flat(one), _flat(other)
     names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
@@ -32,6 +36,5 @@ def differing(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) ->
 
 
 def _flat(way: Mapping[str, Any] | None) -> dict[str, Any]:
-    said = dict(way or {})
-    flags = said.pop("daemon", None) or {}
-    return {**said, **flags}
+    said = way or {}
+    return {**{name: said.get(name) for name in KEPT}, **(said.get("daemon") or {})}

@@ -33,6 +33,12 @@ def test_what_an_agent_of_before_did_not_write_down_was_not_said(way):
     assert differing(None, way).keys() >= {"runtime", "port"}
 
 
+@given(WAYS, WAYS)
+def test_what_an_agent_of_later_keeps_besides_is_no_difference(one, other):
+    assert differing({**one, "of later": 1}, other) == differing(one, other)
+    assert differing(one, {**other, "of later": [2]}) == differing(one, other)
+
+
 def test_the_sizes_among_a_daemons_flags_are_those_that_a_fleet_file_writes_in_words():
     flags = Daemon.model_construct(**dict.fromkeys(Daemon.model_fields, 1 << 30))
     written = flags.model_dump(mode="json", warnings=False)
