@@ -25,7 +25,7 @@ from slmops.device import (
 )
 from slmops.device.bounds import Measured
 from slmops.device.gate import Verdict
-from slmops.device.go_back import go_back
+from slmops.device.go_back import go_back, has_runtime
 from slmops.device.places import Places
 from slmops.device.trial import ROTTEN, Standing, expired, going_back, may_be_brought_by
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
@@ -238,9 +238,9 @@ def _require_way_back(places: Places, back: Standing, said: dict[str, Any], note
         raise DeviceError(
             "there is no slot to go back to", remedy="Deploy the release you want with `slmops deploy`."
         )
-    runtime = (back.settings or {}).get("runtime_slot")
-    if runtime is None or (places.runtimes / runtime).is_dir():
+    if has_runtime(places, back):
         return
+    runtime = (back.settings or {})["runtime_slot"]
     if not places.slot(runtime).is_dir():
         raise DeviceError(
             f"the runtime {runtime[:12]} that it ran from is not on this device any more",

@@ -15,7 +15,7 @@ from typing import Any
 
 from slmops import digest as digests
 from slmops.device import damage, journal, leftovers, line, runtimes, service, slots, trust
-from slmops.device.go_back import go_back
+from slmops.device.go_back import go_back, has_runtime, leads_back
 from slmops.device.places import Places, read_json
 from slmops.device.trial import ROTTEN, Standing, going_back
 from slmops.errors import DeviceError, IntegrityError, SlmopsError
@@ -134,10 +134,10 @@ def _rotten(places: Places, slot: str, wrong: str) -> Finding:
     """Remember that a slot has rotted; return what is to be done about it."""
     slots.note_rotten(places, slot, wrong)
     standing, where = journal.standing(places), f"slots/{slot}"
-    back = going_back(standing, ROTTEN).slot
+    back = going_back(standing, ROTTEN)
     if slot not in slots.needed(standing):
         return Finding(where, wrong, partial(slots.drop, places, slot))
-    if slot == standing.slot and back is not None and back != slot and slots.is_whole(places, back):
+    if slot == standing.slot != back.slot and leads_back(places, back):
         return Finding(where, wrong, partial(_leave, places, slot))
     if slot == standing.previous and standing.trial is None:
         return Finding(where, wrong, partial(_forget, places, slot))
@@ -171,11 +171,15 @@ def _missing(places: Places, standing: Standing) -> Iterator[Finding]:
         mend = None
         if slot == standing.previous and standing.trial is None:
             mend = partial(_forget_missing, places, slot)
-        elif slot == standing.slot and going_back(standing, ROTTEN).slot in slots.names(places):
+        elif slot == standing.slot and _is_here(places, going_back(standing, ROTTEN)):
             mend = partial(_leave_missing, places)
         yield Finding(
             f"slots/{slot}", f"it {role} and is not there", mend, "slmops deploy: it sends it again"
         )
+
+
+def _is_here(places: Places, back: Standing) -> bool:
+    return back.slot in slots.names(places) and has_runtime(places, back)
 
 
 def _forget_missing(places: Places, slot: str) -> None:

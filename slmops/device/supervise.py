@@ -20,7 +20,7 @@ from typing import Any
 
 from slmops.device import boots, journal, leftovers, slots, steer
 from slmops.device import child as children
-from slmops.device.go_back import go_back
+from slmops.device.go_back import go_back, leads_back
 from slmops.device.listen import LOOPBACK, Listener, knows_sockets
 from slmops.device.pilot import Pilot, Refusal
 from slmops.device.places import Places, read_json, write_json
@@ -346,12 +346,12 @@ class _Watch:
         return self.child.steered and self.pilot.status is not None and not held
 
     def _has_rotted(self, standing: Standing) -> bool:
-        """Say whether the slot's files are not what they were and those of the way back are; read once.
+        """Say whether the slot's files are not what they were and the way back can serve; read once.
 
-        Where neither is whole the device serves on: a flipped byte in a readme costs it no service.
+        Where neither can the device serves on: a flipped byte in a readme costs it no service.
         """
-        back = going_back(standing, ROTTEN).slot
-        if standing.slot is None or back is None or back == standing.slot:
+        back = going_back(standing, ROTTEN)
+        if standing.slot is None or back.slot in (None, standing.slot):
             return False
         asked = (standing.slot, standing.since)
         if asked not in self.rotten:
@@ -359,7 +359,7 @@ class _Watch:
             if not whole:
                 with suppress(OSError):
                     slots.note_rotten(self.places, standing.slot, "its files have rotted")
-            self.rotten = {asked: not whole and slots.is_whole(self.places, back)}
+            self.rotten = {asked: not whole and leads_back(self.places, back)}
         return self.rotten[asked]
 
     def _stop(self, *, follows: bool) -> None:

@@ -365,3 +365,28 @@ def test_collecting_by_hand_takes_an_unpacked_runtime_that_nothing_leads_to(devi
 
     gone = collect.gc(device.places, {})["gone"]
     assert {"what": "runtime", "path": f"runtimes/{slot}"} in gone
+
+
+def test_a_slot_that_has_rotted_serves_on_where_the_way_back_ran_from_a_bundle_that_is_gone(
+    device, shop, ship, until
+):
+    places, good, runtime_slot = device.places, shop.release(), ship("1.0.0")
+    device.activate(good, runtime_slot=runtime_slot)
+    device.get("confirm", slot=good.slot)
+    rotten = shop.release("2.0.0")
+    device.commit(rotten)
+    device.end()
+    slots.forget_whole(places)
+    for gone in (places.slot(runtime_slot), places.runtimes / runtime_slot):
+        slots.remove(gone)
+    readme = places.files(rotten.slot) / "README.md"
+    # In this slot alone: both have the same file.
+    readme.parent.chmod(0o755)
+    readme.unlink()
+    readme.write_bytes(b"rotten")
+
+    with device.supervise() as supervisor:
+        until(lambda: device.serves() == rotten.slot)
+        device.get("fsck", repair=True)
+        assert device.status()["standing"]["slot"] == rotten.slot
+        supervisor.terminate()
