@@ -25,7 +25,7 @@ from slmops.rollout.machine import Event, Rollout
 from slmops.rollout.outcome import Errand, Outcome, Watcher
 from slmops.rollout.pace import Pace
 from slmops.rollout.reach import Reach, look_at_all
-from slmops.rollout.reconcile import left_out, reconcile
+from slmops.rollout.reconcile import left_out, reconcile, went_back
 from slmops.rollout.roster import Roster
 from slmops.rollout.told import Tell, Told
 from slmops.rollout.verdict import Verdict
@@ -317,14 +317,14 @@ class Drive:
         counts = {device.name: self.stands(device.name) for device in wave.devices}
         for finding in findings:
             name = finding.device.name
-            if finding.current or counts[name] is not State.COMMITTED:
+            if counts[name] is not State.COMMITTED:
                 continue
             if finding.unreachable is not None:
                 counts[name] = State.LOST
-            elif finding.went_back_at is not None:
+            elif went_back(finding, 0.0, self.errand.uid):
                 self.hear(Told(name, assignment.Event.FALL_BACK, "it went back by itself after it committed"))
                 counts[name] = self.stands(name)
-            else:
+            elif not finding.current:
                 counts[name] = State.FAILED
                 self.roster.messages[name] = "it was not healthy after the soak"
         return list(counts.values())

@@ -38,12 +38,12 @@ def reconcile(
     """
     if state is State.COMMITTED:
         # A confirm forgets the failures before it, so that no clocks are compared.
-        return [Event.FALL_BACK] if _went_back(finding, 0.0, rollout) else []
+        return [Event.FALL_BACK] if went_back(finding, 0.0, rollout) else []
     if state in ENDS - LEFT_OUT or (state in BAD and not looked):
         return []
     if state in _TRIED and finding.brought_by == rollout and (finding.current or ends):
         return [Event.FOUND_COMMITTED]
-    if state in _TRIED and _went_back(finding, since, rollout):
+    if state in _TRIED and went_back(finding, since, rollout):
         return [Event.FALL_BACK]
     if ends and not (state in _TRIED and finding.has_it):
         return [Event.LOSE] if state in _ON_TRIAL else []
@@ -58,6 +58,7 @@ def _again(state: State, finding: Finding) -> list[Event]:
     return [*again, *([Event.FOUND_CURRENT] if finding.has_it else [])]
 
 
-def _went_back(finding: Finding, since: float, rollout: str) -> bool:
+def went_back(finding: Finding, since: float, rollout: str) -> bool:
+    """Say whether a device went back after `since` from what `rollout` brought, whoever asked for that."""
     at = finding.went_back_at
     return at is not None and at > since and finding.brought_by != rollout

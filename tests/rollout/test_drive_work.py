@@ -260,6 +260,28 @@ def test_a_device_that_goes_back_during_the_soak_takes_its_wave_with_it(bed):
     assert set(bed.serve().values()) == {"old"}
 
 
+def test_a_device_that_another_took_back_to_how_it_was_run_has_gone_back_after_the_soak_too(bed):
+    bed.roll_out("old")
+
+    class ChangedAndTakenBack:
+        def rollout(self, rollout, _wave):
+            if rollout.state is Stage.SOAKING:
+                write, slot = bed.devices["d0"].write, {"slot": "new", "boot": "", "deadline": 0.0}
+                write("activated", **slot, earlier={"port": 1}, rollout="another")
+                write("proved", **slot)
+                write("confirmed", slot="new")
+                write("rolled_back", slot="new", code="OPERATOR", message="", evidence={})
+
+        def device(self, told, state):
+            pass
+
+    bed.watcher = ChangedAndTakenBack()
+    outcome = bed.roll_out("new", canary=2, soak=0.01)
+
+    assert outcome.states["d0"] is State.WENT_BACK
+    assert bed.serve()["d0"] == "new"
+
+
 def test_staging_alone_switches_nobody_and_the_deploy_after_it_does(bed):
     outcome = bed.roll_out(stages_only=True)
 
