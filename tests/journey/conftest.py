@@ -49,8 +49,9 @@ class Operator:
         words += tuple(word for profile in profiles for word in ("--profile", profile))
         self.fleets.append(folder)
         subprocess.run(
-            [ROOT / "scripts/fleet-up", str(count), folder, *words], check=True, capture_output=True
-        )
+            [ROOT / "scripts/fleet-up", str(count), folder, *words], check=True, capture_output=True,
+            env={**os.environ, "SLMOPS_HOME": str(self.home)},
+        )  # fmt: skip
         return folder / "fleet.yaml"
 
     def serves(self, fleet: Path) -> dict[str, str | None]:
