@@ -1,4 +1,5 @@
-"""For all tests: no example of a property has a deadline, since other people's work may be on the machine.
+"""For all tests: no example of a property has a deadline, nor may drawing one be called too slow, since other
+people's work may be on the machine.
 
 Where several processes run them, each is told the size of a terminal that it does not have.
 """
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 
 import gguf
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -26,7 +27,7 @@ from slmops.build.quantize_classifier import quantize_classifier
 
 for size in ("COLUMNS", "LINES"):
     os.environ.pop(size, None)
-settings.register_profile("house", deadline=None)
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
 
