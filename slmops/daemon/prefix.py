@@ -84,9 +84,10 @@ class Book:
         """Return the sequences that are kept, the least recently used first."""
         return [sequence for sequence, held in self._held.items() if not held.whole]
 
-    def occupied(self, without: Iterable[int] = ()) -> int:
-        """Return how many cells of the pool are in use, if some sequences were not there."""
-        return sum(self._cells(set(self._held) - set(without)).values())
+    @property
+    def occupied(self) -> int:
+        """How many cells of the pool are in use."""
+        return sum(self._cells(self._held).values())
 
     def entry(self, prompt: Sequence[int], whole: int, *, anew: bool) -> Entry | None:
         """Return how `prompt`, which will have `whole` tokens with its answer, can be let in; None: not now.

@@ -89,7 +89,7 @@ def test_whatever_comes_and_goes_the_pool_holds_it_and_every_cell_is_counted(req
         for sequence in book.at_work[:ends]:
             for gone in book.end(sequence):
                 house.leave(gone)
-        assert book.occupied() == house.cells.used <= POOL
+        assert book.occupied == house.cells.used <= POOL
         assert len(book.kept) <= SEQUENCES - SLOTS
         assert [book.read(sequence) for sequence in house.texts] == list(map(len, house.texts.values()))
 
@@ -190,5 +190,5 @@ def test_where_sharing_copies_a_copy_takes_room_of_its_own():
     book = Book(POOL, SEQUENCES, SLOTS, copies=True)
     begun(book, [1] * 15)
     begun(book, [1] * 15)
-    assert book.occupied() == 30
+    assert book.occupied == 30
     assert book.entry([1] * 15, 15, anew=False) is None
